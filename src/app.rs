@@ -83,7 +83,7 @@ impl FromStr for Role {
         let names: Vec<_> = Self::NAMES.iter().map(|(name, _)| *name).collect();
         match known {
             Some((_, role)) => Ok(*role),
-            None => Err(format!("unknown role {name}; there are {}", names.join(", "))),
+            None => Err(format!("unknown role {name}; expected one of {}", names.join(", "))),
         }
     }
 }
@@ -222,7 +222,7 @@ impl App {
         if delay.is_zero() {
             return Ok(());
         }
-        tracing::info!(seconds = delay.as_secs_f32(), "not ready; calls are still answered for this time");
+        tracing::info!(seconds = delay.as_secs_f32(), "draining: not ready, but calls are still answered");
         tokio::select! {
             () = tokio::time::sleep(delay) => Ok(()),
             failure = self.supervisor.failure() => {
@@ -446,7 +446,7 @@ impl App {
         let shown = progress.clone();
         let health =
             self.health.reporter_with("evaluator", false, move |report| shown.add_to(report, Instant::now()));
-        health.starting("waits for kafka and its topics");
+        health.starting("waiting for Kafka and its topics");
         self.supervisor.start(Stage::Intake, "evaluator", |shutdown| async move {
             if !topics::wait_until_fit(fit, &shutdown).await {
                 return Ok(());
@@ -460,11 +460,11 @@ impl App {
     fn start_warmer(&mut self, fit: topics::Fit) {
         let parts = self.parts.clone();
         let Some(url) = parts.config.redis.url.clone() else {
-            tracing::info!("no warm view: REDIS_URL is not set");
+            tracing::info!("the Redis cache is disabled: REDIS_URL is not set");
             return;
         };
         let health = self.health.reporter("warmer", false);
-        health.starting("waits for kafka and its topics");
+        health.starting("waiting for Kafka and its topics");
         self.supervisor.start(Stage::Intake, "warmer", |shutdown| async move {
             if !topics::wait_until_fit(fit, &shutdown).await {
                 return Ok(());
@@ -480,7 +480,8 @@ impl App {
 fn warn_if_open_to_others(state_dir: &std::path::Path) {
     if let Some(mode) = private_files::open_to_others(state_dir) {
         let folder = state_dir.display();
-        tracing::warn!(%folder, mode, "other users may enter the state folder, which holds user ids and contexts: chmod 700");
+        tracing::warn!(%folder, mode, "other users can read the state folder, which contains user ids and contexts; \
+            run chmod 700");
     }
 }
 

@@ -39,7 +39,7 @@ const INSTANCE: &str = "embedded";
 pub enum StartError {
     #[error(transparent)]
     Config(#[from] ConfigError),
-    #[error("the thread that reads the flags: {0}")]
+    #[error("the thread that reads the flags cannot be started: {0}")]
     Thread(#[from] io::Error),
 }
 

@@ -96,13 +96,13 @@ impl Metrics {
             requests.clone(),
         );
         let requests_expired = Family::default();
-        let help = "Requests that Kafka had deleted before they were read";
+        let help = "Requests that Kafka deleted before they were read";
         registry.register("requests_expired", help, requests_expired.clone());
         let requests_without_offset = Family::default();
-        let help = "Requests that were there when a partition was begun without a committed offset";
+        let help = "Requests present when a partition without a committed offset was started";
         registry.register("requests_without_offset", help, requests_without_offset.clone());
         let requests_topic_recreated = Counter::default();
-        let help = "How often the requests topic was found deleted and created anew";
+        let help = "Number of times that the requests topic was deleted and recreated";
         registry.register("requests_topic_recreated", help, requests_topic_recreated.clone());
         let evaluations = Family::default();
         registry.register("evaluations", "Flags evaluated", evaluations.clone());
@@ -115,17 +115,13 @@ impl Metrics {
         let dead_letters = Family::default();
         registry.register("dead_letters", "Records sent to the dead-letter topic", dead_letters.clone());
         let dropped = Family::default();
-        registry.register("dropped", "What was dropped, by reason", dropped.clone());
+        registry.register("dropped", "Items that were dropped, by kind and reason", dropped.clone());
         let schema_lookups = Family::default();
-        registry.register(
-            "schema_lookups",
-            "Lookups of schemas' ids, by what came of them",
-            schema_lookups.clone(),
-        );
+        registry.register("schema_lookups", "Lookups of schema ids, by outcome", schema_lookups.clone());
         let evaluate = EvaluateMetrics::register(registry.sub_registry_with_prefix("evaluate"));
         let audit = AuditMetrics::register(registry.sub_registry_with_prefix("audit"));
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
-        registry.register("build", "What this process was built from", build);
+        registry.register("build", "Version of the build", build);
         let feed = FeedMetrics::register(registry.sub_registry_with_prefix("feed"));
         let store = StoreMetrics::register(registry.sub_registry_with_prefix("store"));
         let redis_cache = RedisCacheMetrics::register(registry.sub_registry_with_prefix("warm"));
@@ -210,19 +206,27 @@ impl Default for Propagation {
 impl FeedMetrics {
     fn register(registry: &mut Registry) -> Self {
         let feed = Self::default();
-        registry.register("leader", "1 where this instance leads", feed.leader.clone());
-        registry.register("terms_ended", "Ends of a leader's term, by reason", feed.terms_ended.clone());
-        registry.register("polls", "Looks at a source, by what came of it", feed.polls.clone());
-        registry.register("hints", "Records on the changes topic, by how they were read", feed.hints.clone());
+        registry.register(
+            "leader",
+            "1 if this instance is the leader of the feeder, else 0",
+            feed.leader.clone(),
+        );
+        registry.register(
+            "terms_ended",
+            "Terms of the feeder's leader that ended, by reason",
+            feed.terms_ended.clone(),
+        );
+        registry.register("polls", "Polls of a flag source, by outcome", feed.polls.clone());
+        registry.register("hints", "Records of the changes topic, by result of decoding", feed.hints.clone());
         registry.register("changes", "Changes published, by kind", feed.changes.clone());
         registry.register(
             "flags_refused",
-            "Flags whose new definition is refused",
+            "Flags whose latest definition is refused",
             feed.flags_refused.clone(),
         );
-        let help = "From seeing a change to its commit in Kafka";
+        let help = "Time from detecting a change to its commit in Kafka";
         registry.register("propagation_seconds", help, feed.propagation.0.clone());
-        let help = "Reports to Unleash of flags used, by what came of it";
+        let help = "Usage reports to Unleash, by outcome";
         registry.register("usage_reports", help, feed.usage_reports.clone());
         feed
     }
@@ -244,14 +248,18 @@ pub struct StoreMetrics {
 impl StoreMetrics {
     fn register(registry: &mut Registry) -> Self {
         let store = Self::default();
-        registry.register("version", "Highest version in force", store.version.clone());
+        registry.register("version", "Highest flags version in force", store.version.clone());
         registry.register("flags", "Flags in force", store.flags.clone());
-        registry.register("killed", "Flags that are killed", store.killed.clone());
-        registry.register("refused", "Records whose definition is refused", store.refused.clone());
-        let help = "Records of the definitions topic, by what came of them";
+        registry.register("killed", "Flags with an active kill switch", store.killed.clone());
+        registry.register(
+            "refused",
+            "Definitions that are refused or cannot be fully evaluated",
+            store.refused.clone(),
+        );
+        let help = "Records of the definitions and kill switch topics, by outcome";
         registry.register("records", help, store.records.clone());
-        registry.register("saves", "Snapshots written to disk", store.saves.clone());
-        let help = "From a definition's timestamp to its swap";
+        registry.register("saves", "Snapshots written to disk, by outcome", store.saves.clone());
+        let help = "Time from a definition's timestamp until it is in force";
         registry.register("propagation_seconds", help, store.propagation.0.clone());
         registry.register_collector(Box::new(store.as_of.clone()));
         store
@@ -288,7 +296,7 @@ impl Collector for AsOf {
         #[allow(clippy::cast_precision_loss)] // Milliseconds of an age are far below 2^52.
         let age = (Utc::now().timestamp_millis() - as_of).max(0) as f64 / 1000.0;
         let gauge = ConstGauge::new(age);
-        let help = "Since the flags in force were last known to be current";
+        let help = "Time since the flags in force were last known to be current";
         let metric = encoder.encode_descriptor("age_seconds", help, None, gauge.metric_type())?;
         gauge.encode(metric)
     }

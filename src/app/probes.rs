@@ -19,20 +19,21 @@ pub(super) fn store(store: &Store) -> Report {
             let named: Vec<_> = status.refused.keys().take(NAMED_MAX).map(String::as_str).collect();
             let more = status.refused_total.saturating_sub(named.len());
             let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-            let detail = format!("definitions cannot be evaluated as they are: {}{more}", named.join(", "));
+            let detail =
+                format!("definitions are refused or cannot be fully evaluated: {}{more}", named.join(", "));
             Report::new(State::Degraded).detail(detail)
         }
         (None, true) if status.missing > 0 => Report::new(State::Degraded).detail(format!(
-            "{} flags and kill switches in force are missing in their topics: the leader writes them again",
+            "{} flags and kill switches in force are missing in their topics; the leader rewrites them",
             status.missing
         )),
         (None, true) => Report::new(State::Up),
         (Some(follow_error), true) => Report::new(State::Degraded).detail(follow_error),
         (Some(follow_error), false) => Report::new(State::Starting).detail(follow_error),
         (None, false) if !waits_for.is_empty() => Report::new(State::Starting).detail(format!(
-            "waits for {waits_for}; FLAGSTREAM_FEED__START_WITHOUT_SOURCE=true starts without"
+            "waiting for {waits_for}; FLAGSTREAM_FEED__START_WITHOUT_SOURCE=true starts without it"
         )),
-        (None, false) => Report::new(State::Starting).detail("reads the definitions topic"),
+        (None, false) => Report::new(State::Starting).detail("reading the definitions topic"),
     };
     report.more(&*status)
 }
@@ -79,11 +80,12 @@ fn reported(store: &Store, are_meant: impl Fn(&str) -> bool) -> Report {
     let meant = statuses.values().filter(|status| are_meant(&status.environment));
     let meant: BTreeMap<_, _> = meant.map(|status| (status.environment.as_str(), status)).collect();
     if meant.is_empty() {
-        return Report::new(State::Up).detail("not asked by this instance; no leader has reported yet");
+        return Report::new(State::Up)
+            .detail("this instance does not poll the sources, and the leader has not reported yet");
     }
     let failing = meant.iter().filter_map(|(name, status)| {
         let error = status.error.as_ref()?;
-        Some(format!("{name}: {} (seen by {})", error.message, status.leader))
+        Some(format!("{name}: {} (reported by {})", error.message, status.leader))
     });
     let failing: Vec<_> = failing.collect();
     judged(&failing, meant.len(), &[]).more(&meant)
@@ -92,7 +94,7 @@ fn reported(store: &Store, are_meant: impl Fn(&str) -> bool) -> Report {
 fn judged(failing: &[String], all: usize, refused: &[String]) -> Report {
     match failing.len() {
         0 if !refused.is_empty() => Report::new(State::Degraded).detail(format!(
-            "definitions are refused, the last good ones stay in force: {}",
+            "definitions are refused, the last valid versions stay in force: {}",
             refused.join(", ")
         )),
         0 => Report::new(State::Up),

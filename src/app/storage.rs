@@ -60,7 +60,7 @@ impl App {
     /// Starts the cache of API tokens, which is loaded once the database is migrated.
     pub(super) fn start_tokens(&mut self, database: Database, mut migrated: Migrated) -> Arc<TokenCache> {
         let health = self.health.reporter("tokens", false);
-        health.starting("waits for the database");
+        health.starting("waiting for the migration of the database");
         let token_cache = TokenCache::new(database, &self.parts.config.auth);
         let (running, metrics) = (Arc::clone(&token_cache), self.parts.metrics.access.clone());
         self.supervisor.start(Stage::Base, "tokens", move |shutdown| async move {
@@ -143,9 +143,9 @@ async fn bring_up_to_date(database: &Database, health: &Reporter, shutdown: &Shu
         };
         // A repeated error is logged only once.
         if told.as_ref() != Some(&error) {
-            tracing::error!(%database, "database is not migrated: {error}");
+            tracing::error!(%database, "the database could not be migrated: {error}; retrying");
         }
-        health.down(format!("is not migrated: {error}"));
+        health.down(format!("the database could not be migrated: {error}"));
         told = Some(error);
         tokio::select! {
             () = shutdown.cancelled() => return,

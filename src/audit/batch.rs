@@ -196,7 +196,7 @@ impl Batch {
     /// Adds a record of more than [`MAX_RECORD_BYTES`] as a dead letter without its value, which is never copied.
     pub fn refuse_too_large(&mut self, record: &Record<'_>) {
         let bytes = record.size_bytes();
-        let message = format!("{bytes} bytes uncompressed, at most {MAX_RECORD_BYTES} are allowed");
+        let message = format!("the record has {bytes} bytes uncompressed; the limit is {MAX_RECORD_BYTES}");
         let key = record.key().filter(|key| key.len() <= MAX_KEPT_BYTES).map(|key| self.keep(key));
         let headers = (record.has_headers() && record.headers_bytes() <= MAX_KEPT_BYTES)
             .then(|| Box::new(record.headers()));

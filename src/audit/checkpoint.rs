@@ -83,7 +83,7 @@ impl Checkpoints {
             match self.publish().await {
                 Ok(_) => {
                     if std::mem::take(&mut failed) {
-                        tracing::info!("checkpoints of the audit trail are published again");
+                        tracing::info!("audit checkpoints are published again");
                     }
                 }
                 Err(error) => {
@@ -94,7 +94,9 @@ impl Checkpoints {
                         } else {
                             ""
                         };
-                        tracing::warn!("the checkpoint of the audit trail was not published: {error}{hint}");
+                        tracing::warn!(
+                            "the audit checkpoint could not be published: {error}{hint}; retrying at the next interval"
+                        );
                     }
                 }
             }

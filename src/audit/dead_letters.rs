@@ -52,13 +52,13 @@ type PendingDeadLetter<'b> = (&'b Entry, &'b Refusal);
 /// Reason why dead letters were not sent. The batch is retried.
 #[derive(Debug, thiserror::Error)]
 pub enum DeadLetterError {
-    #[error("dead letters: {0}")]
+    #[error("cannot write to the dead-letter topic: {0}")]
     Kafka(#[from] KafkaError),
-    #[error("dead letters are not acknowledged within {} s", CALL_TIMEOUT.as_secs())]
+    #[error("Kafka did not acknowledge the dead letters within {} s", CALL_TIMEOUT.as_secs())]
     Unacknowledged,
-    #[error("dead letters: {0}")]
+    #[error("cannot write to the dead-letter topic: {0}")]
     Undelivered(RDKafkaErrorCode),
-    #[error("dead letters: how far they are is not known")]
+    #[error("the committed offset of the dead letters is not available")]
     Lost,
 }
 

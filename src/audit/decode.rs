@@ -155,7 +155,8 @@ fn refuse(batch: &mut Batch, record: &Record<'_>, error: Unreadable, code: &'sta
     let (partition, offset) = (record.partition(), record.offset());
     static LIMIT: KeyedLogLimit = KeyedLogLimit::new();
     if let Some(suppressed) = LIMIT.admit(code) {
-        tracing::warn!(partition, offset, %error, suppressed, "a record cannot be read: it becomes a dead letter");
+        tracing::warn!(partition, offset, %error, suppressed, "a record cannot be decoded; it is sent to the \
+            dead-letter topic");
     }
     batch.enter(record, Content::Nothing, Some(Refusal { code, message: error.0 }));
 }

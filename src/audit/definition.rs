@@ -57,8 +57,7 @@ impl FlagVersion {
         let (environment, name) = (key.environment.to_owned(), key.flag.to_owned());
         let Some(value) = value else {
             let version = header_version.and_then(|text| text.parse().ok());
-            let version =
-                version.ok_or_else(|| Unreadable("version: expected a number in the header".into()))?;
+            let version = version.ok_or_else(|| Unreadable("header version: expected a number".into()))?;
             let actor = header_actor.map(|actor| actor.replace('\0', ""));
             return Ok(Self { environment, name, version, in_force_ms, actor, defined: None });
         };

@@ -198,7 +198,7 @@ impl<'a> Members<'a> {
             id.parse().map_err(|_| Unreadable(format!("event_id: expected a UUID, got {}", short(&id))))?;
         let at = self.evaluated_at.ok_or_else(|| missing("evaluated_at"))?;
         let evaluated_at = DateTime::parse_from_rfc3339(&at).map_err(|_| {
-            Unreadable(format!("evaluated_at: expected a time of RFC 3339, got {}", short(&at)))
+            Unreadable(format!("evaluated_at: expected a time in RFC 3339 format, got {}", short(&at)))
         })?;
         let (result, evaluated_value) = match self.typed_value {
             Some(Span { kind: Kind::Boolean, text }) => (Some(text == "true"), None),

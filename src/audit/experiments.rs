@@ -58,7 +58,10 @@ fn converted<'b>(
     for (index, reported) in conversions {
         let Reported { environment, experiment, metric, value, .. } = reported;
         let (code, message) = match designs.get(&(environment.as_str(), experiment.as_str())) {
-            None => ("UNKNOWN_EXPERIMENT", format!("experiment: there is no {experiment} in {environment}")),
+            None => (
+                "UNKNOWN_EXPERIMENT",
+                format!("experiment: there is no experiment {experiment} in environment {environment}"),
+            ),
             Some((id, design)) => match check_metric(design, metric, *value) {
                 Ok(()) => {
                     converted.push((*id, *reported));

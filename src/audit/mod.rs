@@ -115,7 +115,7 @@ impl Pipelines {
             let shown = progress.clone();
             let health = registry
                 .reporter_with(name, false, move |completion| shown.add_to(completion, Instant::now()));
-            health.starting("waits for the database and kafka");
+            health.starting("waiting for the database and Kafka");
             PipelineReports { health, progress }
         };
         Self {
@@ -225,7 +225,8 @@ impl<R: AuditStore, M: Fn() -> R> SinkPipeline<M> {
         while !self.parts.shutdown.is_cancelled() {
             let started = Instant::now();
             let Err(error) = self.session(take()) else { return };
-            tracing::warn!(what = self.what, %error, "the audit sink starts again from its positions");
+            tracing::warn!(what = self.what, %error, "the audit sink failed; it restarts from its positions in the \
+                database");
             self.health.degraded(&error);
             if started.elapsed() > MAX_BACKOFF {
                 backoff = MIN_BACKOFF;

@@ -164,7 +164,7 @@ mod tests {
         for offset in 0..200 {
             assert!(
                 take_of(&mut sources, Some("two"), 0, offset, 0, 1_000),
-                "{offset} of the topic made anew"
+                "{offset} of the recreated topic"
             );
             assert!(!take_of(&mut sources, Some("two"), 0, offset, 0, 1_000), "{offset} again");
         }

@@ -90,7 +90,7 @@ pub(super) const READER: usize = 0;
 pub enum ReaderError {
     #[error("consumer: {0}")]
     Consumer(#[from] KafkaError),
-    #[error("the writer is gone")]
+    #[error("the sink's writer has ended")]
     Writer,
 }
 
@@ -212,7 +212,11 @@ impl<T: Decode> Reader<T> {
     fn wait_for_kafka(&self, error: &dyn std::fmt::Display) {
         static LIMIT: LogLimit = LogLimit::new();
         if let Some(suppressed) = LIMIT.admit() {
-            tracing::warn!(topic = self.topic, suppressed, "the sink waits for Kafka: {error}");
+            tracing::warn!(
+                topic = self.topic,
+                suppressed,
+                "the sink cannot read from Kafka: {error}; retrying"
+            );
         }
         std::thread::park_timeout(RETRY_BACKOFF);
     }
@@ -256,7 +260,7 @@ impl<T: Decode> Reader<T> {
             }
             let is_too_large = record.size_bytes() > MAX_RECORD_BYTES;
             if !is_too_large && let Some(why) = self.take.holds_up(&record) {
-                tracing::debug!(partition, offset, "the sink waits: {why}");
+                tracing::debug!(partition, offset, "the sink is paused: {why}");
                 self.progress.blocked(partition, Reason::Held, why);
                 *held_up = true;
                 break;
@@ -344,7 +348,7 @@ impl<T: Decode> Reader<T> {
             let _ = offsets.add_partition_offset(&self.topic, moved.partition, Offset::Offset(moved.to));
         }
         if let Err(error) = self.consumer.inner().commit(&offsets, CommitMode::Async) {
-            tracing::debug!(%error, "offsets are not shown");
+            tracing::debug!(%error, "the sink's offsets could not be committed to Kafka; they are informational only");
         }
     }
 

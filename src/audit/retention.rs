@@ -38,8 +38,8 @@ pub fn objection(
     (is_same_setting && due_days > MAX_DAYS_AT_ONCE).then(|| {
         format!(
             "{due_days} days of evaluations are older than FLAGSTREAM_AUDIT__RETENTION_DAYS, more than \
-             {MAX_DAYS_AT_ONCE} at once: none is removed, as a clock may have jumped; if they are to go, change the setting, \
-             for instance by one day"
+             the limit of {MAX_DAYS_AT_ONCE} days per run: nothing is removed, because a clock may have jumped. To \
+             remove them, change the setting, for example by one day"
         )
     })
 }

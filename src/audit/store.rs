@@ -68,7 +68,7 @@ pub enum WriteError {
     #[error("{0}")]
     DeadLetters(#[from] DeadLetterError),
     /// Entries, by index in the batch, that turned out to be invalid.
-    #[error("{} entries are refused", .0.len())]
+    #[error("{} entries of the batch are invalid", .0.len())]
     Refused(Vec<(usize, Refusal)>),
 }
 

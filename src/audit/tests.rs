@@ -199,7 +199,7 @@ async fn a_log_that_was_cut_is_read_again_and_rows_are_not_doubled() {
     let sink = fixture.health.overview().parts["sink"].report.clone();
     assert_eq!(sink.state, State::Degraded);
     let detail = sink.detail.unwrap();
-    assert!(detail.contains(&format!("the log of {events} [0] was cut (position 1000")), "{detail}");
+    assert!(detail.contains(&format!("the log of {events} [0] was truncated (position 1000")), "{detail}");
     // The sink continues as usual.
     fixture.send(&events, 0, &event(4, ""));
     fixture.wait_for_rows(3).await;
@@ -235,5 +235,5 @@ async fn records_that_are_removed_before_they_are_read_are_counted_while_it_runs
     assert!(expired() > 0);
     assert_eq!(fixture.rows().await + expired(), sent + 1, "each is a row or counted");
     let detail = fixture.health.overview().parts["sink"].report.detail.clone().unwrap();
-    assert!(detail.contains("Kafka has removed records"), "{detail}");
+    assert!(detail.contains("Kafka deleted records"), "{detail}");
 }

@@ -115,7 +115,7 @@ pub enum VerifyError {
     AuditStore(#[from] ReplayError),
     #[error("{0}")]
     Kafka(#[from] FollowError),
-    #[error("the checks of the checkpoints ended early")]
+    #[error("the task that reads the checkpoints ended unexpectedly")]
     Ended,
 }
 

@@ -145,7 +145,10 @@ impl<R: AuditStore> Writer<R> {
             let pause = match self.rows.write(log, &batch, &mut self.pending_dead_letters).await {
                 Ok(Written::Conflict) => {
                     self.outcome("conflict");
-                    tracing::info!(topic = log.topic, "positions were moved by another sink, read again");
+                    tracing::info!(
+                        topic = log.topic,
+                        "another sink has moved the positions; they are read again"
+                    );
                     return Some(Completion::Conflict(batch));
                 }
                 Ok(written) => {
@@ -194,9 +197,10 @@ impl<R: AuditStore> Writer<R> {
                 let (partition, offset) = (entry.partition, entry.offset);
                 static LIMIT: LogLimit = LogLimit::new();
                 if let Some(suppressed) = LIMIT.admit() {
-                    tracing::warn!(partition, offset, %error, suppressed, "the database refuses a record");
+                    tracing::warn!(partition, offset, %error, suppressed, "the database rejected a record; it is \
+                        sent to the dead-letter topic");
                 }
-                let message = format!("the database refuses it: {error}");
+                let message = format!("the database rejected the record: {error}");
                 entry.refusal = Some(Refusal { code: "ROW_REFUSED", message });
                 found = true;
             }
@@ -240,7 +244,7 @@ impl<R: AuditStore> Writer<R> {
                 self.outcome("house_failed");
                 static LIMIT: LogLimit = LogLimit::new();
                 if let Some(suppressed) = LIMIT.admit() {
-                    tracing::warn!(%error, suppressed, "partitions and retention are not looked after");
+                    tracing::warn!(%error, suppressed, "maintenance of partitions and retention failed; retrying");
                 }
                 MAINTENANCE_INTERVAL
             }
@@ -254,14 +258,14 @@ impl<R: AuditStore> Writer<R> {
         audit.clock_skew.get_or_create(&labels).set(kept.ahead.as_seconds_f64());
         audit.late.set(kept.late_count);
         if let Some(objection) = &kept.objection {
-            tracing::error!("old evaluations are not removed: {objection}");
+            tracing::error!("retention is suspended: {objection}");
         }
         self.health.condition("retention", kept.objection.clone());
         let late = (kept.late_count > 0).then(|| {
             let count = kept.late_count;
             format!(
-                "{count} evaluations were older than retention when they were written: the clock of an evaluator or of an \
-                 API instance is wrong; they are removed after {LATE_KEPT_DAYS} days"
+                "{count} evaluations were older than the retention when they were written: check the clocks of \
+                 evaluators and API instances; these rows are removed after {LATE_KEPT_DAYS} days"
             )
         });
         self.health.condition("late", late);
@@ -273,7 +277,7 @@ impl<R: AuditStore> Writer<R> {
 
     fn well(&mut self) {
         if self.paused.is_some() {
-            tracing::info!(what = self.what, "the audit sink goes on");
+            tracing::info!(what = self.what, "the audit sink continues");
         }
         self.note(None);
         self.health.up();
@@ -293,10 +297,14 @@ impl<R: AuditStore> Writer<R> {
     async fn pause(&mut self, pause: &WriteError, backoff: &mut Duration) -> Option<()> {
         // Repeated failures with the same reason are logged once.
         if self.paused != Some(pause.reason()) {
-            tracing::warn!(what = self.what, reason = pause.reason(), "the audit sink waits: {pause}");
+            tracing::warn!(
+                what = self.what,
+                reason = pause.reason(),
+                "the audit sink is paused: {pause}; retrying"
+            );
         }
         self.note(Some(pause.reason()));
-        self.health.down(format!("waits ({}): {pause}", pause.reason()));
+        self.health.down(format!("paused ({}): {pause}", pause.reason()));
         let reason = match pause {
             WriteError::Database(_) => Reason::Database,
             WriteError::DeadLetters(_) | WriteError::Refused(_) => Reason::BatchFailed,

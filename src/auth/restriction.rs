@@ -91,12 +91,16 @@ impl Restrictions {
         let name = flag.name;
         if !holds(&self.projects, flag.project) {
             let projects = listed(&self.projects);
-            let why = format!("the token is limited to projects {projects}: flag {name} is in none of them");
+            let why = format!(
+                "the token is restricted to flags of the projects {projects}, and flag {name} is in none of them"
+            );
             return Err(Outside(why));
         }
         if !holds(&self.owners, flag.owner) {
             let owners = listed(&self.owners);
-            let why = format!("the token is limited to flags of owners {owners}: flag {name} is not theirs");
+            let why = format!(
+                "the token is restricted to flags of the owners {owners}, and flag {name} has none of them"
+            );
             return Err(Outside(why));
         }
         Ok(())
@@ -118,7 +122,9 @@ impl Restrictions {
             return Ok(());
         }
         let prefixes = listed(&self.flag_prefixes);
-        let why = format!("the token is limited to flags whose names begin with {prefixes}: {name} does not");
+        let why = format!(
+            "the token is restricted to flags whose names begin with {prefixes}, and {name} does not"
+        );
         Err(Outside(why))
     }
 
@@ -168,7 +174,10 @@ fn within(
         return Ok(());
     }
     let own = listed(own);
-    Err(Outside(format!("the token is limited by {field} to {own}: so must be every token made with it")))
+    Err(Outside(format!(
+        "the token is restricted by {field} to {own}: every token created with it must have the same or a narrower \
+         restriction"
+    )))
 }
 
 fn listed(names: &BTreeSet<String>) -> String {
@@ -234,7 +243,10 @@ mod tests {
     #[test]
     fn nothing_is_told_of_a_flag_that_is_outside() {
         let refused = of(&["pay"], &[], &[]).check(&flag("x", Some("secret-project"), None)).unwrap_err();
-        assert_eq!(refused.to_string(), "the token is limited to projects pay: flag x is in none of them");
+        assert_eq!(
+            refused.to_string(),
+            "the token is restricted to flags of the projects pay, and flag x is in none of them"
+        );
         let refused = of(&[], &[], &["ann"]).check(&flag("x", None, Some("secret-owner"))).unwrap_err();
         assert!(!refused.to_string().contains("secret"));
     }

@@ -51,7 +51,7 @@ pub enum Revoked {
 
 #[derive(Debug, thiserror::Error)]
 pub enum TableError {
-    #[error("there are {VALID_TOKENS_MAX} valid tokens already: revoke some")]
+    #[error("the limit of {VALID_TOKENS_MAX} valid tokens is reached: revoke some")]
     Full,
     #[error("{0}{advice}", advice = advice(.0))]
     Database(#[from] DatabaseError),

@@ -54,7 +54,7 @@ async fn verify(args: VerifyArgs, global: &Global) -> anyhow::Result<ExitCode> {
         return Err(UsageError("audit verify: DATABASE_URL is not set".to_owned()).into());
     };
     let Database::Postgres(postgres) = database::open(url, "flagstream-audit-verify").await? else {
-        let why = "audit verify: SQLite keeps no hash chain; DATABASE_URL must name a Postgres database";
+        let why = "audit verify: SQLite has no hash chain; set DATABASE_URL to a Postgres database";
         return Err(UsageError(why.to_owned()).into());
     };
     let (range, progress) = (Range { from: args.from, to: args.to }, Progress::default());

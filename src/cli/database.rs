@@ -35,7 +35,10 @@ mod tests {
         let file = folder.path().join("a.db");
         let url = Secret::new(format!("sqlite:{}", file.display()));
         let error = open(&url, "test").await.unwrap_err().to_string();
-        assert!(error.starts_with("no database at ") && error.contains("flagstream dev"), "{error}");
+        assert!(
+            error.starts_with("there is no SQLite file at ") && error.contains("flagstream dev"),
+            "{error}"
+        );
         assert!(!file.exists());
 
         std::fs::write(&file, "").unwrap();

@@ -1,4 +1,4 @@
-//! `flagstream dead-dead_letters`: lists and replays rejected records.
+//! `flagstream dead-letters`: lists and replays rejected records.
 
 mod body;
 mod edit;

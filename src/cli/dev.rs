@@ -69,7 +69,7 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
             None
         }
         None => {
-            let mut broker = Broker::start().context("the embedded broker does not start")?;
+            let mut broker = Broker::start().context("the embedded broker cannot be started")?;
             broker.advertise().await?;
             embed(&mut config, Some(broker.address()))?;
             Some(broker)
@@ -133,7 +133,8 @@ async fn prepare_broker(
     let Some(broker) = broker else {
         let reports = topics::Topics::new(config)?.apply().await?;
         for report in reports.iter().filter(|report| !report.left.is_empty()) {
-            tracing::warn!(topic = report.topic, differences = ?report.left, "the topic differs from what is needed");
+            tracing::warn!(topic = report.topic, differences = ?report.left, "the topic differs from the required \
+                configuration");
         }
         return Ok(None);
     };
@@ -150,7 +151,7 @@ fn keep(kept: PersistedTopics, parts: &Parts) -> JoinHandle<()> {
     let (config, shutdown) = (Arc::clone(&parts.config), parts.shutdown.clone());
     tokio::task::spawn_blocking(move || {
         if let Err(error) = kept.follow(&config, &shutdown) {
-            tracing::warn!("kill switches and definitions will not survive a restart: {error:#}");
+            tracing::warn!("kill switches and definitions are not saved for the next start: {error:#}");
         }
     })
 }
@@ -176,7 +177,7 @@ async fn serve(
         let (config, shutdown) = (Arc::clone(config), shutdown.clone());
         tokio::task::spawn_blocking(move || {
             if let Err(error) = print_events(&config, output, &shutdown) {
-                tracing::warn!("events are not printed: {error:#}");
+                tracing::warn!("printing of events stopped: {error:#}");
             }
         });
     }
@@ -228,12 +229,12 @@ fn banner(config: &Config, setup: &ServedSetup<'_>) -> Vec<String> {
     let flags = absolute(setup.flags).unwrap_or_else(|_| setup.flags.to_owned());
     let database = match database_url(config).and_then(|url| url.strip_prefix("sqlite:")) {
         Some(file) => format!("database {file} (every evaluation is a row)"),
-        None => "database in memory (every evaluation is a row, gone after a stop)".to_owned(),
+        None => "database in memory (every evaluation is a row, lost when it stops)".to_owned(),
     };
     let limits = if setup.is_embedded {
-        "For development only: the embedded broker keeps no records after a stop and has no transaction isolation."
+        "For development only: the embedded broker loses its records when it stops and has no transaction isolation."
     } else {
-        "For development only: everyone who reaches the HTTP port may do everything."
+        "For development only: every client that can reach the HTTP port has all permissions."
     };
     vec![
         format!("http {http}"),

@@ -141,38 +141,41 @@ fn kept(config: &Config, database: &erase::ErasureReport) -> Vec<Kept> {
         .map(|flag| {
             kept(
                 format!("flag {flag}"),
-                "its rules name the user: change the flag where it is managed".into(),
+                "its rules contain the user id: change the flag in the system that manages it".into(),
             )
         })
         .collect();
     for topic in [&topics.requests, &topics.events, &topics.conversions] {
         places.push(kept(
             format!("topic {topic}"),
-            format!("records are kept for {} days (as `topics apply` sets it)", days(topics.retention)),
+            format!("records expire after {} days (as set by `topics apply`)", days(topics.retention)),
         ));
     }
     places.push(kept(
         format!("topic {}", topics.dead_letters),
-        format!("refused records are kept as they came, for {} days", days(topics.dead_letters_retention)),
+        format!(
+            "refused records are stored unchanged and expire after {} days",
+            days(topics.dead_letters_retention)
+        ),
     ));
     places.push(kept(
         "reply topics".into(),
-        "they belong to the services that asked; their retention decides".into(),
+        "they belong to the requesting services; their records expire by their own retention".into(),
     ));
     places.push(kept(
         "state folders of instances".into(),
-        "unsent events leave the spool once Kafka has them; the snapshot holds flags only".into(),
+        "events are deleted from the spool once Kafka has acknowledged them; the snapshot contains flags only".into(),
     ));
     if config.unleash.url.is_some() {
         places.push(kept(
             "Unleash".into(),
-            "user ids in its strategies and its event log are changed there".into(),
+            "change user ids in its strategies and in its event log there".into(),
         ));
     }
     if config.privacy.hash_user_ids || config.privacy.hash_key.is_some() {
         places.push(kept(
             "rows under an earlier FLAGSTREAM_PRIVACY__HASH_KEY".into(),
-            "they can be found with that key only: run the command again with it".into(),
+            "they can only be found with that key: run the command again with it".into(),
         ));
     }
     places
@@ -184,7 +187,7 @@ fn text(args: &Args, report: &ErasureReport) -> Vec<String> {
     let mut lines = vec![
         format!("{} rows {done}, {} keys removed", database.rows, report.keys),
         format!(
-            "taken out of {} entries of the change log and {} recorded versions of flags",
+            "removed from {} entries of the change log and {} recorded versions of flags",
             database.changes, database.versions
         ),
     ];

@@ -92,7 +92,7 @@ fn evaluate(
 ) -> anyhow::Result<String> {
     let text = body.text()?;
     let request = Request::decode(text.as_bytes())?;
-    let asked = request.asks.as_slice().first().context("nothing is asked")?;
+    let asked = request.asks.as_slice().first().context("the request names no flag")?;
     let (now, hostname) = (
         Utc::now().to_rfc3339_opts(SecondsFormat::Micros, true),
         gethostname::gethostname().to_string_lossy().into_owned(),

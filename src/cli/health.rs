@@ -58,7 +58,7 @@ fn url(http: &HttpConfig, ready: bool) -> String {
 }
 
 fn text(url: &str, status: u16, body: &Value) -> String {
-    let state = body.get("status").and_then(Value::as_str).unwrap_or("not flagstream's answer");
+    let state = body.get("status").and_then(Value::as_str).unwrap_or("the response is not from flagstream");
     let mut line = format!("{url}: {status} {state}");
     for (name, part) in body.get("parts").and_then(Value::as_object).into_iter().flatten() {
         let text = |name: &str| part.get(name).and_then(Value::as_str).unwrap_or_default();
@@ -103,6 +103,6 @@ mod tests {
             json!({"status": "not ready", "parts": {"store": {"state": "starting", "detail": "reads"}}});
         let line = text("http://h/health/ready", 503, &body);
         assert_eq!(line, "http://h/health/ready: 503 not ready; store: starting reads");
-        assert!(text("u", 200, &Value::Null).contains("not flagstream's answer"));
+        assert!(text("u", 200, &Value::Null).contains("the response is not from flagstream"));
     }
 }

@@ -12,7 +12,7 @@ pub async fn run(global: &Global) -> anyhow::Result<ExitCode> {
     let config = global.load_config()?;
     let url = config.database.url.ok_or_else(|| UsageError("migrate: DATABASE_URL is not set".to_owned()))?;
     let database = Database::open(&url, "flagstream-migrate")?;
-    let migrated = database.migrate().await.with_context(|| format!("{database} is not migrated"))?;
+    let migrated = database.migrate().await.with_context(|| format!("{database} could not be migrated"))?;
     let line = match global.output {
         Output::Json => serde_json::to_string(&migrated)?,
         Output::Text => text(&database, migrated),

@@ -148,13 +148,13 @@ fn reply_topic(config: &Config, named: Option<&str>) -> Result<String, UsageErro
     let prefixes = &config.reply.allowed_prefixes;
     match named.or(prefixes.first().map(String::as_str)) {
         None => Err(UsageError(
-            "--wait: no topic may be replied to (FLAGSTREAM_REPLY__ALLOWED_PREFIXES)".to_owned(),
+            "--wait: no reply topics are allowed; set FLAGSTREAM_REPLY__ALLOWED_PREFIXES".to_owned(),
         )),
         Some(topic) if prefixes.iter().any(|prefix| topic.starts_with(prefix.as_str())) => {
             Ok(topic.to_owned())
         }
         Some(topic) => Err(UsageError(format!(
-            "--reply-to {topic}: expected one that begins with {}",
+            "--reply-to {topic}: expected a topic that begins with {}",
             prefixes.join(", ")
         ))),
     }
@@ -164,7 +164,7 @@ fn explain(error: FollowError, topic: &str) -> anyhow::Error {
     match error {
         FollowError::NoTopic { .. } => {
             anyhow::anyhow!(
-                "the reply topic {topic} does not exist, so no reply could come: create it, or name another with --reply-to"
+                "the reply topic {topic} does not exist: create it, or use another one with --reply-to"
             )
         }
         other => other.into(),

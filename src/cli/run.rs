@@ -59,11 +59,9 @@ fn possible(roles: Vec<Role>, named: &[String], config: &Config) -> Result<Vec<R
 fn lacking(role: Role, config: &Config) -> Option<&'static str> {
     match role {
         Role::Sink if config.database.url.is_none() => {
-            Some("the sink needs DATABASE_URL: evaluations are not audited")
+            Some("the audit sink is disabled: DATABASE_URL is not set")
         }
-        Role::Warmer if config.redis.url.is_none() => {
-            Some("the warmer needs REDIS_URL: there is no warm view")
-        }
+        Role::Warmer if config.redis.url.is_none() => Some("the warmer is disabled: REDIS_URL is not set"),
         _ => None,
     }
 }

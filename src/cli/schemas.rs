@@ -43,7 +43,7 @@ pub async fn run(command: Command, global: &Global) -> anyhow::Result<ExitCode> 
         let kind = Kind::ALL.into_iter().find(|kind| kind.file() == name);
         let names = || Kind::ALL.map(Kind::file).join(", ");
         let kind =
-            kind.ok_or_else(|| UsageError(format!("{name}: no such schema; there are {}", names())))?;
+            kind.ok_or_else(|| UsageError(format!("{name}: unknown schema; expected one of {}", names())))?;
         print::line(kind.text().trim_end())?;
         return Ok(ExitCode::SUCCESS);
     }

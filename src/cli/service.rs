@@ -73,7 +73,7 @@ impl Service {
     pub fn refused<T>(&self, answered: &Answered) -> anyhow::Result<T> {
         let problem: Value = serde_json::from_str(&answered.body).unwrap_or_default();
         let detail = problem.get("detail").or(problem.get("errorDetails")).and_then(Value::as_str);
-        let detail = detail.unwrap_or("not flagstream's answer");
+        let detail = detail.unwrap_or("the response is not from flagstream; check --url");
         anyhow::bail!("{}: {}: {detail}", self.base, answered.status)
     }
 

@@ -116,7 +116,7 @@ async fn list(database: &Database, output: Output) -> anyhow::Result<ExitCode> {
             Some(token) => Some(token.id),
             None => {
                 if last.is_none() {
-                    print::note("flagstream: there are no tokens");
+                    print::note("flagstream: no tokens exist");
                 }
                 return Ok(ExitCode::SUCCESS);
             }
@@ -136,7 +136,7 @@ async fn revoke(
     let revoked = table::revoke(database, id, author(&actor(), reason)).await?;
     let said = match revoked {
         Revoked::Now => "revoked",
-        Revoked::Before => "was revoked before",
+        Revoked::Before => "was already revoked",
         Revoked::Unknown => return Err(anyhow!("there is no token {id}")),
     };
     print::line(&match output {

@@ -43,7 +43,7 @@ pub async fn run(command: Command, global: &Global) -> anyhow::Result<ExitCode> 
 fn text(report: &TopicReport) -> Vec<String> {
     let TopicReport { topic, done, left } = report;
     if done.is_empty() && left.is_empty() {
-        return vec![format!("{topic}: as needed")];
+        return vec![format!("{topic}: configured as required")];
     }
     let done = done.iter().map(|difference| match difference {
         Difference::Missing => format!("{topic}: created"),
@@ -52,7 +52,9 @@ fn text(report: &TopicReport) -> Vec<String> {
     });
     let left = left.iter().map(|difference| match difference {
         Difference::Partitions { .. } => {
-            format!("{topic}: {difference}; keys would move to other partitions, so this is not changed here")
+            format!(
+                "{topic}: {difference}; not changed, because adding partitions moves keys to other partitions"
+            )
         }
         _ => format!("{topic}: {difference}"),
     });

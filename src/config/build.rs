@@ -78,11 +78,17 @@ fn http(values: &mut Values) -> Option<HttpConfig> {
             Some(TlsConfig { certificate: certificate.into(), key: key.into() })
         }
         (None, None) => None,
-        (Some(_), None) => return values.refuse("http.tls_key", "is needed with a certificate"),
-        (None, Some(_)) => return values.refuse("http.tls_certificate", "is needed with a key"),
+        (Some(_), None) => {
+            return values
+                .refuse("http.tls_key", "must be set together with FLAGSTREAM_HTTP__TLS_CERTIFICATE");
+        }
+        (None, Some(_)) => {
+            return values
+                .refuse("http.tls_certificate", "must be set together with FLAGSTREAM_HTTP__TLS_KEY");
+        }
     };
     if admin_listen == Some(listen) && listen.port() != 0 {
-        return values.refuse("http.admin_listen", "is the address of FLAGSTREAM_HTTP__LISTEN too");
+        return values.refuse("http.admin_listen", "must differ from FLAGSTREAM_HTTP__LISTEN");
     }
     Some(HttpConfig {
         listen,
@@ -101,7 +107,7 @@ fn instance(values: &mut Values, http: Option<&HttpConfig>) -> Option<String> {
     }
     let port = http?.listen.port();
     if port == 0 {
-        return values.refuse("instance", "must be set when the HTTP port is chosen by the system (0)");
+        return values.refuse("instance", "must be set if the system chooses the HTTP port (port 0)");
     }
     let host = gethostname::gethostname().to_string_lossy().replace(|c| !parse::is_plain(c), "-");
     let host: String = host.trim_start_matches('.').chars().take(90).collect();
@@ -256,7 +262,7 @@ fn privacy(values: &mut Values) -> Option<PrivacyConfig> {
     });
     let (hash_attributes, hash_user_ids, hash_key) = (hash?, users?, key?);
     if hash_key.is_none() && (hash_user_ids || !hash_attributes.is_empty()) {
-        return values.refuse("privacy.hash_key", "must be set where something is hashed");
+        return values.refuse("privacy.hash_key", "must be set if user ids or attributes are hashed");
     }
     Some(PrivacyConfig { drop_attributes: drop?, hash_attributes, hash_user_ids, hash_key })
 }
@@ -265,7 +271,7 @@ fn privacy(values: &mut Values) -> Option<PrivacyConfig> {
 fn attribute(text: &str) -> parse::Parsed<String> {
     match parse::text(text)? {
         name if name == "userId" || name == "user_id" => {
-            Err("user ids are kept or hashed by FLAGSTREAM_PRIVACY__USER_IDS".into())
+            Err("user ids cannot be listed here; use FLAGSTREAM_PRIVACY__USER_IDS".into())
         }
         name => Ok(name),
     }

@@ -14,13 +14,13 @@ use super::mask::secret_name;
 const REFUSED: &[(&str, &str)] = &[
     ("bootstrap.servers", "set KAFKA_BOOTSTRAP_SERVERS"),
     ("metadata.broker.list", "set KAFKA_BOOTSTRAP_SERVERS"),
-    ("client.id", "it is made of the group and FLAGSTREAM_INSTANCE"),
+    ("client.id", "it is derived from the group id and FLAGSTREAM_INSTANCE"),
     ("group.id", "set FLAGSTREAM_KAFKA__GROUP_ID"),
-    ("group.instance.id", "it is made of FLAGSTREAM_INSTANCE"),
-    ("group.protocol", "rebalances are handled by assignor"),
-    ("partition.assignment.strategy", "rebalances are handled by assignor"),
+    ("group.instance.id", "it is derived from FLAGSTREAM_INSTANCE"),
+    ("group.protocol", "the handling of rebalances depends on it"),
+    ("partition.assignment.strategy", "the handling of rebalances depends on it"),
     ("session.timeout.ms", "set FLAGSTREAM_DELIVERY__SESSION_TIMEOUT"),
-    ("transactional.id", "it is made of FLAGSTREAM_INSTANCE"),
+    ("transactional.id", "it is derived from FLAGSTREAM_INSTANCE"),
     ("transaction.timeout.ms", "set FLAGSTREAM_DELIVERY__TRANSACTION_TIMEOUT"),
     ("enable.idempotence", EXACTLY_ONCE),
     ("enable.gapless.guarantee", EXACTLY_ONCE),
@@ -37,9 +37,9 @@ const REFUSED: &[(&str, &str)] = &[
     ("auto.commit.enable", EXACTLY_ONCE),
     ("enable.auto.offset.store", EXACTLY_ONCE),
     ("auto.offset.reset", EXACTLY_ONCE),
-    ("enable.partition.eof", "the end of a topic is found with it"),
-    ("delivery.report.only.error", "deliveries are counted with it"),
-    ("partitioner", "a user's results stay in the partition of the user's requests"),
+    ("enable.partition.eof", "flagstream detects the end of a topic with it"),
+    ("delivery.report.only.error", "flagstream counts acknowledgements with it"),
+    ("partitioner", "results must be in the partition of their request"),
     ("allow.auto.create.topics", "a reply must not create a topic"),
 ];
 
@@ -69,12 +69,12 @@ pub(super) fn check(property: &str, value: &str) -> Result<(), String> {
             Err(format!("`{property}` is not a property of librdkafka"))
         }
         Err(_) if property == "sasl.oauthbearer.method" && value.eq_ignore_ascii_case("oidc") => {
-            Err(format!("`{property}` cannot be oidc, since librdkafka is built without curl: {SUPPORTED}"))
+            Err(format!("`{property}` cannot be oidc, because librdkafka is built without curl: {SUPPORTED}"))
         }
         Err(KafkaError::ClientConfig(_, reason, ..)) if !secret_name(property) => {
-            Err(format!("`{property}` does not take this value: {reason}"))
+            Err(format!("invalid value for `{property}`: {reason}"))
         }
-        Err(_) => Err(format!("`{property}` does not take this value")),
+        Err(_) => Err(format!("invalid value for `{property}`")),
     }
 }
 
@@ -92,7 +92,7 @@ pub(super) fn check_together(properties: &BTreeMap<String, Secret>) -> Result<()
         .is_some_and(|value| value.expose().eq_ignore_ascii_case("true"));
     if let (Some((name, _)), false) = (mechanism, makes_tokens) {
         let problem =
-            format!("`{name}` cannot be OAUTHBEARER, since there is no source of tokens: {SUPPORTED}");
+            format!("`{name}` cannot be OAUTHBEARER, because there is no source of tokens: {SUPPORTED}");
         return Err((Some(name), problem));
     }
     let mut config = ClientConfig::new();
@@ -122,10 +122,7 @@ mod tests {
     #[test]
     fn a_refused_value_comes_with_the_reason_of_librdkafka_but_no_secret() {
         let error = check("security.protocol", "carrier-pigeon").err().unwrap_or_default();
-        assert!(
-            error.starts_with("`security.protocol` does not take this value: ") && error.len() > 60,
-            "{error}"
-        );
+        assert!(error.starts_with("invalid value for `security.protocol`: ") && error.len() > 60, "{error}");
         let error = check("socket.timeout.ms", "1").err().unwrap_or_default();
         assert!(error.contains("10..300000"), "{error}");
         assert!(check("sasl.password", "hidden").is_ok());

@@ -103,7 +103,7 @@ impl Reader<'_> {
                     ("name", Some(text)) => found.name = Some(text),
                     ("token", Some(text)) => found.token = Some(text),
                     (key @ ("name" | "token"), None) => {
-                        self.problem(offset, format!("{ENVIRONMENTS}.{key}: expected text"));
+                        self.problem(offset, format!("{ENVIRONMENTS}.{key}: expected a string"));
                     }
                     (key, _) => {
                         let known = "known are `name` and `token`";

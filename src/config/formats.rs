@@ -89,7 +89,7 @@ pub(super) fn config(values: &mut Values) -> Option<(FormatsConfig, SchemaRegist
     };
     let urls = urls?;
     if formats.has_avro() && urls.is_empty() {
-        return values.refuse("schema_registry.url", "must be set where a format is not `json`");
+        return values.refuse("schema_registry.url", "must be set if a format is not `json`");
     }
     let registry = SchemaRegistryConfig {
         urls: urls.into_iter().map(Secret::new).collect(),

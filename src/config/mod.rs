@@ -165,8 +165,8 @@ impl Config {
         let scopes: Vec<_> = anonymous_scopes.iter().map(|scope| scope.name()).collect();
         is_open.then(|| {
             format!(
-                "everybody who can reach {listen} may {} without a token: set FLAGSTREAM_AUTH__ANONYMOUS_SCOPES to \
-                 `none` to require tokens, or to `evaluate` if this is meant",
+                "every client that can reach {listen} may {} without a token: set \
+                 FLAGSTREAM_AUTH__ANONYMOUS_SCOPES to `none` to require tokens, or to `evaluate` if this is intended",
                 scopes.join(", ")
             )
         })

@@ -14,7 +14,7 @@ pub(super) type Parsed<T> = Result<T, String>;
 pub(super) fn text(text: &str) -> Parsed<String> {
     match text.trim() {
         "" => Err("must not be empty".into()),
-        _ if text.chars().any(char::is_control) => Err("must not hold control characters".into()),
+        _ if text.chars().any(char::is_control) => Err("must not contain control characters".into()),
         trimmed => Ok(trimmed.to_owned()),
     }
 }
@@ -115,7 +115,7 @@ pub(super) fn servers(text: &str) -> Parsed<String> {
 pub(super) fn topic(text: &str) -> Parsed<String> {
     let name = text.trim();
     if name == "." || name == ".." {
-        return Err("`.` and `..` are not names of topics".into());
+        return Err("`.` and `..` are not valid names of topics".into());
     }
     plain(name, 249)
 }
@@ -205,8 +205,7 @@ pub(super) fn unleash_url(text: &str) -> Parsed<String> {
     let expected = || "expected Unleash's URL, such as `http://localhost:4242`".to_owned();
     let url = reqwest::Url::parse(text.trim()).map_err(|_| expected())?;
     if !url.username().is_empty() || url.password().is_some() {
-        let problem =
-            "expected a URL without user and password: Unleash's token belongs into UNLEASH_API_TOKEN";
+        let problem = "expected a URL without user and password: set Unleash's token in UNLEASH_API_TOKEN";
         return Err(problem.into());
     }
     let plain = url.query().is_none() && url.fragment().is_none() && url.has_host();

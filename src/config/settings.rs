@@ -156,7 +156,7 @@ pub(super) static SETTINGS: &[Setting] = &[
     s("UNLEASH_ENVIRONMENT", "unleash.environment", Text("development"),
       "Environment of `UNLEASH_API_TOKEN`, and of calls that name no environment."),
     s("", "unleash.environments", Unset("none"),
-      "`[[unleash.environments]]` entries with `name` and `token`: several environments at once.").mask(Mask::Group),
+      "Additional environments: `[[unleash.environments]]` entries with `name` and `token`.").mask(Mask::Group),
     s("UNLEASH_REFRESH_INTERVAL", "unleash.refresh_interval", Text("15s"), "Time between two polls; from `100ms`."),
     s("UNLEASH_METRICS_INTERVAL", "unleash.metrics_interval", Text("60s"), "Time between two metrics reports to Unleash; from `1s`."),
     s("UNLEASH_DISABLE_METRICS", "unleash.disable_metrics", Text("false"), "`true`: no metrics are reported to Unleash."),
@@ -249,7 +249,8 @@ pub(super) static SETTINGS: &[Setting] = &[
       "Calls per second that each instance accepts from one address (of IPv6: /64) without a token. Behind a proxy all calls have the proxy's address."),
     s("FLAGSTREAM_AUTH__ANONYMOUS_ANSWERS_PER_SECOND", "auth.anonymous_answers_per_second", Text("20000"),
       "Answers (flags times contexts) per second that each instance gives to one address (of IPv6: /64) without a token. The answers of one second may be requested as a burst; a call for more is rejected. 1 to 1000000, `none` for no limit. Loopback addresses have no limit.").dev("none"),
-    s("FLAGSTREAM_API__DURABILITY", "api.durability", Text("spool"), "What holds an HTTP evaluation's event until Kafka has it: `memory`, `spool` (memory, then a folder on disk), or the caller (`sync`: the answer waits for Kafka)."),
+    s("FLAGSTREAM_API__DURABILITY", "api.durability", Text("spool"), "Where the event of an HTTP evaluation is \
+        stored until Kafka acknowledges it: `memory`, `spool` (memory, then a folder on disk), or nowhere (`sync`: the response waits for Kafka)."),
     s("FLAGSTREAM_API__SPOOL_MAX_BYTES", "api.spool_max_bytes", Text("4GiB"),
       "Most bytes of the spool; `1MiB` to `1024GiB`."),
     s("FLAGSTREAM_API__CORS_ORIGINS", "api.cors_origins", Text("none"),

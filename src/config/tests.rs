@@ -100,7 +100,7 @@ fn every_problem_is_told_at_once_and_named() {
         "UNLEASH_REFRESH_INTERVAL: expected a duration",
         "UNLEASH_API_TOKEN: must be set with UNLEASH_URL",
         "FLAGSTREAM_KAFKA__CLIENT__ENABLE_IDEMPOTENCE: `enable.idempotence` cannot be changed",
-        "SCHEMA_REGISTRY_URL: must be set where a format is not `json`",
+        "SCHEMA_REGISTRY_URL: must be set if a format is not `json`",
     ] {
         assert!(found.iter().any(|problem| problem.starts_with(expected)), "{expected} is not in {found:#?}");
     }
@@ -218,7 +218,7 @@ fn unleash_needs_a_token_and_takes_several_environments() {
     let names: Vec<_> = several.unleash.environments.iter().map(|e| e.name.as_str()).collect();
     assert_eq!(names, ["development", "production", "staging"]);
     let twice = [("UNLEASH_URL", "http://u"), ("UNLEASH_API_TOKEN", "t"), ("UNLEASH_ENVIRONMENT", "staging")];
-    assert!(problems(file, &twice).iter().any(|problem| problem.contains("`staging` has a token already")));
+    assert!(problems(file, &twice).iter().any(|problem| problem.contains("duplicate environment `staging`")));
 }
 
 #[test]

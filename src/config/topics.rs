@@ -43,7 +43,10 @@ pub(super) fn config(values: &mut Values) -> Option<TopicsConfig> {
     for (path, name) in topics.names() {
         if let Some(other) = seen.insert(name, path) {
             let other = settings::at(other).map_or(other, |setting| setting.name());
-            distinct = values.refuse(path, format!("`{name}` is the topic of {other} too"));
+            distinct = values.refuse(
+                path,
+                format!("`{name}` is also the topic of {other}; every topic needs its own name"),
+            );
         }
     }
     distinct.map(|()| topics)
@@ -58,7 +61,7 @@ pub(super) fn reply(values: &mut Values, topics: Option<&TopicsConfig>) -> Optio
     for prefix in &allowed_prefixes {
         let ours = topics.map(TopicsConfig::names).into_iter().flatten().map(|(_, name)| name);
         for name in ours.chain(internal).filter(|name| name.starts_with(prefix.as_str())) {
-            allowed = values.refuse(path, format!("`{prefix}` allows replies to `{name}`"));
+            allowed = values.refuse(path, format!("`{prefix}` would allow replies to the topic `{name}`"));
         }
     }
     allowed.map(|()| ReplyConfig { allowed_prefixes, create_missing: false })

@@ -32,10 +32,10 @@ pub(super) fn config(values: &mut Values, instance: Option<&str>) -> Option<Unle
     let (url, environments) = (url?, environments?);
     match (&url, environments.is_empty()) {
         (Some(_), true) => {
-            let advice = "must be set with UNLEASH_URL (or `[[unleash.environments]]` in the file)";
+            let advice = "must be set together with UNLEASH_URL (or `[[unleash.environments]]` in the file)";
             return values.refuse("unleash.api_token", advice);
         }
-        (None, false) => return values.refuse("unleash.url", "must be set with a token"),
+        (None, false) => return values.refuse("unleash.url", "must be set together with a token"),
         _ => {}
     }
     let instance_id = match instance_id? {
@@ -75,7 +75,7 @@ fn environments(values: &mut Values, default: Option<&str>) -> Option<Vec<Unleas
         match (part("name", &entry.name, parse::environment), part("token", &entry.token, parse::token)) {
             (Ok(name), Ok(_)) if environments.iter().any(|known| known.name == name) => {
                 problems
-                    .push(format!("{}: unleash.environments: `{name}` has a token already", entry.origin));
+                    .push(format!("{}: unleash.environments: duplicate environment `{name}`", entry.origin));
             }
             (Ok(name), Ok(token)) => {
                 environments.push(UnleashEnvironment { name, token: Secret::new(token) })

@@ -11,17 +11,17 @@ use super::{pooler, sessions};
 pub enum DatabaseError {
     #[error("DATABASE_URL: {0}")]
     Url(sqlx::Error),
-    #[error("no database at {0}")]
+    #[error("there is no SQLite file at {0}")]
     NoFile(String),
-    #[error("the database does not answer within {} s", .0.as_secs())]
+    #[error("the database did not respond within {} s", .0.as_secs())]
     Silent(Duration),
     #[error(
-        "the database is read-only (a standby, or default_transaction_read_only is on): nothing can be written; let \
-         DATABASE_URL name the primary"
+        "the database is read-only (a standby, or default_transaction_read_only is on): set DATABASE_URL to the \
+         primary"
     )]
     ReadOnly,
     #[error(
-        "the clock of this machine and that of the database are {0} s apart: nothing is removed by age until they agree"
+        "the clocks of this machine and of the database differ by {0} s: retention is suspended until they agree"
     )]
     ClockSkew(u64),
     #[error("{0}")]

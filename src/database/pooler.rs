@@ -12,7 +12,7 @@ const QUESTION_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Advice to an operator whose `DATABASE_URL` names such a pooler.
 pub const ADVICE: &str = "DATABASE_URL leads to a connection pooler that shares sessions between clients (PgBouncer with \
-    pool_mode=transaction or statement): let it name Postgres itself, or a pool with pool_mode=session (and \
+    pool_mode=transaction or statement): set it to Postgres itself, or to a pool with pool_mode=session (and \
     ignore_startup_parameters=extra_float_digits)";
 
 /// Whether two connections share a server session, which only a pooler makes possible. Changes nothing.

@@ -40,7 +40,7 @@ pub async fn forward(listener: TcpListener, target: SocketAddr) {
                 });
             }
             Err(error) => {
-                tracing::debug!(%error, "a connection to the embedded broker was not accepted");
+                tracing::debug!(%error, "a connection to the embedded broker could not be accepted");
                 tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
             }
         }

@@ -50,7 +50,8 @@ impl PersistedTopics {
         };
         let kept = read.unwrap_or_else(|error| {
             let path = path.display();
-            tracing::warn!(%path, error, "the kill switches of the last run are not restored: the file cannot be read");
+            tracing::warn!(%path, error, "the kill switches of the last run are not restored, because the file \
+                cannot be read");
             PersistedRecords::default()
         });
         Self { path, kept }
@@ -70,7 +71,9 @@ impl PersistedTopics {
                 sent.map_err(|(error, _)| error)?;
             }
         }
-        producer.flush(RESTORE_TIMEOUT).context("what the last run kept is not restored")
+        producer
+            .flush(RESTORE_TIMEOUT)
+            .context("the flags and kill switches of the last run could not be restored")
     }
 
     /// Follows the topics until `shutdown`, and writes the file after each change. Blocks.

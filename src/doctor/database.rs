@@ -22,12 +22,16 @@ pub async fn look(config: &Config) -> Vec<Finding> {
         return vec![Finding::doubtful(PART, "not configured", advice)];
     };
     let unreachable = |error: DatabaseError| {
-        vec![Finding::wrong(PART, error, "is DATABASE_URL right, and the database up?")]
+        vec![Finding::wrong(PART, error, "check DATABASE_URL, and that the database is running")]
     };
     let database = match Database::open_existing(url, "flagstream-doctor") {
         Ok(database) => database,
         Err(error @ DatabaseError::NoFile(_)) => {
-            return vec![Finding::doubtful(PART, error, "flagstream migrate (`flagstream run` does it too)")];
+            return vec![Finding::doubtful(
+                PART,
+                error,
+                "run `flagstream migrate` (`flagstream run` does it, too)",
+            )];
         }
         Err(error) => return unreachable(error),
     };
@@ -47,20 +51,24 @@ pub async fn look(config: &Config) -> Vec<Finding> {
         }
     }
     findings.push(match database.pending().await {
-        Ok(0) => Finding::well(PART, "its tables are up to date"),
+        Ok(0) => Finding::well(PART, "the tables are up to date"),
         Ok(pending) => {
-            let does_it = if config.database.migrate { " (`flagstream run` does it too)" } else { "" };
-            let advice = format!("flagstream migrate{does_it}");
+            let does_it = if config.database.migrate { " (`flagstream run` does it, too)" } else { "" };
+            let advice = format!("run `flagstream migrate`{does_it}");
             Finding::doubtful(PART, format!("{pending} migrations are missing"), advice)
         }
-        Err(error) => Finding::wrong(PART, error, "let this user read _sqlx_migrations"),
+        Err(error) => Finding::wrong(PART, error, "allow this user to read the table _sqlx_migrations"),
     });
     findings
 }
 
 async fn of_postgres(postgres: &PostgresDatabase) -> Result<Vec<Finding>, DatabaseError> {
     if pooler::shares_sessions(postgres).await? {
-        return Ok(vec![Finding::wrong(PART, "its sessions are shared with other clients", pooler::ADVICE)]);
+        return Ok(vec![Finding::wrong(
+            PART,
+            "a connection pooler shares sessions between clients",
+            pooler::ADVICE,
+        )]);
     }
     let asked = Utc::now();
     let (version, now, is_standby, may_create, is_read_only): (i32, DateTime<Utc>, bool, bool, bool) =
@@ -69,31 +77,41 @@ async fn of_postgres(postgres: &PostgresDatabase) -> Result<Vec<Finding>, Databa
     let major = version / 10_000;
     let mut findings = vec![match version >= OLDEST_VERSION {
         true => Finding::well(PART, format!("Postgres {major}")),
-        false => Finding::doubtful(PART, format!("Postgres {major}"), "14 is the oldest that is tried"),
+        false => Finding::doubtful(
+            PART,
+            format!("Postgres {major}"),
+            "use Postgres 14 or newer; older versions are not tested",
+        ),
     }];
     if is_standby {
-        let advice = "let DATABASE_URL name the primary";
+        let advice = "set DATABASE_URL to the primary";
         findings.push(Finding::wrong(PART, "this is a standby: nothing can be written", advice));
     } else if is_read_only {
-        let advice = "let DATABASE_URL name the primary, or reset default_transaction_read_only of the server, the \
+        let advice = "set DATABASE_URL to the primary, or reset default_transaction_read_only of the server, the \
             database or the user";
-        findings.push(Finding::wrong(PART, "it is read-only: nothing can be written", advice));
+        findings.push(Finding::wrong(PART, "the database is read-only: nothing can be written", advice));
     }
     if !may_create {
-        let advice = "grant CREATE on the schema: a partition is made for every day";
-        findings.push(Finding::wrong(PART, "no table can be made", advice));
+        let advice = "grant CREATE on the schema: a partition is created for every day";
+        findings.push(Finding::wrong(PART, "this user cannot create tables", advice));
     }
     if postgres.may_be_impersonated() {
         let advice = "add sslmode=verify-full to DATABASE_URL (and sslrootcert=FILE for a private authority)";
-        let found = "another host could pose as the database: its certificate and name are not verified";
+        let found =
+            "the database's certificate and host name are not verified, so another host could impersonate it";
         findings.push(Finding::doubtful(PART, found, advice));
     }
     let advice = "synchronise the clocks of both machines";
     if apart > CLOCK_SKEW_MAX.num_seconds() {
-        let found = format!("its clock is {apart} s from ours: nothing is removed by age");
+        let found =
+            format!("the database's clock differs by {apart} s from this machine's: retention is suspended");
         findings.push(Finding::wrong(PART, found, advice));
     } else if apart > APART_MAX_SECONDS {
-        findings.push(Finding::doubtful(PART, format!("its clock is {apart} s from ours"), advice));
+        findings.push(Finding::doubtful(
+            PART,
+            format!("the database's clock differs by {apart} s from this machine's"),
+            advice,
+        ));
     }
     Ok(findings)
 }

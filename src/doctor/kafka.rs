@@ -22,8 +22,8 @@ const PART: &str = "kafka";
 const CODECS: [&str; 4] = ["gzip", "snappy", "lz4", "zstd"];
 /// Timeout of each request to Kafka.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
-const UNREACHABLE_ADVICE: &str = "is KAFKA_BOOTSTRAP_SERVERS right, the broker up, and FLAGSTREAM_KAFKA__CLIENT__… (TLS, SASL) \
-    what it wants? FLAGSTREAM_KAFKA__CLIENT__DEBUG=broker,security shows more";
+const UNREACHABLE_ADVICE: &str = "check KAFKA_BOOTSTRAP_SERVERS, that the broker is running, and \
+    FLAGSTREAM_KAFKA__CLIENT__… (TLS, SASL); FLAGSTREAM_KAFKA__CLIENT__DEBUG=broker,security logs more";
 
 pub async fn look(config: &Config) -> Vec<Finding> {
     let topics = match Topics::new(config) {
@@ -39,14 +39,14 @@ pub async fn look(config: &Config) -> Vec<Finding> {
     let there = match topics.describe(CALL_TIMEOUT).await {
         Ok(overview) => overview.topics,
         Err(error @ TopicsError::Refused { .. }) => {
-            return vec![Finding::wrong(PART, error, "allow this user to describe our topics")];
+            return vec![Finding::wrong(PART, error, "allow this user to describe flagstream's topics")];
         }
         Err(error) => {
             return vec![Finding::wrong(PART, error, UNREACHABLE_ADVICE)];
         }
     };
     let mut findings =
-        vec![Finding::well(PART, format!("{servers} answers, {} of our topics exist", there.len()))];
+        vec![Finding::well(PART, format!("{servers} answers, {} of flagstream's topics exist", there.len()))];
     findings.push(codecs());
     let checked = topics.check().await;
     let is_embedded = matches!(checked, Err(TopicsError::Embedded { .. }));
@@ -56,7 +56,7 @@ pub async fn look(config: &Config) -> Vec<Finding> {
             findings.push(Finding::doubtful(
                 PART,
                 error,
-                "for development only; it makes topics as they are asked for",
+                "for development only; it creates topics on first use",
             ));
         }
         Err(error) => {
@@ -98,8 +98,8 @@ fn codecs() -> Finding {
         [] => Finding::well(PART, found),
         missing => Finding::doubtful(
             PART,
-            format!("{found}; not with {}", missing.join(", ")),
-            "keep producers, topics and brokers from these codecs: one such record stops its partition",
+            format!("{found}, but not with {}", missing.join(", ")),
+            "do not use these codecs in producers, topics and brokers: one such record stops its partition",
         ),
     }
 }
@@ -107,21 +107,22 @@ fn codecs() -> Finding {
 fn of_topic(report: &TopicReport, topics: &TopicsConfig) -> Vec<Finding> {
     let TopicReport { topic, left, .. } = report;
     if left.is_empty() {
-        return vec![Finding::well(PART, format!("topic {topic}: as needed"))];
+        return vec![Finding::well(PART, format!("topic {topic}: configured as required"))];
     }
     let found = left.iter().map(|difference| {
         let text = format!("topic {topic}: {difference}");
         match difference {
-            Difference::Missing => Finding::wrong(PART, text, "flagstream topics apply"),
+            Difference::Missing => Finding::wrong(PART, text, "run `flagstream topics apply`"),
             Difference::Config { .. } if is_dangerous(difference, topic, topics) => {
-                let advice = "flags and kill switches are lost when its records expire: flagstream topics apply";
+                let advice = "flags and kill switches are lost when its records expire: run `flagstream topics apply`";
                 Finding::wrong(PART, text, advice)
             }
-            Difference::Config { .. } => Finding::doubtful(PART, text, "flagstream topics apply"),
+            Difference::Config { .. } => Finding::doubtful(PART, text, "run `flagstream topics apply`"),
             Difference::Partitions { .. } => Finding::doubtful(
                 PART,
                 text,
-                "keys would move to other partitions: set FLAGSTREAM_TOPICS__PARTITIONS to what is there, or make the topic anew",
+                "adding partitions moves keys to other partitions: set FLAGSTREAM_TOPICS__PARTITIONS to the existing \
+                 number, or recreate the topic",
             ),
         }
     });

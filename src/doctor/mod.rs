@@ -81,15 +81,15 @@ fn state_dir(folder: &Path) -> Finding {
         std::fs::remove_file(&tried)
     };
     match (write(), private_files::open_to_others(folder)) {
-        (Ok(()), None) => Finding::well("state", format!("{} can be written", folder.display())),
+        (Ok(()), None) => Finding::well("state", format!("{} is writable", folder.display())),
         (Ok(()), Some(mode)) => Finding::doubtful(
             "state",
-            format!("other users may enter {} (mode {mode})", folder.display()),
-            "chmod 700: it holds user ids, contexts and flags",
+            format!("other users can read {} (mode {mode})", folder.display()),
+            "run chmod 700: the folder contains user ids, contexts and flags",
         ),
         (Err(error), _) => {
             let advice =
-                "let FLAGSTREAM_STATE_DIR name a folder that this user may write, on a disk that survives";
+                "set FLAGSTREAM_STATE_DIR to a folder that this user may write, on a persistent disk";
             Finding::wrong("state", format!("{}: {error}", folder.display()), advice)
         }
     }

@@ -71,7 +71,7 @@ pub async fn look(config: &Config) -> Vec<Finding> {
         let is_cluster = info.as_deref().is_some_and(|info| info.contains("cluster_enabled:1"));
         Ok::<_, RedisError>((info, refused(&mut connection, is_cluster).await?))
     };
-    let advice = "is REDIS_URL right, and Redis up?";
+    let advice = "check REDIS_URL, and that Redis is running";
     match timeout(REDIS_TIMEOUT, ask).await {
         Err(_) => {
             vec![Finding::wrong(PART, format!("no answer within {} s", REDIS_TIMEOUT.as_secs()), advice)]
@@ -82,7 +82,7 @@ pub async fn look(config: &Config) -> Vec<Finding> {
                 Some(info) => of_info(&info),
                 None => vec![Finding::well(
                     PART,
-                    "Redis answers; its version is not known, since this user may not send INFO",
+                    "Redis answers; its version is unknown, because this user may not send INFO",
                 )],
             };
             version.into_iter().chain(of_rights(&refused)).collect()
@@ -153,14 +153,14 @@ fn is_refused(error: &RedisError) -> bool {
 /// Findings for forbidden commands and keys.
 fn of_rights(refused: &[&'static str]) -> Vec<Finding> {
     if refused.is_empty() {
-        return vec![Finding::well(PART, "all commands and keys that are used are allowed")];
+        return vec![Finding::well(PART, "this user may use all required commands and keys")];
     }
     let (keys, commands): (Vec<_>, Vec<_>) = refused.iter().partition(|refused| refused.contains(':'));
     let (minor, major): (Vec<_>, Vec<_>) =
         commands.into_iter().partition(|command: &&str| MINOR_COMMANDS.contains(command));
     let mut findings = Vec::new();
     if !major.is_empty() {
-        let text = format!("this user may not send {}: there is no warm view", major.join(", "));
+        let text = format!("this user may not send {}: the Redis cache does not work", major.join(", "));
         let rights = major.iter().map(|command| format!("+{}", command.to_lowercase()));
         let advice = format!("ACL SETUSER … {}", rights.collect::<Vec<_>>().join(" "));
         findings.push(Finding::wrong(PART, text, advice));
@@ -192,10 +192,10 @@ fn of_info(info: &str) -> Vec<Finding> {
     let is_new = numbers.next().zip(numbers.next()).is_some_and(|version| version >= OLDEST_VERSION);
     let mut findings = vec![match is_new {
         true => Finding::well(PART, format!("Redis {version} answers")),
-        false => Finding::wrong(PART, format!("Redis {version}"), "6.2 or newer is needed"),
+        false => Finding::wrong(PART, format!("Redis {version}"), "use Redis 6.2 or newer"),
     }];
     if value("role") == Some("slave") {
-        let advice = "let REDIS_URL name the primary";
+        let advice = "set REDIS_URL to the primary";
         findings.push(Finding::wrong(PART, "this is a replica: nothing can be written", advice));
     }
     findings

@@ -17,8 +17,8 @@ pub(super) async fn look(config: &Config) -> Vec<Finding> {
         }
     };
     if let Err(error) = client.pulse().await {
-        let advice =
-            "known ids go on, as long as the state folder has them; repair it, or SCHEMA_REGISTRY_URL";
+        let advice = "make the registry reachable, or correct SCHEMA_REGISTRY_URL; until then only schemas in the \
+            cache of the state folder can be used";
         return vec![Finding::wrong(PART, error, advice)];
     }
     let mut findings = vec![Finding::well(PART, "answers")];
@@ -27,9 +27,11 @@ pub(super) async fn look(config: &Config) -> Vec<Finding> {
             true => taken(&client, &wanted).await,
             false => client.id_of(&wanted.subject, &wanted.schema).await.map(drop),
         };
-        let advice = "`flagstream schemas check` tells more";
+        let advice = "run `flagstream schemas check` for details";
         findings.push(match found {
-            Ok(()) => Finding::well(PART, format!("our schema is good for {}", wanted.subject)),
+            Ok(()) => {
+                Finding::well(PART, format!("flagstream's schema is valid for subject {}", wanted.subject))
+            }
             Err(RegistryError::Refused(why)) => Finding::wrong(PART, why, advice),
             Err(error) => Finding::doubtful(PART, format!("{}: {error}", wanted.subject), advice),
         });
@@ -43,6 +45,10 @@ async fn taken(client: &Client, wanted: &Registration) -> Result<(), RegistryErr
     if problems.is_empty() {
         return Ok(());
     }
-    let why = format!("it refuses our schema for {}: {}", wanted.subject, problems.join("; "));
+    let why = format!(
+        "the registry rejects flagstream's schema for subject {}: {}",
+        wanted.subject,
+        problems.join("; ")
+    );
     Err(RegistryError::Refused(why))
 }

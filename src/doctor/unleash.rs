@@ -58,13 +58,19 @@ async fn of_answer(what: &str, request: reqwest::RequestBuilder) -> Finding {
     match request.send().await.map(|response| response.status()) {
         Ok(StatusCode::OK) => Finding::well(PART, format!("{what}: answers")),
         Ok(status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)) => {
-            let advice = "make a new token in Unleash: a client token of this environment for UNLEASH_API_TOKEN, \
+            let advice = "create a new token in Unleash: a client token of this environment for UNLEASH_API_TOKEN, \
                 an admin token for UNLEASH_ADMIN_TOKEN";
             Finding::wrong(PART, format!("{what}: {status}"), advice)
         }
-        Ok(status) => Finding::wrong(PART, format!("{what}: {status}"), "is UNLEASH_URL that of an Unleash?"),
-        Err(error) => {
-            Finding::wrong(PART, format!("{what}: {}", chain(error)), "is UNLEASH_URL right, and Unleash up?")
-        }
+        Ok(status) => Finding::wrong(
+            PART,
+            format!("{what}: {status}"),
+            "check that UNLEASH_URL is the URL of an Unleash server",
+        ),
+        Err(error) => Finding::wrong(
+            PART,
+            format!("{what}: {}", chain(error)),
+            "check UNLEASH_URL, and that Unleash is running",
+        ),
     }
 }

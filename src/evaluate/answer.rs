@@ -217,7 +217,7 @@ impl BatchContext {
             Some(topic) => match formats.reply.message(Kind::Reply, reply.finish(&frame).to_vec()) {
                 Ok(body) => sender.reply(record, key.as_deref(), topic, &headers, &body),
                 Err(broken) => {
-                    tracing::error!(%broken, "a reply does not fit its schema");
+                    tracing::error!(%broken, "a reply cannot be encoded with its Avro schema; it is dropped");
                     sender.drop_reply(place(record), topic, "unfit");
                     Ok(())
                 }
@@ -370,8 +370,8 @@ fn check(
 
 /// The refusal of a record whose results repeatedly could not be committed within the transaction timeout.
 fn unprocessable() -> Refusal {
-    let message =
-        "its results could not be committed within the time of a transaction, alone and several times";
+    let message = "the results could not be committed within the transaction timeout, although the request was \
+        retried alone several times";
     Refusal {
         code: RefusalCode::ProcessingFailed,
         field: "request".into(),

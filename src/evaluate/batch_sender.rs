@@ -70,11 +70,13 @@ impl BatchSender<'_> {
         let headers = headers.and_then(|headers| Some((headers.passed_on.as_ref()?, headers.bytes)));
         let bytes = record_bytes(key, body, headers.map_or(0, |(_, bytes)| bytes));
         if let Some(code) = self.rejections.event_refusal(place, index, bytes) {
-            let message = format!("refused by the broker, {bytes} bytes with key and headers");
+            let message = format!("the broker rejected the event ({bytes} bytes with key and headers)");
             return self.refused_event(record, index, code, message);
         }
         if bytes > MAX_RECORD_BYTES {
-            let message = format!("{bytes} bytes with key and headers, at most {MAX_RECORD_BYTES} are sent");
+            let message = format!(
+                "the event has {bytes} bytes with key and headers; the limit is {MAX_RECORD_BYTES} bytes"
+            );
             return self.refused_event(record, index, RefusalCode::TooLarge, message);
         }
         let delivery_id = self.batch.delivery_id(place, Sent::Event { index, bytes }, bytes);
@@ -90,7 +92,7 @@ impl BatchSender<'_> {
             None => sent.map(|()| true),
             Some(code) => {
                 self.batch.withdraw_delivery_id();
-                let message = format!("refused by the Kafka client: {code}, {bytes} bytes");
+                let message = format!("the Kafka client rejected the event ({bytes} bytes): {code}");
                 let code = match code {
                     RDKafkaErrorCode::MessageSizeTooLarge => RefusalCode::TooLarge,
                     _ => RefusalCode::Refused,
@@ -290,6 +292,9 @@ pub fn place(record: &Record<'_>) -> SourceOffset {
 
 /// The refusal of a request whose results would exceed the memory limit for one request.
 pub fn results_too_large(bytes: usize, limit: usize) -> Refusal {
-    let message = format!("expected results of at most {limit} bytes, they would take up to {bytes}");
+    let message = format!(
+        "the results could take up to {bytes} bytes, and the limit is {limit}; request fewer flags, or shorten the \
+         context"
+    );
     Refusal { code: RefusalCode::TooLarge, field: "request".into(), message, wrong_type: false }
 }

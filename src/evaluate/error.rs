@@ -15,15 +15,15 @@ pub enum SessionError {
     Commit(KafkaError),
     #[error("results not delivered: {count}, the first with {first}")]
     Undelivered { count: usize, first: RDKafkaErrorCode },
-    #[error("results refused by the broker: {count}, the first with {first}")]
+    #[error("results rejected by the broker: {count}, the first with {first}")]
     Refused { count: usize, first: RDKafkaErrorCode },
     #[error("results not acknowledged within {} s", STEP_TIMEOUT.as_secs())]
     Unacknowledged,
     #[error(
-        "the broker that coordinates the group does not answer: offsets were not added to the transaction"
+        "the coordinator of the consumer group did not respond; the offsets were not added to the transaction"
     )]
     OffsetsUnanswered,
-    #[error("the requests topic was deleted and created anew")]
+    #[error("the requests topic was deleted and recreated")]
     TopicRecreated,
 }
 

@@ -53,7 +53,7 @@ impl PausedPartitions {
     /// Pauses the record's partition. The record and those after it are fetched again when all pauses end, at the
     /// latest after `retry_after`.
     pub fn hold(&mut self, place: SourceOffset, why: Arc<str>, retry_after: Duration) {
-        tracing::debug!(partition = place.partition, offset = place.offset, "partition waits: {why}");
+        tracing::debug!(partition = place.partition, offset = place.offset, "partition paused: {why}");
         self.until.get_or_insert_with(|| Instant::now() + retry_after);
         self.waiting.inc();
         self.progress.blocked(place.partition, Reason::Held, Arc::clone(&why));

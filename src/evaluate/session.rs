@@ -247,7 +247,7 @@ impl<'s> Session<'s> {
         let topic = &self.parts.config.topics.requests;
         self.state.paused.pause(self.consumer, topic).map_err(SessionError::Consumer)?;
         if let Some(why) = &self.state.paused.why {
-            self.state.status.degraded(format!("partitions wait: {why}"));
+            self.state.status.degraded(format!("partitions are paused: {why}"));
             self.well = false;
         }
         Ok(())
@@ -349,7 +349,7 @@ impl<'s> Session<'s> {
     fn leave(&mut self) {
         let Some(offsets) = self.unconfirmed.take() else { return };
         if let Err(error) = self.consumer.commit_last(offsets) {
-            tracing::warn!(%error, "last commit not confirmed; what it covered may be answered again");
+            tracing::warn!(%error, "the last offset commit was not confirmed; its requests may be answered again");
         }
     }
 }

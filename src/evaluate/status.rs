@@ -56,7 +56,7 @@ impl EvaluatorStatus {
     /// The state of worker `index`, without partitions at first.
     pub fn worker(&self, index: usize) -> WorkerStatus {
         let status = WorkerStatus { index, all: self.clone() };
-        status.set(Report::new(State::Starting).detail("waits for its partitions"));
+        status.set(Report::new(State::Starting).detail("waiting for the assignment of partitions"));
         status
     }
 
@@ -104,7 +104,7 @@ impl WorkerStatus {
         let at = Utc::now().to_rfc3339_opts(SecondsFormat::Secs, true);
         let topic = self.all.progress.topic();
         let note = format!(
-            "topic {topic} was deleted and created anew, found at {at}: it is read from its beginning"
+            "topic {topic} was deleted and recreated (detected at {at}): it is read from its beginning"
         );
         *self.all.note.lock().unwrap_or_else(PoisonError::into_inner) = Some(note);
     }

@@ -136,7 +136,7 @@ fn log_unmet(flag: &CompiledFlag, parent: &str) {
             environment,
             flag,
             parent,
-            "off: a flag that it depends on is not what it must be"
+            "flag is off, because its parent flag does not have the required state"
         );
     }
 }

@@ -19,7 +19,8 @@ pub fn note(environment: &str, snapshot: &Snapshot) {
         let served = served(snapshot);
         tracing::warn!(
             suppressed,
-            "asked for environment {environment:?}, which is not served (served: {served}); the answers are defaults"
+            "a caller requested environment {environment:?}, which is not served (served: {served}); defaults were \
+             returned"
         );
     }
 }

@@ -181,9 +181,10 @@ impl Worker {
             self.parts.metrics.evaluate.batches.get_or_create(&outcome).inc();
             let is_expected = error.is_rebalance() && state.failures <= EXPECTED_FAILURES;
             if is_expected {
-                tracing::info!(worker = self.index, %error, "rebalance: the batch is answered again");
+                tracing::info!(worker = self.index, %error, "rebalance during a batch; the batch is retried");
             } else {
-                tracing::warn!(worker = self.index, %error, "batch not committed, starting again from the last commit");
+                tracing::warn!(worker = self.index, %error, "batch not committed; retrying from the last committed \
+                    offsets");
             }
             self.status.progress().blocked_reader(self.index, Reason::BatchFailed, error.to_string());
             if !error.is_refusal() && !is_expected {

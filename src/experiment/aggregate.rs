@@ -107,7 +107,7 @@ pub async fn run(database: Database, metrics: Arc<Metrics>, shutdown: Shutdown) 
         };
         // Logged once, however long it fails.
         if let (Err(error), true) = (&counted, is_well) {
-            tracing::warn!(%error, "experiments are not counted at the moment");
+            tracing::warn!(%error, "the results of experiments could not be computed; retrying");
         }
         is_well = counted.is_ok();
         if !matches!(counted, Ok(true)) {

@@ -106,15 +106,18 @@ impl CreateRequest {
             refuse("started_at", format!("expected a time from {oldest} to now"));
         }
         if !(1..=METRICS_MAX).contains(&self.metrics.len()) {
-            refuse("metrics", format!("expected 1 to {METRICS_MAX} of them"));
+            refuse("metrics", format!("expected 1 to {METRICS_MAX} metrics"));
         }
         for (index, metric) in self.metrics.iter().enumerate() {
             let place = |member: &str| format!("metrics[{index}].{member}");
             let is_known = |other: &&MetricRequest| other.name == metric.name;
             if metric.name.is_empty() || metric.name.len() > MAX_METRIC_BYTES || metric.name.contains('\0') {
-                refuse(&place("name"), format!("expected 1 to {MAX_METRIC_BYTES} bytes, none of them 0"));
+                refuse(
+                    &place("name"),
+                    format!("expected 1 to {MAX_METRIC_BYTES} bytes without NUL characters"),
+                );
             } else if self.metrics.iter().take(index).any(|other| is_known(&other)) {
-                refuse(&place("name"), "there are two metrics of this name".to_owned());
+                refuse(&place("name"), "duplicate name: another metric has it, too".to_owned());
             }
             if !(0.0001..=10.0).contains(&metric.minimum_effect.unwrap_or(MINIMUM_EFFECT_DEFAULT)) {
                 refuse(&place("minimum_effect"), "expected a number from 0.0001 to 10".to_owned());
@@ -132,14 +135,14 @@ impl CreateRequest {
             if !is_known(name) {
                 wrong.push(Invalid::new(
                     field,
-                    format!("expected a variant of the flag: {}", names.join(", ")),
+                    format!("the flag has no variant of this name; expected one of {}", names.join(", ")),
                 ));
             }
         }
         let others = || names.iter().find(|name| self.holdout.as_deref() != Some(**name));
         let control = self.control.clone().or_else(|| others().map(|name| (*name).to_owned()));
         if control.is_some() && control == self.holdout {
-            wrong.push(Invalid::new("holdout", "expected another variant than the control"));
+            wrong.push(Invalid::new("holdout", "must not be the control variant"));
         }
         if names.len() < 2 + usize::from(self.holdout.is_some()) {
             wrong.push(Invalid::new("flag_name", "expected a flag with at least two variants to compare"));
@@ -183,7 +186,9 @@ fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Vec<Invalid>> {
 
 fn check_text(field: &str, text: &Option<String>) -> Option<Invalid> {
     let is_wrong = text.as_ref().is_some_and(|text| text.len() > MAX_TEXT_BYTES || text.contains('\0'));
-    is_wrong.then(|| Invalid::new(field, format!("expected at most {MAX_TEXT_BYTES} bytes, none of them 0")))
+    is_wrong.then(|| {
+        Invalid::new(field, format!("expected at most {MAX_TEXT_BYTES} bytes without NUL characters"))
+    })
 }
 
 /// Name of the invalid field. For a missing or unknown member the deserializer reports the name only in its message.

@@ -70,31 +70,33 @@ pub struct StoredExperiment {
 
 #[derive(Debug, thiserror::Error)]
 pub enum ExperimentError {
-    #[error("what was sent is not right")]
+    #[error("the request is invalid")]
     Invalid(Vec<Invalid>),
     #[error("there is no experiment of this name in this environment")]
     Unknown,
-    #[error("there is an experiment of this name in this environment already")]
+    #[error("an experiment of this name exists in this environment")]
     Exists,
     #[error(
-        "an experiment of this name is being started, or its start was given up a moment ago: retry later"
+        "an experiment of this name is being started, or its start was cancelled a moment ago; retry later"
     )]
     Starting,
     /// The sinks' open transactions did not end in time.
-    #[error("the audit sink does not let the experiment start at the moment: retry later")]
+    #[error(
+        "the experiment could not be started, because the audit sink's open transactions did not end in time; retry later"
+    )]
     Busy,
-    #[error("the experiment is stopped already")]
+    #[error("the experiment has already been stopped")]
     Stopped,
-    #[error("there are {EXPERIMENTS_MAX} experiments already, as many as there may be")]
+    #[error("the limit of {EXPERIMENTS_MAX} experiments is reached")]
     TooMany,
     /// The results were not computed yet, or the flag is not in the database yet.
-    #[error("the flag, or the results, are not in the database yet")]
+    #[error("the flag's definition or the experiment's results are not in the database yet; retry later")]
     NotYet,
-    #[error("reading what was evaluated since `started_at` takes too long: begin later")]
+    #[error("reading the evaluations since `started_at` takes too long: choose a later `started_at`")]
     TooLong,
-    #[error("the database does not answer: {0}")]
+    #[error("the database request failed: {0}")]
     Database(#[from] DatabaseError),
-    #[error("Kafka does not take it: {0}")]
+    #[error("the conversion could not be written to Kafka: {0}")]
     Kafka(#[from] KafkaError),
 }
 

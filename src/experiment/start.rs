@@ -226,6 +226,6 @@ pub(crate) async fn wait_for_backfills(database: &Database) -> Result<(), Databa
 }
 
 fn too_many_exposed() -> ExperimentError {
-    let message = format!("more than {BACKFILLED_MAX} users were exposed since: begin later");
+    let message = format!("more than {BACKFILLED_MAX} users were exposed since then: choose a later time");
     ExperimentError::Invalid(vec![Invalid::new("started_at", message)])
 }

@@ -24,16 +24,16 @@ pub const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Reason why a whole response is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AnswerError {
-    #[error("the answer is empty")]
+    #[error("the response is empty")]
     Empty,
-    #[error("the answer ends in the middle of its JSON, after {bytes} bytes")]
+    #[error("the response is truncated: its JSON ends after {bytes} bytes")]
     Truncated { bytes: usize },
-    #[error("the answer is not JSON: {0}")]
+    #[error("the response is not JSON: {0}")]
     NotJson(String),
-    #[error("the answer has no list `features`: {0}")]
+    #[error("the response has no list `features`: {0}")]
     NoFeatures(String),
     /// The response is refused because flags without their segments would have another meaning.
-    #[error("the list `segments` cannot be read: {0}")]
+    #[error("the response's list `segments` cannot be read: {0}")]
     BadSegments(String),
 }
 
@@ -125,7 +125,7 @@ impl Answer {
             let feature = Feature { name: name.clone(), json, digest, actor: None };
             match places.get(&name).and_then(|place| self.features.get_mut(*place)) {
                 Some(earlier) => {
-                    tracing::debug!(flag = name, "the source lists this flag twice: the last one counts");
+                    tracing::debug!(flag = name, "the source lists this flag twice; the last entry is used");
                     *earlier = feature;
                 }
                 None => {

@@ -222,9 +222,13 @@ impl DefinitionWriter {
                 let (flag, bytes) = (&planned.flag, content.definition.get().len());
                 warn!(
                     environment = meta.environment,
-                    flag, bytes, "definition too large for the topic: refused"
+                    flag,
+                    bytes,
+                    "definition refused: it is larger than max.message.bytes of the topic allows"
                 );
-                let reason = format!("its definition of {bytes} bytes is too large for the topic");
+                let reason = format!(
+                    "the definition of {bytes} bytes is larger than max.message.bytes of the definitions topic allows"
+                );
                 let refusals = self.refusals.entry((meta.environment.clone(), planned.source)).or_default();
                 refusals.add(Refused::of(flag, reason, content.digest));
                 found = true;

@@ -33,7 +33,7 @@ struct Reader;
 pub enum ReadError {
     #[error("topic {topic}: {error}")]
     Kafka { topic: String, error: KafkaError },
-    #[error("topic {topic}: nothing came for {SILENCE_MAX:?}")]
+    #[error("topic {topic}: no response from the broker for {SILENCE_MAX:?}")]
     Silence { topic: String },
 }
 
@@ -43,7 +43,7 @@ impl ClientContext for Reader {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        debug!(%error, reason, "reading the definitions in force");
+        debug!(%error, reason, "error of the consumer that reads the definitions topic");
     }
 }
 
@@ -124,7 +124,7 @@ fn apply(state: &mut State, message: &BorrowedMessage<'_>) {
     let version = message.payload().is_none().then(|| header_version(message)).flatten();
     if let Err(error) = state.apply(message.key().unwrap_or_default(), message.payload(), version) {
         let (topic, offset) = (message.topic(), message.offset());
-        warn!(topic, offset, %error, "a definition cannot be read: it counts as absent");
+        warn!(topic, offset, %error, "a definition cannot be decoded; it is treated as absent");
     }
 }
 

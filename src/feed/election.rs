@@ -54,7 +54,7 @@ impl ClientContext for Assignment {
 
     /// Logs at debug level only, because [`Election::recv`] returns the error too.
     fn error(&self, error: KafkaError, reason: &str) {
-        debug!(%error, reason, "the feeder's consumer");
+        debug!(%error, reason, "error of the feeder's consumer");
     }
 }
 
@@ -96,7 +96,7 @@ impl Election {
             // The default is 10 s, which would delay the election after a broker has recovered.
             .set("reconnect.backoff.max.ms", "1000")
             .create_with_context(Assignment { leads: sender })
-            .context("the feeder's consumer cannot be made")?;
+            .context("the feeder's consumer cannot be created")?;
         let topic = config.topics.changes.clone();
         consumer.subscribe(&[&topic]).with_context(|| format!("cannot subscribe to {topic}"))?;
         let reader = Mutex::new(formats.reader(Subject::HINTS, config.formats.changes));
@@ -125,7 +125,7 @@ impl Election {
         match reader.read(payload, &mut text, HINT_BYTES_MAX) {
             Ok(json) => hint::read(Some(json)),
             Err(unread) => {
-                debug!(topic = self.topic, %unread, "a hint cannot be read");
+                debug!(topic = self.topic, %unread, "a hint cannot be decoded; all sources are polled");
                 Reading::NotUnderstood
             }
         }
@@ -150,7 +150,8 @@ impl Election {
         if let Some(offsets) = self.offsets(offset)
             && let Err(error) = self.consumer.commit(&offsets, CommitMode::Async)
         {
-            debug!(topic = self.topic, offset, %error, "hints could not be committed");
+            debug!(topic = self.topic, offset, %error, "the offsets of hints could not be committed; they are read \
+                again later");
         }
     }
 

@@ -28,11 +28,11 @@ pub enum FetchResult {
 /// Error of a poll. The flags stay as they are, and the source is polled again later.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
-    #[error("no connection: {0}")]
+    #[error("cannot connect: {0}")]
     Unreachable(String),
-    #[error("no answer in time: {0}")]
+    #[error("no response in time: {0}")]
     Timeout(String),
-    #[error("the answer broke off: {0}")]
+    #[error("the response is incomplete: {0}")]
     BrokeOff(String),
     #[error("status {status}: {start}")]
     Status {
@@ -41,15 +41,15 @@ pub enum FetchError {
         start: String,
         retry_after: Option<Duration>,
     },
-    #[error("the answer is larger than {limit} bytes")]
+    #[error("the response is larger than {limit} bytes")]
     TooLarge { limit: usize },
     #[error(transparent)]
     Answer(#[from] AnswerError),
     #[error("the file cannot be read: {0}")]
     File(#[from] std::io::Error),
-    #[error("the database does not answer: {0}")]
+    #[error("the database request failed: {0}")]
     Database(#[from] DatabaseError),
-    #[error("the look was cut short: {0}")]
+    #[error("the poll was aborted: {0}")]
     Internal(String),
 }
 

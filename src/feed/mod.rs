@@ -122,7 +122,9 @@ impl Feeder {
     /// An error means that the configuration cannot work.
     pub async fn run(self, shutdown: Shutdown) -> anyhow::Result<()> {
         if self.flag_sources.is_empty() {
-            info!("no source of flags is configured: this instance never leads");
+            info!(
+                "no source of flags is configured; this instance does not take part in the leader election"
+            );
             shutdown.cancelled().await;
             return Ok(());
         }
@@ -173,7 +175,7 @@ impl Feeder {
                         self.note_term_failed("consumer", &error.to_string());
                         return Next::Rejoin;
                     }
-                    Err(error) => debug!(%error, "the changes topic cannot be read at the moment"),
+                    Err(error) => debug!(%error, "the changes topic cannot be read; retrying"),
                 },
             }
         }
@@ -197,7 +199,7 @@ impl Feeder {
         match ended {
             Ok(Ended::Shutdown) => Next::Stop,
             Ok(Ended::Revoked) => {
-                info!("leadership is lost");
+                info!("this instance is no longer the leader of the feeder");
                 self.count_term("revoked");
                 Next::Stay
             }

@@ -66,7 +66,7 @@ pub struct Handled {
 pub enum PublishError {
     #[error("another leader has taken over: {0}")]
     Fenced(String),
-    #[error("the broker takes no record as large as {0:?}")]
+    #[error("the broker rejects these records as too large: {0:?}")]
     TooLarge(Vec<String>),
     #[error("{step}: {error}")]
     Kafka { step: &'static str, error: KafkaError },
@@ -87,7 +87,7 @@ impl ClientContext for Deliveries {
 
     /// Logs at debug level only, because the failing call returns the error.
     fn error(&self, error: KafkaError, reason: &str) {
-        debug!(%error, reason, "the feeder's producer");
+        debug!(%error, reason, "error of the feeder's producer");
     }
 }
 
@@ -188,7 +188,10 @@ impl Publisher {
     /// Waits for all deliveries. Otherwise `commit_transaction` would wait for them in steps of 100 ms.
     fn drain(&self) -> Result<(), PublishError> {
         if !drain(&self.producer, CALL_TIMEOUT, || {}) {
-            return Err(PublishError::Other("the broker acknowledges nothing".to_owned()));
+            return Err(PublishError::Other(format!(
+                "the broker did not acknowledge the records within {} s",
+                CALL_TIMEOUT.as_secs()
+            )));
         }
         self.undelivered().map_or(Ok(()), Err)
     }

@@ -107,7 +107,10 @@ impl Reporter {
             }
         }
         if interval.is_some() && tokio::time::timeout(LAST_REPORT_MAX, self.report()).await.is_err() {
-            debug!(environment = self.environment.name, "the last usage could not be reported in time");
+            debug!(
+                environment = self.environment.name,
+                "shutdown: the last usage could not be reported to Unleash in time"
+            );
         }
     }
 
@@ -179,7 +182,7 @@ impl Reporter {
             return Err((Some(status), format!("status {status}")));
         }
         if self.failure.take().is_some() {
-            info!(environment = self.environment.name, "Unleash takes reports again");
+            info!(environment = self.environment.name, "reports to Unleash succeed again");
         }
         Ok(())
     }
@@ -188,7 +191,7 @@ impl Reporter {
     fn note(&mut self, what: &'static str, error: String) {
         if self.failure.as_ref() != Some(&error) {
             let environment = &self.environment.name;
-            warn!(environment, what, error, "Unleash does not take the report: it is tried again");
+            warn!(environment, what, error, "the report to Unleash failed; it is retried");
             self.failure = Some(error);
         }
     }

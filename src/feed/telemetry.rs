@@ -24,7 +24,7 @@ impl Feeder {
     }
 
     pub(super) fn note_leading(&self) {
-        info!(instance = self.config.instance, "this instance leads the feeder");
+        info!(instance = self.config.instance, "this instance is the leader of the feeder");
         self.health.update(|health| health.failure = None);
         self.set_role(Role::Leader);
     }
@@ -32,7 +32,10 @@ impl Feeder {
     pub(super) fn note_term_failed(&self, reason: &'static str, message: &str) {
         // A repeated failure is logged only once.
         if self.health.load().failure.as_deref() != Some(message) {
-            warn!(reason, message, "the feeder's term has failed");
+            warn!(
+                reason,
+                message, "this instance lost the leadership of the feeder because of an error; retrying"
+            );
         }
         self.health.update(|health| health.failure = Some(message.to_owned()));
         self.count_term(reason);
@@ -45,7 +48,8 @@ impl Feeder {
             news = health.fail(error.reason(), error.to_string(), Utc::now());
         });
         if news {
-            warn!(environment, reason = error.reason(), %error, "no answer to believe: flags stay as they are");
+            warn!(environment, reason = error.reason(), %error, "the source of flags cannot be polled; its flags do \
+                not change");
         }
         self.count_poll(flag_source, error.reason());
     }
@@ -58,7 +62,12 @@ impl Feeder {
         flags: usize,
     ) {
         if self.health.environment(flag_source.label()).held_deletions == 0 {
-            warn!(environment, deletions, flags, "answer held: it lacks most flags, a second one must agree");
+            warn!(
+                environment,
+                deletions,
+                flags,
+                "deletion guard: the response lacks most flags; it is not applied until a second response confirms it"
+            );
         }
         self.health.edit(flag_source.label(), |health| health.held_deletions = deletions);
         self.count_poll(flag_source, "held");
@@ -82,7 +91,7 @@ impl Feeder {
         });
         if let Some(error) = recovered {
             let since = error.since.to_rfc3339();
-            info!(environment, reason = error.reason, since, "the source answers again");
+            info!(environment, reason = error.reason, since, "the source of flags can be polled again");
         }
         let labels = EnvironmentLabels { environment: Arc::from(environment) };
         self.metrics

@@ -39,11 +39,11 @@ pub enum TermError {
     #[error(transparent)]
     Publish(#[from] PublishError),
     /// Flags in force are missing in the topic; the next term writes them again.
-    #[error("the topic of definitions has lost {0} flags that are in force")]
+    #[error("the definitions topic lacks {0} flags that are in force")]
     Lost(usize),
-    #[error("the consumer of the changes topic is lost: {0}")]
+    #[error("the consumer of the changes topic failed: {0}")]
     Consumer(rdkafka::error::KafkaError),
-    #[error("a blocking step was cut short: {0}")]
+    #[error("a blocking task was aborted: {0}")]
     Cut(#[from] tokio::task::JoinError),
 }
 
@@ -112,7 +112,10 @@ impl<'t> Term<'t> {
             let mut writer = DefinitionWriter::open(config, formats, store)?;
             let restored = writer.restore(&lost)?;
             if restored > 0 {
-                warn!(flags = restored, "the topic of definitions had lost flags: they are written again");
+                warn!(
+                    flags = restored,
+                    "the definitions topic lacked flags that are in force; they were written again"
+                );
             }
             writer.begin_sources(&sources, Utc::now())?;
             Ok::<_, PublishError>(writer)
@@ -142,7 +145,7 @@ impl<'t> Term<'t> {
                 received = self.election.recv() => match received {
                     Ok(received) => self.hint(received),
                     Err(error) if election::is_final(&error) => return Err(TermError::Consumer(error)),
-                    Err(error) => debug!(%error, "the changes topic cannot be read at the moment"),
+                    Err(error) => debug!(%error, "the changes topic cannot be read; retrying"),
                 },
                 look = self.pollers.next() => self.reconcile(look).await?,
                 Ok(()) = self.missing.changed() => {
@@ -244,7 +247,10 @@ impl<'t> Term<'t> {
         let (diff, flags, news) = comparing.await?;
         for refused in news {
             let (environment, flag, reason) = (&meta.environment, refused.flag, refused.reason);
-            warn!(environment, flag, reason, "flag refused: its last good version stays in force");
+            warn!(
+                environment,
+                flag, reason, "definition refused; the flag's last valid version stays in force"
+            );
         }
         let deletions = diff.deletions().count();
         let guard = self.guards.entry((place, meta.environment.clone())).or_default();

@@ -70,10 +70,10 @@ impl Client {
             let certificates = reqwest::Certificate::from_pem_bundle(&pem)
                 .ok()
                 .filter(|certificates| !certificates.is_empty())
-                .with_context(|| format!("{}: no certificate in PEM", path.display()))?;
+                .with_context(|| format!("{}: expected at least one PEM certificate", path.display()))?;
             http = http.tls_certs_merge(certificates);
         }
-        let http = http.build().context("the HTTP client for Unleash cannot be made")?;
+        let http = http.build().context("the HTTP client for Unleash cannot be created")?;
         Ok(Some(Arc::new(Self {
             http,
             base: base.trim_end_matches('/').to_owned(),
@@ -171,7 +171,7 @@ fn redirected_to(response: &Response) -> Option<String> {
     let location = response.headers().get(header::LOCATION)?.to_str().ok()?;
     let target = response.url().join(location).ok()?;
     Some(format!(
-        "it redirects to {}, where the token is not sent: let UNLEASH_URL name the address itself",
+        "the server redirects to {}, where the token is not sent: set UNLEASH_URL to the final address",
         target.origin().ascii_serialization()
     ))
 }
@@ -187,7 +187,7 @@ fn headers(config: &UnleashConfig, connection_id: &str) -> anyhow::Result<Header
     let mut headers = HeaderMap::new();
     for (name, value, setting) in named {
         let value = HeaderValue::from_str(value)
-            .with_context(|| format!("{setting} has characters that an HTTP header cannot carry"))?;
+            .with_context(|| format!("{setting} has characters that are not allowed in an HTTP header"))?;
         headers.insert(HeaderName::from_static(name), value);
     }
     Ok(headers)

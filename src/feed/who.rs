@@ -40,7 +40,7 @@ impl Feeder {
                     }
                     Ok(_) => {}
                     Err(error) => {
-                        return debug!(flag = change.flag, %error, "Unleash does not say who made a change");
+                        return debug!(flag = change.flag, %error, "Unleash did not report who made a change");
                     }
                 }
             }

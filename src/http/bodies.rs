@@ -83,7 +83,12 @@ impl Bodies {
                 None => self.wait(&mut body, &mut slow, collected.len()).await?,
             };
             let Some(frame) = frame else { return Ok(collected.into_bytes()) };
-            let frame = frame.map_err(|_| Problem::new(StatusCode::BAD_REQUEST, "the body ended early"))?;
+            let frame = frame.map_err(|_| {
+                Problem::new(
+                    StatusCode::BAD_REQUEST,
+                    "the request body is incomplete: the connection was closed before its end",
+                )
+            })?;
             let Ok(data) = frame.into_data() else { continue };
             if collected.len() + data.len() > MAX_BODY_BYTES {
                 return Err(too_large());
@@ -107,12 +112,14 @@ impl Bodies {
         tokio::select! {
             frame = body.frame() => Ok(frame),
             () = slow.given_up.cancelled() => {
-                let detail = "too many bodies are being waited for, and this one has been for longest";
+                let detail = "too many request bodies are incomplete, and this one for the longest time: it was \
+                    aborted; retry";
                 Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(1))
             }
             () = sleep_until(slow.since + self.timeout + earned) => {
                 let detail = format!(
-                    "the body did not arrive in time: expected all of it within {} s, or {MIN_BYTES_PER_SECOND} bytes a second",
+                    "the request body did not arrive in time: it must be complete within {} s, plus 1 s for every \
+                     {MIN_BYTES_PER_SECOND} bytes received",
                     self.timeout.as_secs_f32()
                 );
                 Err(Problem::new(StatusCode::REQUEST_TIMEOUT, detail))
@@ -202,7 +209,7 @@ impl Collected {
 }
 
 fn too_large() -> Problem {
-    let detail = format!("the body is larger than {MAX_BODY_BYTES} bytes");
+    let detail = format!("the request body is larger than {MAX_BODY_BYTES} bytes");
     Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
 }
 

@@ -69,7 +69,7 @@ impl Caller {
         }
         let name = scope.name();
         if matches!(self.0, Who::Anonymous(..)) {
-            return Err(unauthorized(&format!("this needs a token with the scope {name}"), ""));
+            return Err(unauthorized(&format!("this request needs a token with the scope {name}"), ""));
         }
         let challenge = challenge(&format!(", error=\"insufficient_scope\", scope=\"{name}\""));
         let problem =
@@ -83,7 +83,7 @@ impl Caller {
         if self.sees(environment) {
             return Ok(());
         }
-        let detail = format!("the token is not for the environment {environment}");
+        let detail = format!("the token does not permit the environment {environment}");
         Err(Problem::new(StatusCode::FORBIDDEN, detail))
     }
 
@@ -93,7 +93,7 @@ impl Caller {
         match self.grant().and_then(|grant| environments.beyond(&grant.environments)) {
             None => Ok(()),
             Some("*") => {
-                let detail = "the token is not for all environments";
+                let detail = "the token does not permit all environments";
                 Err(Problem::new(StatusCode::FORBIDDEN, detail))
             }
             Some(environment) => self.may_in(scope, environment),
@@ -214,7 +214,8 @@ impl Authenticator {
             }
             TokenLookup::Unknown => Err(self.unknown(peer)),
             TokenLookup::Unavailable => {
-                let detail = "whether the token is valid cannot be told at the moment";
+                let detail =
+                    "the token cannot be checked, because the table of tokens cannot be read; retry later";
                 let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail);
                 Err(problem.retry_after(TOKENS_RETRY_SECONDS))
             }
@@ -245,12 +246,13 @@ impl Authenticator {
         };
         self.answers.check_many(*address, count).map_err(|too_much| match too_much {
             TooMuch::Now(too_fast) => {
-                let detail = "too many answers in a second for callers without a token";
+                let detail = "too many evaluation results per second without a token; use a token, or retry later";
                 Problem::new(StatusCode::TOO_MANY_REQUESTS, detail).retry_after(too_fast.seconds())
             }
             TooMuch::Ever(most) => {
                 let detail = format!(
-                    "{count} answers are asked for, and callers without a token get at most {most} in a second"
+                    "the request asks for {count} evaluation results; without a token at most {most} per second are \
+                     allowed"
                 );
                 Problem::new(StatusCode::TOO_MANY_REQUESTS, detail)
             }
@@ -285,7 +287,7 @@ pub(super) fn same(given: &str, secret: &str) -> bool {
 }
 
 fn unknown() -> Problem {
-    let detail = "the token is not known, or was revoked, or has expired";
+    let detail = "the token is unknown, revoked or expired";
     unauthorized(detail, ", error=\"invalid_token\"")
 }
 
@@ -300,12 +302,15 @@ fn challenge(error: &str) -> HeaderValue {
 }
 
 fn too_many_guesses(too_fast: TooFast) -> Problem {
-    let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "too many unknown tokens in a second");
+    let problem = Problem::new(
+        StatusCode::TOO_MANY_REQUESTS,
+        "too many requests per second with unknown tokens from this address; retry later",
+    );
     problem.retry_after(too_fast.seconds())
 }
 
 fn too_fast(too_fast: TooFast) -> Problem {
-    let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "too many calls in a second");
+    let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "too many requests per second; retry later");
     problem.retry_after(too_fast.seconds())
 }
 

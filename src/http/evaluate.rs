@@ -111,7 +111,7 @@ async fn single(
     let (body, event_batch, version) =
         answered(api, caller, &environment, &query, min_version, |call, event_sink| {
             let (Asked::These(asks), Subjects::One(subject)) = (&query.asked, &query.subjects) else {
-                let several = "expected none here; evaluate/bulk takes many";
+                let several = "not supported by this route; use evaluate/bulk for several contexts";
                 return Err(Problem::of_field(StatusCode::UNPROCESSABLE_ENTITY, "contexts", several));
             };
             let (call_subject, mut body) = (call.call_subject(subject), Vec::with_capacity(body::ONE_BYTES));
@@ -283,7 +283,8 @@ impl Call<'_> {
     pub(super) fn check_size(&self, asks: &[Ask<'_>], subjects: &[Subject<'_>]) -> Result<(), Problem> {
         let answers = asks.len().saturating_mul(subjects.len());
         if answers > MAX_ANSWERS {
-            let message = format!("expected at most {MAX_ANSWERS} flags times contexts, got {answers}");
+            let message =
+                format!("expected at most {MAX_ANSWERS} results (flags times contexts), got {answers}");
             return Err(Problem::of_field(StatusCode::UNPROCESSABLE_ENTITY, "flag_names", message));
         }
         let repeated = Repeated {
@@ -302,8 +303,8 @@ impl Call<'_> {
             return Ok(());
         }
         let detail = format!(
-            "each result repeats its context, ids, environment and default: that would take up to {total} bytes, at most \
-             {limit} are allowed"
+            "each result repeats its context, ids, environment and default: they could take up to {total} bytes, and \
+             the limit is {limit}; request fewer flags or contexts, or shorten the context"
         );
         Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail))
     }

@@ -39,7 +39,7 @@ pub fn raise_for(connections: usize) -> usize {
             handles,
             allowed,
             connections,
-            "the limit of file handles (ulimit -n) allows fewer connections"
+            "the file descriptor limit (ulimit -n) allows fewer connections than configured: raise it"
         );
     }
     allowed

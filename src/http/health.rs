@@ -15,8 +15,8 @@ use super::HttpState;
 use super::caller::Peer;
 
 /// Replaces the details that the caller may not see.
-const DETAILS_HINT: &str =
-    "call with a token that has the scope read, or use the listener of FLAGSTREAM_HTTP__ADMIN_LISTEN";
+const DETAILS_HINT: &str = "shown to callers with a token that has the scope read, and on the listener of \
+    FLAGSTREAM_HTTP__ADMIN_LISTEN";
 
 pub(super) fn routes() -> Router<HttpState> {
     Router::new()
@@ -26,13 +26,13 @@ pub(super) fn routes() -> Router<HttpState> {
 }
 
 /// Reports that the process can answer. Does not depend on any other system.
-#[utoipa::path(get, path = "/health/live", operation_id = "getLiveness", tag = "health", responses((status = 200, description = "Well", body = Map<String, Value>)))]
+#[utoipa::path(get, path = "/health/live", operation_id = "getLiveness", tag = "health", responses((status = 200, description = "The process is running", body = Map<String, Value>)))]
 pub(super) async fn live() -> Response {
     fresh(StatusCode::OK, json!({"status": "up"}))
 }
 
 /// Reports whether this process should receive traffic.
-#[utoipa::path(get, path = "/health/ready", operation_id = "getReadiness", tag = "health", responses((status = 200, description = "Well", body = Map<String, Value>), (status = 503, description = "Not ready", body = Map<String, Value>)))]
+#[utoipa::path(get, path = "/health/ready", operation_id = "getReadiness", tag = "health", responses((status = 200, description = "Ready", body = Map<String, Value>), (status = 503, description = "Not ready", body = Map<String, Value>)))]
 pub(super) async fn ready(
     State(http_state): State<HttpState>,
     peer: Option<Extension<Peer>>,
@@ -59,7 +59,7 @@ pub(super) async fn ready(
 ///
 /// Addresses, causes and numbers are shown to callers with the scope `read`, and to all callers of the operators'
 /// listener. Other callers see only the states.
-#[utoipa::path(get, path = "/health", operation_id = "getHealth", tag = "health", responses((status = 200, description = "Well", body = Map<String, Value>), (status = 503, description = "Not ready", body = Map<String, Value>)))]
+#[utoipa::path(get, path = "/health", operation_id = "getHealth", tag = "health", responses((status = 200, description = "Ready", body = Map<String, Value>), (status = 503, description = "Not ready", body = Map<String, Value>)))]
 pub(super) async fn overview(
     State(http_state): State<HttpState>,
     peer: Option<Extension<Peer>>,

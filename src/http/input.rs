@@ -167,7 +167,10 @@ pub(super) async fn evaluation_place(api: &Api, wanted: Option<u64>) -> Result<C
         let now_ms = Utc::now().timestamp_millis().unsigned_abs();
         let may_come = version <= now_ms.max(in_force).saturating_add(MAX_VERSION_AHEAD_MS);
         if !may_come || !wait_for_version(api, version).await? {
-            let detail = format!("version {version} is not in force here yet; {} is", api.store.version());
+            let detail = format!(
+                "flags version {version} is not in force on this instance yet; the current version is {}",
+                api.store.version()
+            );
             return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(1));
         }
     }

@@ -62,7 +62,10 @@ async fn limited(State(limits): State<Limits>, request: Request, next: Next) -> 
 async fn answered(limit: Duration, request: Request, next: Next) -> Response {
     match tokio::time::timeout(limit, next.run(request)).await {
         Ok(response) => as_problem(response),
-        Err(_) => Problem::new(StatusCode::GATEWAY_TIMEOUT, "no answer in time").into_response(),
+        Err(_) => {
+            let detail = format!("the request was not completed within {} s", limit.as_secs());
+            Problem::new(StatusCode::GATEWAY_TIMEOUT, detail).into_response()
+        }
     }
 }
 
@@ -76,6 +79,10 @@ fn as_problem(response: Response) -> Response {
     if !kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/plain")) {
         return response;
     }
-    let detail = if status.is_client_error() { "the path or a parameter cannot be read" } else { "failed" };
+    let detail = if status.is_client_error() {
+        "the path or a query parameter cannot be parsed"
+    } else {
+        "the request failed with an internal error"
+    };
     Problem::new(status, detail).into_response()
 }

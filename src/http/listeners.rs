@@ -51,13 +51,13 @@ impl Listeners {
         let refuse =
             |detail: String| Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(5));
         if taken.all >= self.max {
-            return refuse(format!("{} listeners are connected already", self.max));
+            return refuse(format!("the limit of {} open change streams is reached; retry later", self.max));
         }
         if let Some(network) = network {
             let of_network = taken.by_network.entry(network).or_default();
             if *of_network >= self.max_per_address {
                 return refuse(format!(
-                    "{} listeners of this address are connected already",
+                    "the limit of {} open change streams of one address is reached; close one, or retry later",
                     self.max_per_address
                 ));
             }
@@ -104,7 +104,7 @@ mod tests {
         let _two = take("2001:db8::2").unwrap();
         let problem = take("2001:db8::3").unwrap_err();
         assert_eq!(problem.status, StatusCode::SERVICE_UNAVAILABLE);
-        assert!(problem.detail.contains("of this address"), "{problem:?}");
+        assert!(problem.detail.contains("of one address"), "{problem:?}");
         let _other = take("10.0.0.1").unwrap();
         let _near: Vec<_> = (0..5).map(|_| take("127.0.0.1").unwrap()).collect();
         assert_eq!(open.get(), 8);

@@ -83,7 +83,7 @@ pub(super) fn routes() -> Router<Arc<Api>> {
     operation_id = "listFlags",
     tag = "management",
     params(ListQuery),
-    responses((status = 200, description = "A page of them, by name or by last evaluation", body = FlagList), ManageProblems)
+    responses((status = 200, description = "A page of flags, by name or by last evaluation", body = FlagList), ManageProblems)
 )]
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
@@ -126,7 +126,7 @@ pub(super) async fn list(
     tag = "management",
     params(FlagPath, EnvironmentQuery),
     responses(
-        (status = 200, description = "The flag; of a local one, `ETag` is its revision", body = FlagBody),
+        (status = 200, description = "The flag; the `ETag` of a local flag is its revision", body = FlagBody),
         ManageProblems
     )
 )]
@@ -151,7 +151,7 @@ pub(super) async fn one(
     params(ChangeHeaders),
     request_body = doc::NewFlag,
     responses(
-        (status = 201, description = "Made, announced, and in force here", body = FlagBody),
+        (status = 201, description = "Created, announced, and in force on this instance", body = FlagBody),
         AcceptedFlag,
         WriteProblems
     )
@@ -186,7 +186,7 @@ pub(super) async fn create(
     params(FlagPath, EnvironmentQuery, doc::ExpectedHeaders),
     request_body = FlagUpdate,
     responses(
-        (status = 200, description = "Changed, announced, and in force here", body = FlagBody),
+        (status = 200, description = "Changed, announced, and in force on this instance", body = FlagBody),
         AcceptedFlag,
         WriteProblems
     )
@@ -217,8 +217,8 @@ pub(super) async fn update(
     tag = "management",
     params(FlagPath, DeleteQuery, doc::ExpectedHeaders),
     responses(
-        (status = 204, description = "Deleted, announced, and no longer in force here"),
-        (status = 202, description = "Deleted, and not known yet to be out of force"),
+        (status = 204, description = "Deleted, announced, and no longer in force on this instance"),
+        (status = 202, description = "Deleted and announced, but still in force on this instance"),
         WriteProblems
     )
 )]
@@ -248,7 +248,7 @@ pub(super) async fn delete(
     tag = "management",
     params(EnvironmentQuery),
     responses(
-        (status = 200, description = "What the source has is in force here", body = SyncAnswer),
+        (status = 200, description = "The source's flags are in force on this instance", body = SyncAnswer),
         doc::SyncProblems
     )
 )]
@@ -270,7 +270,7 @@ pub(super) async fn sync(
     tag = "management",
     params(FlagPath, EnvironmentQuery, doc::HistoryQuery),
     responses(
-        (status = 200, description = "As they were audited; `Link` has the address of earlier ones", body = History),
+        (status = 200, description = "Evaluations from the audit trail; the header `Link` has the address of earlier ones", body = History),
         ManageProblems
     )
 )]

@@ -146,9 +146,17 @@ pub fn admin_router(http_state: HttpState) -> Router {
 /// Adds problem bodies for unknown paths (404) and methods (405), and sets the state.
 fn finish(router: Router<HttpState>, http_state: HttpState) -> Router {
     router
-        .fallback(async || Problem::new(StatusCode::NOT_FOUND, "no such path"))
+        .fallback(async || {
+            Problem::new(
+                StatusCode::NOT_FOUND,
+                "there is no route with this path; /openapi.json lists the routes",
+            )
+        })
         .method_not_allowed_fallback(async || {
-            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "no such method here")
+            Problem::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "the route does not support this method; the header Allow lists the supported methods",
+            )
         })
         .with_state(http_state)
 }

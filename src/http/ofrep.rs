@@ -112,15 +112,15 @@ async fn answer_one(
     operation_id = "ofrepEvaluateFlags",
     tag = "openfeature",
     params(
-        ("If-None-Match" = Option<String>, Header, description = "The ETag of an earlier answer"),
-        ("flagConfigEtag" = Option<String>, Query, description = "From a change notification"),
+        ("If-None-Match" = Option<String>, Header, description = "The `ETag` of an earlier response"),
+        ("flagConfigEtag" = Option<String>, Query, description = "The `ETag` from a change notification"),
         EvaluationQuery,
         EvaluationHeaders
     ),
     request_body = OfrepRequest,
     responses(
         (status = 200, description = "Evaluated", body = OfrepAll, headers(("ETag" = String))),
-        (status = 304, description = "As in the answer of that ETag"),
+        (status = 304, description = "Unchanged since the response with this `ETag`"),
         OfrepProblems
     )
 )]
@@ -168,7 +168,10 @@ fn evaluate_all(
     let snapshot = api.store.load();
     let call = Call::begin(api, caller, &snapshot, Path::Ofrep, environment);
     let Some(names) = call.permitted_names() else {
-        return Err(Failure::not_ready(format!("no flags of environment {environment} are loaded here")));
+        return Err(Failure::not_ready(format!(
+            "the flags of environment {environment} are not loaded on this instance: they are not read yet, or the \
+             environment is not served"
+        )));
     };
     let asks: Vec<_> = names.into_iter().map(|name| Ask::new(name.into(), None, None)).collect();
     call.check_size(&asks, std::slice::from_ref(subject))?;

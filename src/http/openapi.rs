@@ -37,12 +37,12 @@ const VIEWER_POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline
     info(
         title = "flagstream",
         description = "flagstream evaluates feature flags and publishes every evaluation as an event in Kafka.\n\n\
-            **Tokens.** Send an API token as `Authorization: Bearer TOKEN`. Without one a call has the scopes of \
+            **Tokens.** Send an API token as `Authorization: Bearer TOKEN`. Without a token a request has the scopes of \
             `FLAGSTREAM_AUTH__ANONYMOUS_SCOPES`. A token has scopes (`evaluate`, `read`, `audit`, `write`, `delete`, \
             `admin`) and environments, and may be restricted to flags by project, name or owner.\n\n\
             **Environments.** An evaluation names its environment in the body, in the query or in the header \
-            `Flags-Environment`; else the default environment is used. An environment that is not served answers with \
-            reason `ERROR` and code `PROVIDER_NOT_READY`.\n\n\
+            `Flags-Environment`; otherwise the default environment is used. An environment that is not served is \
+            answered with reason `ERROR` and code `PROVIDER_NOT_READY`.\n\n\
             Details are in docs/api.md of the repository.",
         license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0")
     ),
@@ -100,11 +100,11 @@ const VIEWER_POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline
         (name = "management", description = "List all flags; create, change, delete and kill them"),
         (name = "experiments", description = "Experiments on flags with variants: exposures, conversions, results"),
         (name = "openfeature", description = "OpenFeature's remote evaluation protocol (OFREP), version 0.3"),
-        (name = "edge", description = "Evaluate flags for a user, with answers cached in Redis for 30 or 60 seconds"),
+        (name = "edge", description = "Evaluate flags for a user, with results cached in Redis for 30 or 60 seconds"),
         (name = "changes", description = "Streams of changes, as server-sent events"),
         (name = "tokens", description = "API tokens; needs the scope `admin`"),
         (name = "schemas", description = "JSON schemas of documents"),
-        (name = "health", description = "The state of this process and of what it depends on")
+        (name = "health", description = "Health of this process and of the systems that it depends on")
     )
 )]
 struct Document;

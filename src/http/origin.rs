@@ -21,7 +21,7 @@ pub(super) fn check(allowed_hosts: Option<&[String]>, request: &Request) -> Resu
         && !is_address(name)
         && !allowed.iter().any(|known| known.eq_ignore_ascii_case(name))
     {
-        let detail = "this host name is not allowed: FLAGSTREAM_HTTP__ALLOWED_HOSTS lists those that are";
+        let detail = "the host name of the request is not allowed; add it to FLAGSTREAM_HTTP__ALLOWED_HOSTS";
         return Err(Problem::new(StatusCode::MISDIRECTED_REQUEST, detail));
     }
     let changes = !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);

@@ -56,7 +56,8 @@ impl Places {
     /// Takes a slot without waiting. A full pool is an error with `Retry-After`: requests are not queued.
     pub(super) fn take(&self, pool: Pool) -> Result<CallPlace, Problem> {
         Arc::clone(self.of(pool)).try_acquire_owned().map(CallPlace).map_err(|_| {
-            let detail = format!("{} {} already", pool.max(), pool.calls());
+            let detail =
+                format!("{} {} are in progress, which is the limit; retry later", pool.max(), pool.calls());
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(1)
         })
     }
@@ -89,10 +90,10 @@ impl Pool {
 
     fn calls(self) -> &'static str {
         match self {
-            Self::Evaluation => "calls are being answered",
-            Self::Management => "management calls are being answered",
-            Self::Switch => "kill switches are being turned",
-            Self::VersionWait => "calls wait for a version",
+            Self::Evaluation => "evaluation requests",
+            Self::Management => "management requests",
+            Self::Switch => "changes of kill switches",
+            Self::VersionWait => "requests that wait for a flags version",
         }
     }
 }

@@ -147,7 +147,7 @@ impl Server {
                 Err(error) => {
                     static LIMIT: LogLimit = LogLimit::new();
                     if let Some(suppressed) = LIMIT.admit() {
-                        tracing::warn!(%error, suppressed, "a connection could not be accepted");
+                        tracing::warn!(%error, suppressed, "cannot accept a connection; retrying");
                     }
                     tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
                 }
@@ -156,7 +156,7 @@ impl Server {
         drop(self.listener);
         tasks.close();
         if timeout(DRAIN_TIMEOUT, tasks.wait()).await.is_err() {
-            tracing::warn!("answers under way were given up");
+            tracing::warn!("shutdown: open responses were aborted after {} s", DRAIN_TIMEOUT.as_secs());
         }
         Ok(())
     }
@@ -201,7 +201,7 @@ impl Connection {
         let place = Arc::clone(&self.place);
         tokio::select! {
             () = self.serve_from_handshake(stream, tls) => {}
-            () = place.closing() => tracing::debug!("a connection was closed for another one"),
+            () = place.closing() => tracing::debug!("a connection was closed in favour of a new one"),
         }
     }
 

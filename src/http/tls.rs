@@ -132,7 +132,7 @@ mod with_openssl {
             if let Some(detail) = &report.detail
                 && health.report() != report
             {
-                tracing::error!("TLS of the listener: {detail}");
+                tracing::error!("certificate of the HTTP listener: {detail}");
             }
             health.set(report);
             found
@@ -175,15 +175,21 @@ mod with_openssl {
             let mut acceptor = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls_server())?;
             let name = config.certificate.display();
             let mut chain = X509::stack_from_pem(&files.certificate).unwrap_or_default().into_iter();
-            let certificate = chain.next().with_context(|| format!("{name}: no certificate in PEM"))?;
+            let certificate =
+                chain.next().with_context(|| format!("{name}: expected at least one PEM certificate"))?;
             acceptor.set_certificate(&certificate)?;
             chain.try_for_each(|issuer| acceptor.add_extra_chain_cert(issuer))?;
             let name = config.key.display();
             // Without a callback OpenSSL would ask for the password of an encrypted key on the terminal.
             let key = PKey::private_key_from_pem_callback(&files.key, |_| Ok(0));
-            let key = key.with_context(|| format!("{name}: no private key in PEM without a password"))?;
-            acceptor.set_private_key(&key).with_context(|| format!("{name}: not the certificate's key"))?;
-            acceptor.check_private_key().with_context(|| format!("{name}: not the certificate's key"))?;
+            let key =
+                key.with_context(|| format!("{name}: expected a PEM private key without a password"))?;
+            acceptor
+                .set_private_key(&key)
+                .with_context(|| format!("{name}: the key does not belong to the certificate"))?;
+            acceptor
+                .check_private_key()
+                .with_context(|| format!("{name}: the key does not belong to the certificate"))?;
             acceptor.set_alpn_select_callback(|_, offered| {
                 select_next_proto(PROTOCOLS, offered).ok_or(AlpnError::NOACK)
             });
@@ -207,7 +213,9 @@ mod with_openssl {
 
             std::fs::copy(&new.certificate, &files.certificate)?;
             let refused = tls.reload();
-            assert!(matches!(&refused, Reload::Refused(why) if why.contains("not the certificate's key")));
+            assert!(
+                matches!(&refused, Reload::Refused(why) if why.contains("does not belong to the certificate"))
+            );
             assert_eq!(in_use(&tls), old_pem);
             // The key is replaced a moment later, so this error is not reported.
             let health = Reporter::detached();
@@ -252,7 +260,7 @@ mod without {
 
     impl Tls {
         pub fn load(_: &TlsConfig) -> anyhow::Result<Self> {
-            anyhow::bail!("this build has no TLS (feature `tls`)")
+            anyhow::bail!("this build does not support TLS: build it with the feature `tls`")
         }
 
         pub async fn accept(&self, _: Stream) -> anyhow::Result<Stream> {

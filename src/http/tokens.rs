@@ -46,9 +46,9 @@ pub(super) fn routes() -> Router<Arc<Api>> {
     tag = "tokens",
     request_body = TokenRequest,
     responses(
-        (status = 201, description = "Made", body = TokenMade),
-        (status = 404, description = "There is no database, and so there are no tokens", body = ProblemDetails, content_type = "application/problem+json"),
-        (status = 409, description = "There are too many valid tokens", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 201, description = "Created", body = TokenMade),
+        (status = 404, description = "API tokens need a database, and none is configured", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 409, description = "The limit of valid tokens is reached", body = ProblemDetails, content_type = "application/problem+json"),
         ManagementProblems
     )
 )]
@@ -67,7 +67,7 @@ pub(super) async fn create(
     let (actor, reason) = (caller.name(), super::manage::reason(&input)?);
     let author = Actor { actor: &actor, reason: reason.as_deref() };
     let (token, entered) = table::create(token_cache.database(), &order, author).await.map_err(problem)?;
-    tracing::info!(id = %token.id, name = entered.name, by = caller.name(), "a token was made");
+    tracing::info!(id = %token.id, name = entered.name, by = caller.name(), "a token was created");
     // The token works on this instance at once. Other instances read the table when they first see the token.
     token_cache.look_anew().await;
     let mut made = entered.json();
@@ -84,14 +84,14 @@ pub(super) async fn create(
     operation_id = "listTokens",
     tag = "tokens",
     params(
-        ("limit" = Option<u32>, Query, description = "How many at a time; 100 unless said", minimum = 1, maximum = 1000),
-        ("after" = Option<String>, Query, description = "`next` of the page before", pattern = "^[0-9a-f]{16}$")
+        ("limit" = Option<u32>, Query, description = "Page size; default 100", minimum = 1, maximum = 1000),
+        ("after" = Option<String>, Query, description = "`next` of the previous page", pattern = "^[0-9a-f]{16}$")
     ),
     responses(
-        (status = 200, description = "A page", body = TokenList),
-        (status = 400, description = "A parameter that cannot be read", body = ProblemDetails, content_type = "application/problem+json"),
-        (status = 404, description = "There is no database, and so there are no tokens", body = ProblemDetails, content_type = "application/problem+json"),
-        (status = 422, description = "A limit of none, or of too many", body = ProblemDetails, content_type = "application/problem+json")
+        (status = 200, description = "A page of tokens", body = TokenList),
+        (status = 400, description = "A query parameter cannot be parsed", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 404, description = "API tokens need a database, and none is configured", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 422, description = "The limit is not between 1 and 1000", body = ProblemDetails, content_type = "application/problem+json")
     )
 )]
 pub(super) async fn list(
@@ -120,9 +120,9 @@ pub(super) async fn list(
     tag = "tokens",
     params(("id" = String, Path, description = "The token's `id`", pattern = "^[0-9a-f]{16}$")),
     responses(
-        (status = 204, description = "Revoked, now or before"),
-        (status = 400, description = "A path that cannot be read", body = ProblemDetails, content_type = "application/problem+json"),
-        (status = 404, description = "There is no such token", body = ProblemDetails, content_type = "application/problem+json")
+        (status = 204, description = "Revoked by this or by an earlier request"),
+        (status = 400, description = "The path cannot be parsed", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 404, description = "There is no token with this id", body = ProblemDetails, content_type = "application/problem+json")
     )
 )]
 pub(super) async fn revoke(
@@ -152,9 +152,9 @@ pub(super) async fn revoke(
     tag = "tokens",
     params(("id" = String, Path, description = "The token's `id`", pattern = "^[0-9a-f]{16}$")),
     responses(
-        (status = 200, description = "The last one first", body = Vec<TokenChange>),
-        (status = 400, description = "A path that cannot be read", body = ProblemDetails, content_type = "application/problem+json"),
-        (status = 404, description = "There is no such token", body = ProblemDetails, content_type = "application/problem+json")
+        (status = 200, description = "Changes of the token, newest first", body = Vec<TokenChange>),
+        (status = 400, description = "The path cannot be parsed", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 404, description = "There is no token with this id", body = ProblemDetails, content_type = "application/problem+json")
     )
 )]
 pub(super) async fn changes(
@@ -178,7 +178,7 @@ async fn find(
     token_cache: &TokenCache,
     id: &str,
 ) -> Result<(TokenId, table::Entered), Problem> {
-    let unknown = || Problem::new(StatusCode::NOT_FOUND, "there is no such token");
+    let unknown = || Problem::new(StatusCode::NOT_FOUND, "there is no token with this id");
     let id = TokenId::parse(id).ok_or_else(unknown)?;
     let found = table::find(token_cache.database(), id).await.map_err(problem)?.ok_or_else(unknown)?;
     caller.may_grant(Scope::Admin, &found.grant)?;
@@ -186,7 +186,8 @@ async fn find(
 }
 
 fn token_cache(api: &Api) -> Result<&Arc<TokenCache>, Problem> {
-    let off = || Problem::new(StatusCode::NOT_FOUND, "there are no tokens: DATABASE_URL is not set");
+    let off =
+        || Problem::new(StatusCode::NOT_FOUND, "API tokens need a database, and DATABASE_URL is not set");
     api.authenticator.token_cache.as_ref().ok_or_else(off)
 }
 
@@ -224,7 +225,7 @@ fn problem(error: TableError) -> Problem {
         TableError::Full => Problem::new(StatusCode::CONFLICT, error),
         TableError::Database(error) => {
             tracing::warn!("tokens: {error}");
-            let detail = "the tokens cannot be read or changed at the moment";
+            let detail = "tokens cannot be read or changed, because the database request failed; retry later";
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(DATABASE_RETRY_SECONDS)
         }
     }

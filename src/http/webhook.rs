@@ -28,16 +28,16 @@ pub(super) fn routes() -> Router<Arc<Api>> {
     path = "/api/v1/unleash/webhook",
     operation_id = "receiveUnleashWebhook",
     tag = "changes",
-    params(("Authorization" = String, Header, description = "The secret, bare or after `Bearer`")),
+    params(("Authorization" = String, Header, description = "The webhook secret, with or without the prefix `Bearer`")),
     request_body = Map<String, Value>,
     responses(
-        (status = 202, description = "Passed on"),
+        (status = 202, description = "Accepted and forwarded"),
         (status = 400, description = "Not JSON", body = ProblemDetails, content_type = "application/problem+json"),
-        (status = 401, description = "Not the secret", body = ProblemDetails, content_type = "application/problem+json"),
-        (status = 404, description = "The webhook is off", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 401, description = "The secret is missing or wrong", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 404, description = "The webhook is disabled", body = ProblemDetails, content_type = "application/problem+json"),
         (status = 413, description = "Too large", body = ProblemDetails, content_type = "application/problem+json"),
         (status = 415, description = "Not application/json", body = ProblemDetails, content_type = "application/problem+json"),
-        (status = 503, description = "Kafka does not take it", body = ProblemDetails, content_type = "application/problem+json")
+        (status = 503, description = "The notification could not be written to Kafka; retry later", body = ProblemDetails, content_type = "application/problem+json")
     )
 )]
 pub(super) async fn webhook(
@@ -47,27 +47,31 @@ pub(super) async fn webhook(
     unread: Undecodable,
 ) -> Result<StatusCode, Problem> {
     let Some(secret) = &api.config.unleash.webhook_secret else {
-        let detail = "the webhook is off: FLAGSTREAM_UNLEASH__WEBHOOK_SECRET is not set";
+        let detail = "the webhook is disabled: FLAGSTREAM_UNLEASH__WEBHOOK_SECRET is not set";
         return Err(Problem::new(StatusCode::NOT_FOUND, detail));
     };
     let given = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if !same(bearer(given).unwrap_or(given), secret.expose()) {
         api.authenticator.guessed(peer.map(|Extension(peer)| peer))?;
-        let problem =
-            Problem::new(StatusCode::UNAUTHORIZED, "the header Authorization does not hold the secret");
+        let problem = Problem::new(
+            StatusCode::UNAUTHORIZED,
+            "the header Authorization does not contain the webhook secret",
+        );
         return Err(problem.header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"flagstream\"")));
     }
     let input = unread.read(&api).await?;
     if input.body.len() > HINT_BYTES_MAX {
-        let detail = format!("the body is larger than {HINT_BYTES_MAX} bytes");
+        let detail = format!("the request body is larger than {HINT_BYTES_MAX} bytes");
         return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail));
     }
     if let Err(error) = serde_json::from_slice::<IgnoredAny>(&input.body) {
         return Err(Problem::new(StatusCode::BAD_REQUEST, format!("body: expected JSON: {error}")));
     }
     api.manager.hints.pass_on(&input.body).await.map_err(|error| {
-        tracing::warn!(%error, topic = api.config.topics.changes, "a webhook's hint could not be sent");
-        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the hint could not be passed on").retry_after(1)
+        let topic = &api.config.topics.changes;
+        tracing::warn!(%error, topic, "a notification of the webhook could not be written to Kafka");
+        let detail = "the notification could not be written to Kafka; retry later";
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(1)
     })?;
     Ok(StatusCode::ACCEPTED)
 }

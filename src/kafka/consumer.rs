@@ -340,7 +340,7 @@ impl Drop for BatchConsumer {
         // SAFETY: nothing uses the handles after this.
         let handles = unsafe { ManuallyDrop::take(&mut self.handles) };
         if bounded(move || drop(handles)).is_none() {
-            tracing::warn!("the group takes its time to let a member go: not waited for");
+            tracing::warn!("the consumer did not leave its group in time; it is closed in the background");
         }
     }
 }

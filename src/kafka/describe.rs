@@ -18,7 +18,7 @@ use super::client;
 pub enum DescribeError {
     #[error("topic {topic}: {code}")]
     Refused { topic: String, code: RDKafkaErrorCode },
-    #[error("topic {topic}: Kafka does not describe it")]
+    #[error("topic {topic}: Kafka did not return a description")]
     Silent { topic: String },
 }
 

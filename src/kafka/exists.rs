@@ -104,7 +104,7 @@ impl TopicQuestions {
             self.is_open = false;
             let result = sys::rd_kafka_event_DescribeTopics_result(event.0);
             if result.is_null() || sys::rd_kafka_event_error(event.0) != NO_ERROR {
-                tracing::debug!(broker = self.broker, "the broker does not say which topics exist");
+                tracing::debug!(broker = self.broker, "the broker did not return which topics exist");
                 self.broker = None;
                 return Some(Vec::new());
             }

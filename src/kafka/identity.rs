@@ -61,7 +61,7 @@ impl TopicIdentity {
         known.asked = Some(Instant::now());
         match found {
             Ok(id) => self.found(&mut known.confirmed, &id),
-            Err(error) => tracing::debug!(%error, "the topic's id is not confirmed"),
+            Err(error) => tracing::debug!(%error, "the topic's id cannot be read"),
         }
         known.confirmed.clone()
     }
@@ -77,7 +77,7 @@ impl TopicIdentity {
             topic = self.topic,
             before = &*before,
             id,
-            "the topic was deleted and created anew: it is read from its beginning"
+            "the topic was deleted and recreated; it is read from its beginning"
         );
     }
 }

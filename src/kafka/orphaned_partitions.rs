@@ -46,15 +46,16 @@ pub fn look_after(config: &Arc<Config>, groups: &[Group], shutdown: &Shutdown) -
         for (group, before) in groups.iter().zip(&mut before) {
             let name = format!("{}-{}", config.kafka.group_id, group.role);
             let now = unowned(&asking, &name, &group.topic).unwrap_or_else(|error| {
-                tracing::debug!(group = name, %error, "who owns what is not known");
+                tracing::debug!(group = name, %error, "the assignment of the group's partitions cannot be read");
                 BTreeSet::new()
             });
             let lasting: Vec<i32> = now.intersection(before).copied().collect();
             *before = now;
             if !lasting.is_empty() {
-                tracing::warn!(group = name, partitions = ?lasting, "partitions belong to nobody: the group shares them out anew");
+                tracing::warn!(group = name, partitions = ?lasting, "partitions are assigned to no member of the \
+                    group; triggering a rebalance");
                 if let Err(error) = visit(config, &name, shutdown) {
-                    tracing::warn!(group = name, %error, "the group was not made to share out its partitions");
+                    tracing::warn!(group = name, %error, "could not trigger a rebalance of the group");
                 }
                 before.clear();
             }

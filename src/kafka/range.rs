@@ -90,7 +90,7 @@ impl Range {
                     open.remove(&partition);
                 }
                 Some(Err(error)) if tail::is_lasting(&error) => return Err(tail::failed(topic, error)),
-                Some(Err(error)) => tracing::debug!(topic, %error, "cannot be read at the moment"),
+                Some(Err(error)) => tracing::debug!(topic, %error, "the topic cannot be read; retrying"),
                 None => return Err(FollowError::Silent { servers: servers.clone(), within: SILENCE_MAX }),
             }
         }

@@ -40,7 +40,7 @@ pub enum FollowError {
     Unreachable { servers: String, error: KafkaError },
     #[error("topic {topic} does not exist")]
     NoTopic { topic: String },
-    #[error("Kafka at {servers} sends nothing within {} s", within.as_secs())]
+    #[error("no records from Kafka at {servers} within {} s", within.as_secs())]
     Silent { servers: String, within: Duration },
     #[error("topic {topic}: {error}")]
     Kafka { topic: String, error: KafkaError },
@@ -87,7 +87,7 @@ impl Follower {
                 Some(Err(error)) if is_lasting(&error) => return Err(failed(&self.topic, error)),
                 // Connection errors are transient and are retried.
                 Some(Err(error)) => {
-                    tracing::debug!(topic = self.topic, %error, "cannot be read at the moment")
+                    tracing::debug!(topic = self.topic, %error, "the topic cannot be read; retrying")
                 }
                 None => {}
             }

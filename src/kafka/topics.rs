@@ -151,7 +151,8 @@ pub fn unfit(topics: &TopicsConfig, partitions: impl Fn(&str) -> Option<i32>) ->
     let single = [&topics.changes, &topics.definitions, &topics.overrides, &topics.updates];
     let spread = single.into_iter().find(|name| partitions(name) != Some(1))?;
     Some(format!(
-        "topic {spread} has more than one partition: its order would be lost; see `flagstream topics check`"
+        "topic {spread} must have exactly one partition, because its records are ordered; see `flagstream topics \
+         check`"
     ))
 }
 
@@ -166,7 +167,7 @@ fn wrong_policies(topics: &TopicsConfig, settings: &Settings) -> Vec<String> {
         (value != needed).then(|| {
             format!(
                 "topic {topic} has {name}={value} instead of {needed}: its records expire, and instances that start \
-                 after that lack flags or kill switches; set it with `flagstream topics apply`"
+                 later lack flags or kill switches; set it with `flagstream topics apply`"
             )
         })
     });
@@ -232,8 +233,8 @@ pub fn uneven(topics: &TopicsConfig, partitions: impl Fn(&str) -> Option<i32>) -
     let (requests, events) = (partitions(&topics.requests)?, partitions(&topics.events)?);
     (requests > events).then(|| {
         format!(
-            "topic {} has {requests} partitions, but {} has {events}: partitions from {events} on wait until both have \
-             the same number, as a result goes to its request's partition; see `flagstream topics check`",
+            "topic {} has {requests} partitions, but {} has {events}: partitions from {events} on are paused until \
+             both topics have the same number, because results go to the partition of their request; see `flagstream topics check`",
             topics.requests, topics.events,
         )
     })

@@ -51,12 +51,12 @@ impl KillSwitches {
         match self.write(Turn { environment, flag, actor, reason }, action).await {
             Ok(written) => {
                 let version = written.map(|switch| switch.version);
-                info!(environment, flag, ?action, version, "kill switch looked after");
+                info!(environment, flag, ?action, version, "kill switch maintained");
                 self.wait_for(version).await;
                 Duration::ZERO
             }
             Err(error) => {
-                warn!(environment, flag, ?action, %error, "a kill switch cannot be looked after at the moment");
+                warn!(environment, flag, ?action, %error, "maintenance of a kill switch failed; retrying");
                 CHECK_INTERVAL
             }
         }

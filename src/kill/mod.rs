@@ -66,7 +66,7 @@ pub struct Turn<'t> {
 pub enum KillError {
     #[error("the flag is not killed")]
     NotKilled,
-    #[error("{SWITCHES_MAX} flags are killed already, which is the limit: restore some of them")]
+    #[error("the limit of {SWITCHES_MAX} killed flags is reached; restore flags that need no kill switch")]
     TooMany,
     #[error(
         "{STORED_SWITCHES_MAX} flags have a kill switch that is set or was lifted recently, which is the limit: a lifted \
@@ -74,7 +74,9 @@ pub enum KillError {
     )]
     TooManyStored,
     /// The outcome is unknown: the change may have been committed although its confirmation was lost.
-    #[error("Kafka does not take it: {0}")]
+    #[error(
+        "the kill switch could not be written to Kafka: {0}; the outcome is unknown, check the flag and retry"
+    )]
     Kafka(String),
 }
 

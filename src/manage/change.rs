@@ -268,7 +268,8 @@ impl Manager {
     async fn hint(&self, request: ChangeRequest<'_>) {
         let ChangeRequest { environment, name, kind, .. } = request;
         if let Err(error) = self.hints.local(kind, environment, name).await {
-            tracing::warn!(environment, flag = name, %error, "the hint of a changed flag could not be sent");
+            tracing::warn!(environment, flag = name, %error, "the notification of a changed flag could not be \
+                written to Kafka; the leader finds the change at its next poll");
         }
     }
 
@@ -355,16 +356,21 @@ async fn has_room_for_bytes(
 fn may_be_made(count: &LocalCount) -> Result<(), ManageError> {
     let LocalCount { flags, environments, flags_here, .. } = count;
     if *flags >= MAX_LOCAL_FLAGS {
-        let message = format!("there are {flags} local flags already, as many as there may be");
+        let message = format!(
+            "the limit of {MAX_LOCAL_FLAGS} local flags is reached; delete flags, or remove archived ones"
+        );
         return Err(ManageError::field("name", message));
     }
     if *flags_here >= MAX_LOCAL_FLAGS_PER_ENVIRONMENT {
-        let message = format!("the environment has {flags_here} local flags already, as many as it may have");
+        let message = format!(
+            "the limit of {MAX_LOCAL_FLAGS_PER_ENVIRONMENT} local flags of one environment is reached; delete flags, \
+             or remove archived ones"
+        );
         return Err(ManageError::field("name", message));
     }
     if *flags_here == 0 && *environments >= MAX_LOCAL_ENVIRONMENTS {
         let message =
-            format!("{environments} environments have local flags already, as many as there may be");
+            format!("the limit of {MAX_LOCAL_ENVIRONMENTS} environments with local flags is reached");
         return Err(ManageError::field("environment", message));
     }
     Ok(())
@@ -377,7 +383,9 @@ fn may_grow(count: &LocalCount, bytes: usize) -> Result<(), ManageError> {
         (count.bytes, MAX_LOCAL_BYTES, "of all environments"),
     ] {
         if bytes.saturating_add(more) > most {
-            let message = format!("the local flags {whose} take {bytes} bytes already, of at most {most}");
+            let message = format!(
+                "the local flags {whose} take {bytes} bytes, and the limit is {most}; delete flags, or shorten them"
+            );
             return Err(ManageError::field("name", message));
         }
     }

@@ -104,9 +104,11 @@ pub async fn run_nightly_cleanup(manager: &Manager, older_than_days: u32, shutdo
             Ok(cleaned) => {
                 let removed = cleaned.flags.iter().filter(|flag| flag.removed).count();
                 let failed = cleaned.flags.len() - removed;
-                tracing::info!(removed, failed, more = cleaned.more, "archived flags are cleaned up");
+                tracing::info!(removed, failed, more = cleaned.more, "archived flags were removed");
             }
-            Err(error) => tracing::warn!(%error, "archived flags are not cleaned up tonight"),
+            Err(error) => {
+                tracing::warn!(%error, "removal of archived flags failed; the next attempt is tomorrow night")
+            }
         }
     }
 }

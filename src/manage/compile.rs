@@ -19,7 +19,9 @@ pub(super) async fn apart<T: Send + 'static>(
 ) -> Result<T, ManageError> {
     // The semaphore is never closed, so this cannot fail.
     let _turn = TURNS.acquire().await;
-    tokio::task::spawn_blocking(work).await.map_err(|_| ManageError::Busy("the definition was not checked"))
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|_| ManageError::Busy("checking the definition failed unexpectedly"))
 }
 
 /// Compiles the flag on a blocking thread. As long as the result is kept, compiling the flag again is fast.

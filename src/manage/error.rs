@@ -9,17 +9,17 @@ use crate::kill::KillError;
 /// Reason why a management request failed. Nothing was changed unless the variant says otherwise.
 #[derive(Debug, thiserror::Error)]
 pub enum ManageError {
-    #[error("what was sent is not right")]
+    #[error("the request is invalid")]
     Invalid(Vec<Invalid>),
     #[error("local flags need a database, and DATABASE_URL is not set")]
     NoDatabase,
     /// If the connection was lost during the commit, the change may have been made.
-    #[error("the database does not answer: {0}")]
+    #[error("the database request failed: {0}")]
     Database(DatabaseError),
-    #[error("the flags in force are not known here yet")]
+    #[error("the flags are not loaded on this instance yet; retry later")]
     NotReady,
     /// Too many concurrent operations of this kind. Holds its name.
-    #[error("{0}: too many at once, retry later")]
+    #[error("{0}; retry later")]
     Busy(&'static str),
     #[error("there is no flag of this name in this environment")]
     Unknown,
@@ -33,21 +33,23 @@ pub enum ManageError {
     Kill(#[from] KillError),
     #[error("there is a flag of this name in this environment already")]
     Exists,
-    #[error("a flag of this name is managed in {place}, and changed there only{hint}")]
+    #[error("a flag of this name is managed in {place}, and can only be changed there{hint}")]
     Elsewhere { place: String, hint: &'static str },
-    #[error("the flag is at revision {0} by now")]
+    #[error("the flag was changed, its current revision is {0}; read it again and repeat the change")]
     Stale(i64),
-    #[error("environment {0} has no source of flags to look at")]
+    #[error("environment {0} has no source of flags to sync with")]
     NoSource(String),
-    #[error("the source of flags cannot be looked at: {0}")]
+    #[error("the source of flags cannot be read: {0}")]
     Source(#[from] FetchError),
-    #[error("what the source of flags has is not in force yet: {0}")]
+    #[error(
+        "the sync did not complete in time: flag {0} of the source is not in force on this instance yet; retry later"
+    )]
     Late(String),
 }
 
 impl From<DatabaseError> for ManageError {
     fn from(error: DatabaseError) -> Self {
-        tracing::warn!(%error, "a management call could not use the database");
+        tracing::warn!(%error, "the database request of a management request failed");
         Self::Database(error)
     }
 }

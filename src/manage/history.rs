@@ -95,7 +95,7 @@ impl FromStr for Before {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        const EXPECTED: &str = "expected what the header Link of an earlier answer has";
+        const EXPECTED: &str = "expected the value from the header Link of an earlier response";
         let (micros, id) = text.split_once('.').ok_or(EXPECTED)?;
         let micros: i64 = micros.parse().map_err(|_| EXPECTED)?;
         let evaluated_at = DateTime::from_timestamp_micros(micros).ok_or(EXPECTED)?;

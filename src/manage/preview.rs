@@ -65,7 +65,10 @@ impl Manager {
     ) -> Result<Preview, ManageError> {
         let database = &self.repository()?.database;
         let now = Utc::now();
-        let _place = self.preview_places.try_acquire().map_err(|_| ManageError::Busy("previews"))?;
+        let _place = self
+            .preview_places
+            .try_acquire()
+            .map_err(|_| ManageError::Busy("too many previews are being computed"))?;
         // The semaphore is never closed, so this cannot fail.
         let _turn = self.previews.acquire().await;
         let (expected, text) = ((environment.to_owned(), name.to_owned()), OwnedProposed::of(proposed));
@@ -110,7 +113,7 @@ fn read(
         [("name", &proposal.flag, name), ("environment", &proposal.environment, environment)]
     {
         if given != expected {
-            let message = format!("expected {expected}, as the call has it, got {given}");
+            let message = format!("expected {expected} as in the URL, got {given}");
             return Err(ManageError::field(&format!("{field}.{member}"), message));
         }
     }

@@ -103,15 +103,16 @@ impl Manager {
                 ("version", definition.flatten().as_deref().and_then(local::revision))
             }
         };
-        let unknown = || ManageError::field(field, "the flag never had this one");
+        let unknown = || ManageError::field(field, "the flag has no such revision or version");
         let revision = revision.ok_or_else(unknown)?;
         let after: Option<Option<String>> = on_pool!(database, |pool, sql| {
             let question = sqlx::query_scalar(sql(REVISION)).bind(revision).bind(environment).bind(name);
             question.fetch_optional(pool).await?
         });
         let after = after.ok_or_else(unknown)?;
-        let after = after.ok_or_else(|| ManageError::field(field, "the flag was deleted then"))?;
-        serde_json::from_str(&after)
-            .map_err(|error| ManageError::field(field, format!("cannot be read: {error}")))
+        let after = after.ok_or_else(|| ManageError::field(field, "the flag was deleted at this point"))?;
+        serde_json::from_str(&after).map_err(|error| {
+            ManageError::field(field, format!("the recorded definition cannot be read: {error}"))
+        })
     }
 }

@@ -77,7 +77,7 @@ impl Manager {
         }
         let hint = async {
             if let Err(error) = self.hints.everything(environment).await {
-                tracing::warn!(environment, %error, "the hint of a sync could not be sent");
+                tracing::warn!(environment, %error, "the notification of a sync could not be written to Kafka");
             }
         };
         tokio::join!(hint, self.wait_for(environment, expected)).1

@@ -80,26 +80,34 @@ impl AuditMetrics {
             partitions: Gauge::default(),
         };
         registry.register("rows", "Evaluations committed to the database", metrics.rows.clone());
-        registry.register("batches", "Attempts to write, by how they ended", metrics.batches.clone());
-        registry.register("repeated", "Events left out, as they were taken before", metrics.repeated.clone());
-        let help = "Events that Kafka had deleted before they were read";
+        registry.register("batches", "Attempts to write a batch, by outcome", metrics.batches.clone());
+        registry.register(
+            "repeated",
+            "Events skipped because they were already written",
+            metrics.repeated.clone(),
+        );
+        let help = "Events that Kafka deleted before they were read";
         registry.register("expired", help, metrics.expired.clone());
-        let help = "Partitions whose log ended before the audited position, so that it is read anew";
+        let help = "Partitions whose log was truncated below the sink's position and is read again";
         registry.register("truncated", help, metrics.truncated.clone());
-        let help = "Topics found deleted and made anew while they were read";
+        let help = "Number of times that a topic was deleted and recreated while it was read";
         registry.register("recreated", help, metrics.recreated.clone());
         let help = "Seconds by which another clock is ahead of this machine's";
         registry.register("clock_skew_seconds", help, metrics.clock_skew.clone());
-        let help = "Evaluations that were older than retention when they were written";
+        let help = "Evaluations in the database that were older than the retention when they were written";
         registry.register("late_rows", help, metrics.late.clone());
-        registry.register("write_seconds", "Writing one batch", metrics.write.0.clone());
-        let help = "From a batch's first evaluation to its commit";
+        registry.register("write_seconds", "Time to write one batch", metrics.write.0.clone());
+        let help = "Time from the first evaluation of a batch to its commit";
         registry.register("latency_seconds", help, metrics.latency.0.clone());
-        registry.register("paused", "1 while the sink waits, and what for", metrics.paused.clone());
-        registry.register("lag", "Events behind the end of the partition", metrics.lag.clone());
+        registry.register("paused", "1 while the sink is paused, by reason", metrics.paused.clone());
+        registry.register(
+            "lag",
+            "Number of events between the sink's position and the end of the partition",
+            metrics.lag.clone(),
+        );
         let help = "1 while records wait in the partition and the sink's position does not move, by reason";
         registry.register("stuck", help, metrics.stuck.clone());
-        let help = "Partitions of the events topic that this process writes";
+        let help = "Partitions of the events topic that are assigned to this process";
         registry.register("partitions", help, metrics.partitions.clone());
         metrics
     }

@@ -23,7 +23,7 @@ impl AuthMetrics {
     pub(super) fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
         registry.register("tokens", "Valid tokens that this instance knows", metrics.tokens.clone());
-        registry.register("looks", "Looks at the table of tokens", metrics.looks.clone());
+        registry.register("looks", "Reads of the table of tokens, by outcome", metrics.looks.clone());
         metrics
     }
 }

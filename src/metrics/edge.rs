@@ -23,9 +23,9 @@ pub struct EdgeMetrics {
 impl EdgeMetrics {
     pub(super) fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
-        let help = "Reads of the edge API's layers, by what came of them";
+        let help = "Reads of the edge API's cache layers, by outcome";
         registry.register("reads", help, metrics.reads.clone());
-        let help = "Values for the edge API's layers, by what came of them";
+        let help = "Writes to the edge API's cache layers, by outcome";
         registry.register("writes", help, metrics.writes.clone());
         metrics
     }

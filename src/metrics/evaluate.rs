@@ -79,21 +79,21 @@ impl EvaluateMetrics {
             partitions: Gauge::default(),
             waiting: Gauge::default(),
         };
-        registry.register("batches", "Batches, by how they ended", metrics.batches.clone());
-        let help = "From the first record of a batch to its commit";
+        registry.register("batches", "Batches, by outcome", metrics.batches.clone());
+        let help = "Time from the first record of a batch to its commit";
         registry.register("batch_seconds", help, metrics.batch.0.clone());
-        registry.register("commit_seconds", "Commits of batches", metrics.commit.0.clone());
-        let help = "Decoding, evaluating and encoding per request, averaged over its batch";
+        registry.register("commit_seconds", "Time to commit a batch", metrics.commit.0.clone());
+        let help = "Time to decode, evaluate and encode one request, averaged over its batch";
         registry.register("request_seconds", help, metrics.evaluation.0.clone());
-        let help = "From a request's timestamp to the commit of its results";
+        let help = "Time from a request's timestamp to the commit of its results";
         registry.register("latency_seconds", help, metrics.latency.0.clone());
-        let help = "Requests behind the end of the partition";
+        let help = "Number of requests between the committed offset and the end of the partition";
         registry.register("lag", help, metrics.lag.clone());
         let help = "1 while requests wait in the partition and its committed offset does not move, by reason";
         registry.register("stuck", help, metrics.stuck.clone());
-        let help = "Partitions of the requests topic that this process answers for";
+        let help = "Partitions of the requests topic that are assigned to this process";
         registry.register("partitions", help, metrics.partitions.clone());
-        let help = "Partitions that are paused: their next request waits for the schema registry, or the events topic lacks their partition";
+        let help = "Partitions that are paused because the schema of their next request is not available, or because the events topic lacks their partition";
         registry.register("waiting", help, metrics.waiting.clone());
         metrics
     }

@@ -13,7 +13,7 @@ pub struct ExperimentMetrics {
 impl ExperimentMetrics {
     pub(super) fn register(registry: &mut Registry) -> Self {
         let metrics = Self { counted: Seconds::new(super::evaluate::buckets(super::evaluate::WIDE)) };
-        let help = "How long it took to count one experiment from its rows";
+        let help = "Time to compute the results of one experiment";
         registry.register("counted_seconds", help, metrics.counted.0.clone());
         metrics
     }

@@ -36,10 +36,10 @@ pub struct HttpMetrics {
 impl HttpMetrics {
     pub(super) fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
-        registry.register("listeners", "Open streams of changes", metrics.listeners.clone());
+        registry.register("listeners", "Open change streams", metrics.listeners.clone());
         registry.register(
             "refused",
-            "Calls refused for who asked, how often, or when",
+            "Requests refused because of authorization, rate limit or load",
             metrics.refused.clone(),
         );
         metrics

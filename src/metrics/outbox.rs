@@ -26,12 +26,12 @@ impl OutboxMetrics {
             spooled: Counter::default(),
             latency: Seconds::new(buckets(WIDE)),
         };
-        let help = "Events in memory that Kafka does not have yet";
+        let help = "Bytes of events in memory that Kafka has not acknowledged";
         registry.register("queue_bytes", help, metrics.queue_bytes.clone());
-        registry.register("spool_bytes", "Events on disk", metrics.spool_bytes.clone());
-        let help = "Events that went to disk before Kafka took them";
+        registry.register("spool_bytes", "Bytes of events in the spool on disk", metrics.spool_bytes.clone());
+        let help = "Events that were written to the spool";
         registry.register("spooled_events", help, metrics.spooled.clone());
-        let help = "From handing a call's events to the producer to Kafka's acknowledgement";
+        let help = "Time from passing a request's events to the producer to Kafka's acknowledgement";
         registry.register("latency_seconds", help, metrics.latency.0.clone());
         metrics
     }

@@ -35,17 +35,17 @@ impl RedisCacheMetrics {
             announced: Seconds::new(super::evaluate::buckets(super::evaluate::WIDE)),
             finished: Seconds::new(super::evaluate::buckets(super::evaluate::WIDE)),
         };
-        registry.register("reads", "Reads of the warm view, by what came of them", metrics.reads.clone());
-        registry.register("writes", "Values sent to Redis, by what came of them", metrics.writes.clone());
-        let help = "Evaluations that are not written, by why";
+        registry.register("reads", "Reads of cached outcomes, by outcome", metrics.reads.clone());
+        registry.register("writes", "Values written to Redis, by outcome", metrics.writes.clone());
+        let help = "Evaluations that were not written to Redis, by reason";
         registry.register("passed_over", help, metrics.passed_over.clone());
-        let help = "Keys brought up to date after a change, by how";
+        let help = "Keys updated or removed after a change, by action";
         registry.register("swept", help, metrics.invalidated.clone());
-        let help = "Times that Redis had lost the view";
+        let help = "Number of times that the cache was rebuilt because Redis had lost it";
         registry.register("rebuilds", help, metrics.rebuilds.clone());
-        let help = "From an invalidation's publication until readers see it";
+        let help = "Time from publishing an invalidation until readers apply it";
         registry.register("announced_seconds", help, metrics.announced.0.clone());
-        let help = "From an invalidation's publication until the last raw key is right";
+        let help = "Time from publishing an invalidation until the last raw key is correct";
         registry.register("finished_seconds", help, metrics.finished.0.clone());
         metrics
     }

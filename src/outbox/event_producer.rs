@@ -189,7 +189,7 @@ impl EventProducer {
     /// Sends a dead letter for an event that the topic does not accept. `Ok(false)`: the producer's queue is full.
     pub fn send_dead_letter(&self, refused: &Refused) -> Result<bool, RDKafkaErrorCode> {
         let message =
-            format!("event: refused by the broker ({}), {} bytes", refused.code, refused.value.len());
+            format!("event: rejected by the broker ({}), {} bytes", refused.code, refused.value.len());
         let headers = [
             ("error-code", refused.reason()),
             ("error-message", &message),

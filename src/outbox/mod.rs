@@ -62,7 +62,7 @@ pub struct Publisher {
 
 /// The events are not acknowledged, although the caller requested it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the evaluation could not be recorded")]
+#[error("Kafka did not acknowledge the evaluation event in time; retry later")]
 pub struct NotRecorded;
 
 /// Handle of the running worker.

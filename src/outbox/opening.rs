@@ -74,7 +74,8 @@ fn open(config: &Config, opened: &SyncSender<Result<EventProducer, KafkaError>>,
             Err(error) => {
                 if let Some(suppressed) = LIMIT.admit() {
                     let topic = config.topics.events.as_str();
-                    tracing::error!(%error, topic, suppressed, "events cannot be sent yet: no answer about their topic");
+                    tracing::error!(%error, topic, suppressed, "cannot read the metadata of the events topic; events \
+                        are not sent yet; retrying");
                 }
                 std::thread::park_timeout(RETRY_DELAY);
             }

@@ -36,7 +36,10 @@ impl Overflow {
     pub(super) fn new(spool: Spool, metrics: Arc<Metrics>) -> Self {
         let left = spool.bytes() > 0;
         if left {
-            tracing::info!(bytes = spool.bytes(), "events of a former run are on disk, they are sent first");
+            tracing::info!(
+                bytes = spool.bytes(),
+                "the spool contains events of a previous run; they are sent first"
+            );
         }
         Self { spool, metrics, in_use: left, filled: left, pause_until: None, disk_fault: None }
     }
@@ -70,7 +73,7 @@ impl Overflow {
         // metrics are complete.
         static LIMIT: LogLimit = LogLimit::new();
         if let Some(suppressed) = LIMIT.admit() {
-            tracing::warn!(suppressed, "kafka does not keep up: events go to disk");
+            tracing::warn!(suppressed, "Kafka does not keep up; events are written to the spool on disk");
         }
         self.spool.skip_to_end();
         self.in_use = true;
@@ -104,7 +107,11 @@ impl Overflow {
                     in_flight_batches.add(Entry { batch, delivered: None }, Some(position));
                 }
                 Ok(Next::Damaged { segment, bytes }) => {
-                    tracing::error!(segment, bytes, "the end of a segment of the spool is damaged: skipped");
+                    tracing::error!(
+                        segment,
+                        bytes,
+                        "the end of a spool segment is damaged; its events are lost"
+                    );
                     super::count_dropped(&self.metrics, "spool_damaged", 1);
                 }
                 Ok(Next::End) => return,
@@ -151,7 +158,7 @@ impl Overflow {
         }
         if self.in_use && self.spool.is_read() && in_flight_batches.age() < HEALTHY_AGE {
             self.in_use = false;
-            tracing::debug!("kafka keeps up again: all events on disk are on their way");
+            tracing::debug!("Kafka keeps up again; all events of the spool are in flight");
         }
         // Spooled batches were sent before all others.
         let acknowledged = in_flight_batches.first().is_none_or(|first| first.on_disk.is_none());
@@ -181,7 +188,7 @@ impl Overflow {
     fn fault(&mut self, error: &SpoolError) {
         static LIMIT: LogLimit = LogLimit::new();
         if let Some(suppressed) = LIMIT.admit() {
-            tracing::error!(%error, suppressed, "the spool of events fails");
+            tracing::error!(%error, suppressed, "the event spool reports an error; retrying");
         }
         self.pause_until = Some(Instant::now() + DISK_RETRY_BACKOFF);
     }

@@ -84,8 +84,8 @@ impl DiskFault {
     /// Description for the health report.
     pub fn describe(self) -> &'static str {
         match self {
-            Self::Full => "the disk takes no more: the spool or its disk is full",
-            Self::Failed => "the disk takes none: it fails",
+            Self::Full => "the spool has reached its size limit, or its disk is full",
+            Self::Failed => "writing to the spool fails",
         }
     }
 }

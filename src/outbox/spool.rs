@@ -43,7 +43,7 @@ struct Segment {
 /// Reason why a batch could not be appended.
 #[derive(Debug, thiserror::Error)]
 pub enum SpoolError {
-    #[error("the spool is full")]
+    #[error("the spool has reached its size limit (FLAGSTREAM_API__SPOOL_MAX_BYTES)")]
     Full,
     #[error(transparent)]
     Io(#[from] io::Error),

@@ -76,7 +76,7 @@ async fn a_disk_that_fails_while_kafka_is_away_drops_events_by_its_reason() {
         assert!(Instant::now() < deadline, "nothing is dropped with this reason");
         publisher.publish(batch(4 << 20)).await.unwrap();
     }
-    while !health.report().detail.unwrap_or_default().contains("the disk takes none") {
+    while !health.report().detail.unwrap_or_default().contains("writing to the spool fails") {
         assert!(Instant::now() < deadline, "health does not name the disk: {:?}", health.report());
         tokio::time::sleep(Duration::from_millis(10)).await;
     }

@@ -302,7 +302,7 @@ impl Worker {
         self.metrics.publish.spool_bytes.set(gauge(spooled));
         if self.in_flight_batches.age() > SPOOL_AFTER {
             let detail =
-                format!("kafka has not taken events for {} s", self.in_flight_batches.age().as_secs());
+                format!("Kafka has not acknowledged events for {} s", self.in_flight_batches.age().as_secs());
             let disk = match self.overflow.as_ref().and_then(Overflow::disk_fault) {
                 Some(fault) => format!(", and {}", fault.describe()),
                 None => String::new(),
@@ -327,7 +327,10 @@ impl Worker {
         let lost: u32 =
             unstored.chain(self.queue.take(usize::MAX)).map(|Entry { batch, .. }| batch.len()).sum();
         if lost > 0 {
-            tracing::error!(events = lost, "dropped: kafka did not take them before the end");
+            tracing::error!(
+                events = lost,
+                "events were dropped at shutdown, because Kafka did not acknowledge them in time"
+            );
             super::count_dropped(&self.metrics, "stopped", lost);
         }
     }

@@ -66,8 +66,8 @@ impl fmt::Display for Stuck {
         let Self { topic, partition, duration, reason, detail, .. } = self;
         write!(f, "topic {topic} partition {partition} ")?;
         match self.offset {
-            Some(offset) => write!(f, "stays at offset {offset}")?,
-            None => f.write_str("stays where it began")?,
+            Some(offset) => write!(f, "has not moved from offset {offset}")?,
+            None => f.write_str("has not moved since its start")?,
         }
         write!(f, " for {} s ({}): {detail}", duration.as_secs(), reason.label())
     }
@@ -201,7 +201,7 @@ impl Partition {
     fn told(&self, topic: &Arc<str>, partition: i32, duration: Duration) -> Stuck {
         let (reason, detail) = match &self.block {
             Some(block) => (block.reason, Arc::clone(&block.detail)),
-            None => (Reason::Unknown, "no error is known".into()),
+            None => (Reason::Unknown, "no error was reported".into()),
         };
         let offset = self.next.max(self.passed);
         Stuck { topic: Arc::clone(topic), partition, offset, duration, reason, detail }

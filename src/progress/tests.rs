@@ -54,7 +54,7 @@ fn a_partition_with_waiting_records_that_does_not_move_is_stuck() {
     assert_eq!(found, [(0, Some(17), Reason::BatchFailed)]);
     assert_eq!(
         stuck[0].to_string(),
-        "topic requests partition 0 stays at offset 17 for 31 s (batch_failed): commit: fenced"
+        "topic requests partition 0 has not moved from offset 17 for 31 s (batch_failed): commit: fenced"
     );
     progress.committed(0, 18);
     assert_eq!(progress.stuck(Instant::now() + STUCK_AFTER / 2), [], "it has moved");
@@ -125,7 +125,7 @@ fn series_follow_the_reason_and_end_with_the_assignment() {
     progress.committed(0, 3);
     progress.end(0, 10);
     assert_eq!(fixture.series(Instant::now()), [r#"lag{partition="0"} 7"#]);
-    progress.blocked(0, Reason::Held, "the schema registry is away");
+    progress.blocked(0, Reason::Held, "the schema registry is unreachable");
     let stuck = |reason| format!(r#"stuck{{topic="requests",partition="0",reason="{reason}"}} 1"#);
     let lag = r#"lag{partition="0"} 7"#.to_owned();
     assert_eq!(fixture.series(later()), [stuck("held"), lag.clone()]);

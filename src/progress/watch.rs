@@ -77,15 +77,17 @@ impl Watch {
     pub fn refresh(&self, now: Instant) {
         let unknown = self.progress.without_committed();
         if let Err(error) = self.refresh_committed(&unknown) {
-            tracing::debug!(topic = self.progress.topic(), %error, "committed offsets are not known");
+            tracing::debug!(topic = self.progress.topic(), %error, "the committed offsets cannot be read");
         }
         let old = self.progress.without_end_for(MAX_END_AGE, now);
         match self.offsets(&old, Offset::End) {
             Ok(ends) => ends.into_iter().for_each(|(partition, end)| self.progress.end(partition, end)),
-            Err(error) => tracing::debug!(topic = self.progress.topic(), %error, "end offsets are not known"),
+            Err(error) => {
+                tracing::debug!(topic = self.progress.topic(), %error, "the end offsets cannot be read")
+            }
         }
         if let Err(error) = self.explain(&self.progress.unexplained(now)) {
-            tracing::debug!(topic = self.progress.topic(), %error, "open transactions are not known");
+            tracing::debug!(topic = self.progress.topic(), %error, "open transactions cannot be detected");
         }
     }
 
@@ -106,7 +108,7 @@ impl Watch {
             let found = stable.find_partition(self.progress.topic(), *partition).map(|found| found.offset());
             match found {
                 Some(Offset::Offset(stable)) if stable <= *next => {
-                    let text = format!("a transaction that begins at offset {stable} has not ended");
+                    let text = format!("the transaction that begins at offset {stable} is still open");
                     self.progress.blocked(*partition, Reason::OpenTransaction, text);
                 }
                 _ => self.progress.unblocked(*partition, Reason::OpenTransaction),
@@ -127,7 +129,8 @@ impl Watch {
                 (Ok(()), Offset::Offset(next)) => self.progress.starts_at(element.partition(), next),
                 (Ok(()), _) => new.push(element.partition()),
                 (Err(error), _) => {
-                    tracing::debug!(partition = element.partition(), %error, "no committed offset")
+                    tracing::debug!(partition = element.partition(), %error, "the committed offset of the partition \
+                        cannot be read")
                 }
             }
         }

@@ -230,7 +230,7 @@ impl Shared {
             state.failures += 1;
             state.not_before = Some(Instant::now() + backoff.mul_f64(rand::rng().random_range(0.5..1.0)));
             if state.cache_error.is_none() {
-                tracing::warn!(%cache_error, "Redis fails");
+                tracing::warn!(%cache_error, "Redis cannot be used; retrying");
             }
         }
         state.cache_error = Some(cache_error.clone());

@@ -87,7 +87,8 @@ impl Progress {
     pub(super) fn finish(&mut self, consumer: &BatchConsumer) {
         let finished = self.commit_with(|offsets| consumer.commit_last(offsets));
         if let Err(error) = finished {
-            tracing::debug!(topic = self.topic, %error, "progress is not committed");
+            tracing::debug!(topic = self.topic, %error, "the last offsets could not be committed; their records are \
+                read again");
         }
     }
 

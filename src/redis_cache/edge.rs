@@ -126,7 +126,7 @@ impl Edge {
     /// - `min_version`, while the local store has not reached it.
     pub async fn read(&self, asked: &EdgeRequest, min_version: u64) -> Found {
         let read = self.ask(asked, min_version).await.unwrap_or_else(|cache_error| {
-            tracing::debug!(%cache_error, "the edge's layers are not read");
+            tracing::debug!(%cache_error, "the cached values of the edge API could not be read from Redis");
             (Found::default(), Some(Miss::Unavailable))
         });
         let outcome = read.1.map_or("hit", Miss::as_str);

@@ -130,7 +130,7 @@ fn counted(reply: &Value) -> Option<u64> {
 }
 
 fn cache_error(node: &Client, link: &Handle, reply: &Value) -> CacheError {
-    refusal(reply).unwrap_or_else(|| node.unexpected_reply(link, "a number was expected"))
+    refusal(reply).unwrap_or_else(|| node.unexpected_reply(link, "expected a number"))
 }
 
 #[cfg(test)]

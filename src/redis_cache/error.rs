@@ -7,17 +7,17 @@ use redis::{ErrorKind, RedisError, ServerErrorKind, Value};
 /// Reason why a Redis operation failed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum CacheError {
-    #[error("Redis is not asked before {0:?} have passed: it failed a moment ago")]
+    #[error("Redis has failed; the next attempt is in {0:?}")]
     CircuitOpen(Duration),
-    #[error("Redis does not answer within {0:?}")]
+    #[error("Redis did not respond within {0:?}")]
     Slow(Duration),
     #[error("Redis cannot be reached: {0}")]
     Unreachable(String),
     #[error("Redis has no memory left: {0}")]
     Full(String),
-    #[error("Redis refuses: {0}")]
+    #[error("Redis rejected the command: {0}")]
     Refused(String),
-    #[error("Redis answers what makes no sense: {0}")]
+    #[error("unexpected reply from Redis: {0}")]
     UnexpectedReply(String),
 }
 

@@ -110,7 +110,8 @@ impl Invalidator {
                 continue;
             }
             let Err(error) = self.session() else { break };
-            tracing::warn!(%error, "invalidations are read again from the last commit");
+            tracing::warn!(%error, "reading cache invalidations failed; they are read again from the last committed \
+                offsets");
             pause(MAX_BACKOFF, &self.parts.shutdown);
         }
     }
@@ -151,7 +152,7 @@ impl Invalidator {
     ) -> anyhow::Result<()> {
         for record in consumer.fetch(patience).records() {
             if let Some(why) = self.reader.holds_up(record.payload()) {
-                bail!("the schema registry is away: {why}");
+                bail!("the schema registry is unreachable: {why}");
             }
             progress.done(record.partition(), record.offset());
             if let Some(change) = self.read(&record) {
@@ -209,7 +210,11 @@ impl Invalidator {
         let json = self.reader.read(record.payload(), &mut self.text, MAX_CHANGE_BYTES);
         let change = json.map_err(anyhow::Error::from).and_then(|json| Ok(serde_json::from_slice(json)?));
         let at = (record.partition(), record.offset());
-        change.inspect_err(|error| tracing::warn!(?at, %error, "an invalidation cannot be read")).ok()
+        change
+            .inspect_err(
+                |error| tracing::warn!(?at, %error, "a cache invalidation cannot be decoded; it is skipped"),
+            )
+            .ok()
     }
 
     fn add(&mut self, snapshot: &Snapshot, change: &Change, flag: &str) {

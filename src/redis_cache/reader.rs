@@ -91,7 +91,7 @@ impl Reader {
     /// Connects in advance, so that the first read need not.
     pub async fn connect(&self) {
         if let Err(cache_error) = self.client.ready().await {
-            tracing::warn!(%cache_error, "the warm view is not there yet");
+            tracing::warn!(%cache_error, "cannot connect to the Redis cache; retrying on the next read");
         }
     }
 
@@ -106,7 +106,7 @@ impl Reader {
     /// - `min_version`, while the local store has not reached it.
     pub async fn read_many(&self, subjects: &[Subject<'_>], min_version: u64) -> Vec<Read> {
         let reads = self.ask(subjects, min_version).await.unwrap_or_else(|cache_error| {
-            tracing::debug!(%cache_error, "the warm view is not read");
+            tracing::debug!(%cache_error, "the Redis cache could not be read");
             vec![Read::Miss(Miss::Unavailable); subjects.len()]
         });
         for read in &reads {

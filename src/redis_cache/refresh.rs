@@ -93,7 +93,7 @@ pub(super) async fn apply(client: &Client, refreshes: &[Refresh]) -> Result<Inva
             Some(cache_error) => return Err(cache_error),
             None => invalidated
                 .add(call, reply)
-                .ok_or_else(|| client.unexpected_reply(&link, "a script answers no number"))?,
+                .ok_or_else(|| client.unexpected_reply(&link, "a script did not return a number"))?,
         }
     }
     let commands = full.iter().map(|call| command(&link, call, true)).collect();
@@ -102,7 +102,7 @@ pub(super) async fn apply(client: &Client, refreshes: &[Refresh]) -> Result<Inva
             Value::Int(removed) => invalidated.removed += u64::try_from(removed).unwrap_or(0),
             other => {
                 return Err(refusal(&other)
-                    .unwrap_or_else(|| client.unexpected_reply(&link, "a script answers no number")));
+                    .unwrap_or_else(|| client.unexpected_reply(&link, "a script did not return a number")));
             }
         }
     }

@@ -104,13 +104,13 @@ impl Worker {
         let mut backoff = MIN_BACKOFF;
         while !self.parts.shutdown.is_cancelled() {
             if !self.parts.store.is_ready() {
-                self.parts.health.starting("waits for the flags");
+                self.parts.health.starting("waiting for the first flag snapshot");
                 std::thread::park_timeout(POLL_INTERVAL);
                 continue;
             }
             let started = Instant::now();
             let Err(error) = self.session() else { break };
-            tracing::warn!(%error, "the warmer starts again from its last commit");
+            tracing::warn!(%error, "the warmer failed; it restarts from its last committed offsets");
             self.parts.health.degraded(&error);
             backoff = if started.elapsed() > 2 * MAX_BACKOFF {
                 MIN_BACKOFF
@@ -305,7 +305,7 @@ impl Worker {
         if partitions.is_empty() {
             return Ok(());
         }
-        tracing::info!("Redis does not have the warm view: the last evaluations are written again");
+        tracing::info!("Redis has lost the cached outcomes; they are rebuilt from the latest events");
         clients::seek_to(consumer, topic, Clock::now().ms - self.ttl_ms(), &partitions)?;
         self.wants_rebuild = false;
         self.rebuild_pause = match since {

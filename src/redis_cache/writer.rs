@@ -208,7 +208,7 @@ impl Writer {
                 }
             }
         }
-        Err(CacheError::UnexpectedReply("keeps losing what it was told a moment ago".to_owned()))
+        Err(CacheError::UnexpectedReply("keys that were just written are repeatedly lost".to_owned()))
     }
 
     async fn attempt(&mut self, entries: &[&Entry], written: &mut Written) -> Result<Attempt, CacheError> {

@@ -44,15 +44,17 @@ use historical_snapshot::{HistoricalSnapshots, Own};
 pub enum ReplayError {
     #[error(transparent)]
     Database(#[from] DatabaseError),
-    #[error("the definitions of all versions are larger than {0} bytes")]
+    #[error(
+        "all versions of the definitions together are larger than the limit of {0} bytes; replay fewer flags"
+    )]
     HistoryTooLarge(usize),
-    #[error("the database sends rows in a format that is not known")]
+    #[error("the database returned rows in an unexpected format")]
     Format,
     #[error(transparent)]
     Kafka(#[from] FollowError),
     #[error("the schema registry: {0}")]
     Registry(String),
-    #[error("the process is ending")]
+    #[error("interrupted by shutdown")]
     Ended,
 }
 

@@ -120,10 +120,10 @@ impl Client {
             let certificates = reqwest::Certificate::from_pem_bundle(&pem)
                 .ok()
                 .filter(|certificates| !certificates.is_empty())
-                .with_context(|| format!("{}: no certificate in PEM", path.display()))?;
+                .with_context(|| format!("{}: expected at least one PEM certificate", path.display()))?;
             builder = builder.tls_certs_merge(certificates);
         }
-        let http = builder.build().context("the HTTP client for the schema registry cannot be made")?;
+        let http = builder.build().context("the HTTP client for the schema registry cannot be created")?;
         Ok(Some(Self { http, places, good: AtomicUsize::new(0), auto_register: config.auto_register }))
     }
 
@@ -157,7 +157,7 @@ impl Client {
         let found: Option<Id> = self.ask(Method::POST, &["subjects", subject], Some(schema)).await?;
         found.map(|found| found.id).ok_or_else(|| {
             let hint = "register it with `flagstream schemas register`";
-            RegistryError::Refused(format!("subject {subject} does not have our schema: {hint}"))
+            RegistryError::Refused(format!("subject {subject} does not contain flagstream's schema: {hint}"))
         })
     }
 
@@ -167,7 +167,7 @@ impl Client {
         let added: Option<Id> = self.ask(Method::POST, &path, Some(schema)).await?;
         added
             .map(|added| added.id)
-            .ok_or_else(|| RegistryError::Refused(format!("no such subject: {subject}")))
+            .ok_or_else(|| RegistryError::Refused(format!("subject {subject} does not exist")))
     }
 
     /// The versions of a subject, oldest first; empty if the subject does not exist.
@@ -182,7 +182,7 @@ impl Client {
         let compatibility: Option<Compatibility> = self.ask(Method::POST, &path, Some(schema)).await?;
         Ok(match compatibility {
             Some(Compatibility { is_compatible: false, messages }) if messages.is_empty() => {
-                vec!["not compatible with the subject's latest schema".to_owned()]
+                vec!["flagstream's schema is not compatible with the subject's latest schema".to_owned()]
             }
             Some(Compatibility { is_compatible: false, messages }) => messages,
             _ => Vec::new(),
@@ -226,7 +226,7 @@ impl Client {
             // The last cause is the most specific one.
             let cause = std::iter::successors(std::error::Error::source(&error), |error| error.source());
             let cause = cause.last().map(|cause| format!(": {cause}")).unwrap_or_default();
-            RegistryError::Away(format!("{}: no answer{cause}", place.base))
+            RegistryError::Away(format!("{}: no response{cause}", place.base))
         };
         let mut request = self.http.request(method, url).header(ACCEPT, MEDIA_TYPE);
         if let Some((name, password)) = &place.user {
@@ -243,7 +243,7 @@ impl Client {
         let (status, mut body) = (response.status(), Vec::new());
         while let Some(chunk) = response.chunk().await.map_err(away)? {
             if body.len() + chunk.len() > ANSWER_BYTES_MAX {
-                let limit = format!("its answer is larger than {ANSWER_BYTES_MAX} bytes");
+                let limit = format!("the response is larger than {ANSWER_BYTES_MAX} bytes");
                 return Err(RegistryError::TooLarge(format!("{}: {limit}", place.base)));
             }
             body.extend_from_slice(&chunk);
@@ -267,7 +267,9 @@ fn answer<T: for<'de> Deserialize<'de>>(
     match status {
         StatusCode::OK => match serde_json::from_slice(body) {
             Ok(answer) => Ok(Some(answer)),
-            Err(error) => Err(RegistryError::Away(format!("{base}: not a registry's answer: {error}"))),
+            Err(error) => Err(RegistryError::Away(format!(
+                "{base}: unexpected response, is this a schema registry? {error}"
+            ))),
         },
         // The 404 of a proxy does not count as one of a registry, which responds in JSON.
         StatusCode::NOT_FOUND if serde_json::from_slice::<&RawValue>(body).is_ok() => Ok(None),

@@ -55,7 +55,8 @@ impl DiskCache {
             Ok(_) => CachedSchemas { registry, ..CachedSchemas::default() },
             Err(error) => {
                 if error.kind() != io::ErrorKind::NotFound {
-                    tracing::warn!(path = %path.display(), %error, "kept schemas cannot be read");
+                    tracing::warn!(path = %path.display(), %error, "the schema cache on disk cannot be read; it \
+                        starts empty");
                 }
                 CachedSchemas { registry, ..CachedSchemas::default() }
             }
@@ -96,7 +97,7 @@ impl DiskCache {
     fn save(&self, cached: &CachedSchemas) {
         let saved = serde_json::to_vec(cached).map_err(io::Error::other);
         if let Err(error) = saved.and_then(|bytes| replace(&self.path, &bytes)) {
-            tracing::warn!(path = %self.path.display(), %error, "schemas are not kept");
+            tracing::warn!(path = %self.path.display(), %error, "the schema cache on disk cannot be written");
         }
     }
 

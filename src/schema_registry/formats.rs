@@ -54,7 +54,10 @@ impl Formats {
         let mut formats = Self { registry, ..Self::default() };
         for registration in registrations(config) {
             let id = formats.id_of(&registration).await.with_context(|| {
-                format!("the schema registry has no id of subject {}", registration.subject)
+                format!(
+                    "cannot get the schema id of subject {} from the schema registry",
+                    registration.subject
+                )
             })?;
             formats.set(&registration, id);
         }
@@ -106,7 +109,7 @@ impl Formats {
 
     async fn id_of(&self, wanted: &Registration) -> Result<u32, RegistryError> {
         let Some(registry) = &self.registry else {
-            return Err(RegistryError::Refused("there is no schema registry".to_owned()));
+            return Err(RegistryError::Refused("SCHEMA_REGISTRY_URL is not set".to_owned()));
         };
         let deadline = Instant::now() + START_TIMEOUT;
         loop {

@@ -220,7 +220,7 @@ impl SchemaRegistry {
         if is_repeated && !matches!(self.client.pulse().await, Err(RegistryError::Away(_))) {
             self.note_there();
             if self.open.failed_alone(id) {
-                let why = format!("the registry answers, but not with schema {id}: {why}");
+                let why = format!("the schema registry responds, but not to requests for schema {id}: {why}");
                 return self.unknown(id, why.into());
             }
             self.count("failed");
@@ -254,7 +254,7 @@ impl SchemaRegistry {
 
     fn learn(&self, id: u32, texts: &Texts) -> Result<Arc<Writer>, Arc<str>> {
         let schema = Writer::parse(&texts.schema, &texts.others)
-            .map_err(|error| format!("schema {id} cannot be read: {error}"))?;
+            .map_err(|error| format!("schema {id} cannot be parsed: {error}"))?;
         let schema = Arc::new(schema);
         self.known.rcu(|known| {
             let mut known = AHashMap::clone(known);
@@ -266,14 +266,14 @@ impl SchemaRegistry {
 
     fn note_away(&self, why: Arc<str>) {
         if self.away.load().is_none() {
-            tracing::warn!("the schema registry is away: {why}");
+            tracing::warn!("the schema registry is unreachable: {why}");
         }
         self.away.store(Some(Arc::new((Instant::now(), why))));
     }
 
     fn note_there(&self) {
         if self.away.swap(None).is_some() {
-            tracing::info!("the schema registry is there again");
+            tracing::info!("the schema registry is reachable again");
         }
     }
 

@@ -33,7 +33,7 @@ pub struct Reader {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Undecodable {
     /// The schema cannot be looked up at the moment. The record itself is not at fault.
-    #[error("the schema registry is away: {0}")]
+    #[error("the schema registry is unreachable: {0}")]
     Away(Arc<str>),
     /// The schema is being looked up and will be known soon. The record itself is not at fault.
     #[error("{0}")]
@@ -46,7 +46,7 @@ pub enum Undecodable {
     #[error("not a message of schema {id}: {broken}")]
     Broken { id: u32, broken: Broken },
     /// The topic requires Avro, but the record is not Avro.
-    #[error("expected Avro in Confluent's wire format: a zero and the schema's id")]
+    #[error("expected Avro in Confluent's wire format, which begins with a zero byte and the schema's id")]
     NotAvro,
 }
 
@@ -117,7 +117,7 @@ impl Reader {
         }
         let Some(registry) = &self.registry else {
             return Err(Undecodable::UnknownSchema(
-                "there is no schema registry: set SCHEMA_REGISTRY_URL".into(),
+                "the record is in Avro, and SCHEMA_REGISTRY_URL is not set".into(),
             ));
         };
         let mut found = registry.schema(id);

@@ -226,9 +226,9 @@ async fn what_a_schema_refers_to_is_followed() {
     has(5, record("Question", json!([{"name": "context", "type": "a.Tier"}])), &[]);
     let registry = open(&[&url]);
     for (id, expected) in [
-        (100, "schema 100 refers to more than 100 others, or 4194304 bytes of them"),
+        (100, "schema 100 references more than 100 other schemas, or 4194304 bytes of schemas"),
         (4, "schema 4 cannot be read: "),
-        (5, "schema 5 cannot be read: "),
+        (5, "schema 5 cannot be parsed: "),
     ] {
         let reader = Reader::new(Some(Arc::clone(&registry)), Subject::REQUESTS, InputFormat::Auto);
         let error = read(reader, header(id).to_vec()).await.1.unwrap_err().to_string();
@@ -279,11 +279,11 @@ async fn what_is_wrong_with_a_record_is_told_apart() {
     let registry = open(&[&format!("http://{address}")]);
     let outcomes = [
         (header(9).to_vec(), "the registry has no schema 9"),
-        (header(2).to_vec(), "schema 2: flag_names: expected a list, its schema has string"),
-        (header(3).to_vec(), "schema 3 cannot be read"),
+        (header(2).to_vec(), "schema 2: flag_names: expected a list, but the writer's schema has string"),
+        (header(3).to_vec(), "schema 3 cannot be parsed"),
         (header(4).to_vec(), "schema 4 is of type PROTOBUF, not AVRO"),
-        (header(6).to_vec(), "schema 6 refers to x 99, which is not there"),
-        (header(5).to_vec(), "not a message of schema 5: it ends in the middle of a value"),
+        (header(6).to_vec(), "schema 6 references subject x version 99, which the registry does not have"),
+        (header(5).to_vec(), "not a message of schema 5: the message ends in the middle of a value"),
     ];
     let mut reader = Reader::new(Some(registry), Subject::REQUESTS, InputFormat::Auto);
     for (payload, expected) in outcomes {
@@ -314,7 +314,9 @@ async fn formats_are_told_apart_where_either_is_taken() {
         (
             InputFormat::Auto,
             request(7),
-            Err(Undecodable::UnknownSchema("there is no schema registry: set SCHEMA_REGISTRY_URL".into())),
+            Err(Undecodable::UnknownSchema(
+                "the record is in Avro, and SCHEMA_REGISTRY_URL is not set".into(),
+            )),
         ),
     ] {
         let (_, outcome) = read(reader(format), payload).await;
@@ -333,7 +335,7 @@ async fn schemas_are_registered_or_only_looked_up() {
     let refused = client(false).id_of("events-value", &wanted).await.unwrap_err();
     assert_eq!(
         refused.to_string(),
-        "subject events-value does not have our schema: register it with `flagstream schemas register`"
+        "subject events-value does not contain flagstream's schema: register it with `flagstream schemas register`"
     );
     assert_eq!(client(true).id_of("events-value", &wanted).await, Ok(1));
     assert_eq!(client(true).id_of("events-value", &wanted).await, Ok(1));
@@ -430,9 +432,10 @@ async fn an_id_that_fails_alone_or_is_too_large_is_unknown_and_others_go_on() {
     let registry = open(&[&format!("http://{address}")]);
     let mut reader = Reader::new(Some(Arc::clone(&registry)), Subject::REQUESTS, InputFormat::Auto);
     let deadline = Instant::now() + Duration::from_secs(60);
-    for (id, expected) in
-        [(8, "larger than 4194304 bytes"), (7, "the registry answers, but not with schema 7")]
-    {
+    for (id, expected) in [
+        (8, "larger than 4194304 bytes"),
+        (7, "the schema registry responds, but not to requests for schema 7"),
+    ] {
         loop {
             let (back, outcome) = read(reader, request(id)).await;
             reader = back;

@@ -59,11 +59,18 @@ impl Texts {
             if !seen.insert(reference.clone()) {
                 continue;
             }
-            let refers = || format!("schema {id} refers to {} {}", reference.subject, reference.version);
+            let refers = || {
+                format!("schema {id} references subject {} version {}", reference.subject, reference.version)
+            };
             match client.referred(&reference).await? {
-                None => return Ok(Err(format!("{}, which is not there", refers()).into())),
+                None => return Ok(Err(format!("{}, which the registry does not have", refers()).into())),
                 Some(other) if !other.is_avro() => {
-                    return Ok(Err(format!("{} of type {}", refers(), other.schema_type).into()));
+                    return Ok(Err(format!(
+                        "{}, which is of type {} and not AVRO",
+                        refers(),
+                        other.schema_type
+                    )
+                    .into()));
                 }
                 Some(other) => {
                     tasks.push(Task::Endpoint(other.schema));
@@ -71,8 +78,8 @@ impl Texts {
                 }
             }
             if seen.len() > MAX_REFERENCES_COUNT || texts.bytes() > MAX_BYTES {
-                let limits = format!("{MAX_REFERENCES_COUNT} others, or {MAX_BYTES} bytes of them");
-                return Ok(Err(format!("schema {id} refers to more than {limits}").into()));
+                let limits = format!("{MAX_REFERENCES_COUNT} other schemas, or {MAX_BYTES} bytes of schemas");
+                return Ok(Err(format!("schema {id} references more than {limits}").into()));
             }
         }
         Ok(Ok(texts))

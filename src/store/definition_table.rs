@@ -237,8 +237,8 @@ impl DefinitionTable {
             flag: key.flag.to_owned(),
             field: "strategies".to_owned(),
             message: format!(
-                "its regular expressions and those of the environment's other flags take more than \
-                 {MAX_EXPRESSIONS_BYTES} bytes as they are compiled"
+                "the compiled regular expressions of all flags of the environment take more than {MAX_EXPRESSIONS_BYTES} \
+                 bytes together; simplify or remove some"
             ),
         }))
     }

@@ -161,10 +161,14 @@ pub fn decode(file: &[u8]) -> Result<DiskSnapshot, String> {
     }
     match words.next() {
         Some(FORMAT_VERSION) => {}
-        other => return Err(format!("format {other:?}, this version reads {FORMAT_VERSION}")),
+        other => {
+            return Err(format!(
+                "unsupported format {other:?}; this version of flagstream reads format {FORMAT_VERSION}"
+            ));
+        }
     }
     if words.next() != Some(checksum(body).as_str()) || words.next().is_some() {
-        return Err("the checksum does not fit the content".to_owned());
+        return Err("the checksum does not match the content".to_owned());
     }
     let body: Body<'_> = serde_json::from_slice(body).map_err(|error| error.to_string())?;
     if body.count != body.definitions.len() {

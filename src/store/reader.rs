@@ -116,7 +116,7 @@ fn run(config: &ReaderConfig, updater: &mut StoreUpdater, shutdown: &Shutdown) {
         let error = error.to_string();
         // The same error is logged only once, however long it lasts.
         if told.as_ref() != Some(&error) {
-            warn!(%error, "definitions cannot be read: flags stay as they are");
+            warn!(%error, "the definitions topic cannot be read; the flags in force do not change; retrying");
             told = Some(error.clone());
         }
         updater.follow_error(error, true);

@@ -32,13 +32,13 @@ pub struct Key<'r> {
 pub enum Refusal {
     #[error("the key is not environment/flag_name")]
     Key,
-    #[error("{0} bytes, at most {MAX_VALUE_BYTES} are allowed")]
+    #[error("expected at most {MAX_VALUE_BYTES} bytes, got {0}")]
     TooLarge(usize),
     #[error("not a definition: {0}")]
     Body(serde_json::Error),
     #[error("not a kill switch: {0}")]
     Switch(serde_json::Error),
-    #[error("the key says {key}, the body {body}")]
+    #[error("the record's key is {key}, but its body is for {body}")]
     Name { key: String, body: String },
     #[error(transparent)]
     Compile(#[from] crate::flag::CompileError),

@@ -54,9 +54,11 @@ pub(super) struct Session {
 pub(super) enum SessionError {
     #[error("topic {topic}: {error}")]
     Kafka { topic: String, error: KafkaError },
-    #[error("topic {topic} was deleted and made anew: it is read from its beginning")]
+    #[error("topic {topic} was deleted and recreated: it is read again from its beginning")]
     MadeAnew { topic: String },
-    #[error("topic {topic} has lost its records before offset {low}: it is read from its beginning")]
+    #[error(
+        "the records of topic {topic} before offset {low} were removed: it is read again from its beginning"
+    )]
     Cut { topic: String, low: i64 },
 }
 
@@ -238,7 +240,7 @@ fn follow_error(topic: &str, error: KafkaError, updater: &mut StoreUpdater) -> R
     if ends_session(&error) {
         return Err(SessionError::Kafka { topic: topic.to_owned(), error });
     }
-    debug!(topic, %error, "the topic cannot be read at the moment");
+    debug!(topic, %error, "the topic cannot be read; retrying");
     let unreachable = error.rdkafka_error_code() == Some(Code::AllBrokersDown);
     updater.follow_error(error.to_string(), unreachable);
     Ok(())

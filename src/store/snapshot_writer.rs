@@ -72,7 +72,8 @@ fn write_all(disk: &Disk, jobs: &Receiver<DiskSnapshot>, busy: &AtomicBool, metr
             Ok(()) if failing => info!(%path, "the snapshot can be saved again"),
             // Logged only once, because otherwise a full disk would fill the log too.
             Err(ref error) if !failing => {
-                warn!(%path, %error, "the snapshot cannot be saved: a start without Kafka would have older flags");
+                warn!(%path, %error, "the snapshot cannot be saved; after a restart without Kafka, older flags would \
+                    be in force");
             }
             _ => {}
         }

@@ -94,7 +94,8 @@ impl Sources {
     fn waiting_without_source(&self, is_empty: bool) -> Vec<String> {
         if self.known.is_empty() && is_empty {
             return vec![
-                "any flag: the definitions topic is empty, and no source is configured here".to_owned(),
+                "any flag: the definitions topic is empty, and this instance has no source of flags"
+                    .to_owned(),
             ];
         }
         let unsynced = self.known.values().filter(|status| status.synced_at.is_none());
@@ -106,8 +107,10 @@ impl Sources {
     fn describe(&self, name: &SourceName) -> String {
         let error = self.known.get(name).and_then(|status| status.error.as_ref());
         match error {
-            Some(error) => format!("the first answer of {name}, which fails: {}", error.message),
-            None => format!("the first answer of {name}"),
+            Some(error) => {
+                format!("the first successful sync of {name}; the last attempt failed: {}", error.message)
+            }
+            None => format!("the first successful sync of {name}"),
         }
     }
 }

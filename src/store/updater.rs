@@ -147,7 +147,7 @@ impl StoreUpdater {
             ApplyOutcome::Stale => "stale",
             ApplyOutcome::Refused(key, refusal) => {
                 let topic = &self.topic;
-                warn!(topic, offset, key, %refusal, "definition refused, the last good one stays in force");
+                warn!(topic, offset, key, %refusal, "definition refused; the last valid version stays in force");
                 "refused"
             }
         };
@@ -157,7 +157,8 @@ impl StoreUpdater {
     fn take_status(&mut self, record: &Record<'_>, offset: i64) {
         self.unsaved = true;
         if let Err(error) = self.sources.take(record.value) {
-            warn!(topic = self.topic, offset, %error, "the status of a source cannot be read");
+            warn!(topic = self.topic, offset, %error, "the status record of a source cannot be decoded; it is \
+                ignored");
         }
     }
 
@@ -180,7 +181,7 @@ impl StoreUpdater {
             ApplyOutcome::Same => "same",
             ApplyOutcome::Stale => "stale",
             ApplyOutcome::Refused(key, refusal) => {
-                warn!(offset, key, %refusal, "the record of a kill switch is refused, the last good one stays");
+                warn!(offset, key, %refusal, "kill switch record refused; the last valid record stays in force");
                 "refused"
             }
         };
@@ -204,7 +205,7 @@ impl StoreUpdater {
     pub(super) fn switches_read(&mut self, had_records: bool) {
         if had_records && !self.follows && !self.is_cut {
             for (key, change) in self.table.sweep_switches() {
-                info!(%key, "a kill switch that is no longer in its topic is forgotten");
+                info!(%key, "kill switch removed, because it is no longer in its topic");
                 self.pending.insert(key, change);
                 (self.touched, self.unsaved) = (true, true);
             }
@@ -245,12 +246,17 @@ impl StoreUpdater {
         let unseen = self.table.unseen();
         if unseen > 0 && (self.follows || self.is_cut) {
             let topic = &self.topic;
-            warn!(topic, unseen, "the topic has lost records: flags in force that it does not show are kept");
+            warn!(topic, unseen, "the topic has lost records; flags in force that it lacks stay in force");
         } else if self.records > 0 && (unseen <= FEW_FLAGS || unseen * 2 <= self.table.len()) {
             self.sweep();
         } else if unseen > 0 {
             let topic = &self.topic;
-            warn!(topic, unseen, "the topic lacks most of the flags in force: they are kept");
+            warn!(
+                topic,
+                unseen,
+                "the topic lacks most of the flags in force; they stay in force for a while, in case the topic is \
+                 being filled"
+            );
             self.sweep_at = Some(Instant::now() + MISSING_CHECK_TIMEOUT);
         }
         self.read_at = self.read_at.or_else(|| Some(Instant::now()));
@@ -265,7 +271,8 @@ impl StoreUpdater {
                 status.as_of = Some(Utc::now());
                 status.follow_error = None;
             } else {
-                status.follow_error = Some("the topic is empty: the last good flags are in force".to_owned());
+                status.follow_error =
+                    Some("the definitions topic is empty; the last known flags stay in force".to_owned());
             }
         });
     }
@@ -278,8 +285,8 @@ impl StoreUpdater {
         let status = self.store.status();
         let age = (Utc::now() - at).to_std().unwrap_or_default();
         if age > CONTACT_MAX && status.follow_error.is_none() {
-            warn!(last_heard = %at, "the broker is silent: the flags in force may be old");
-            let follow_error = Some(format!("no answer from the broker since {at}"));
+            warn!(last_heard = %at, "no contact with the Kafka broker; the flags in force may be outdated");
+            let follow_error = Some(format!("no contact with the Kafka broker since {at}"));
             self.store.set_status(|status| status.follow_error = follow_error);
         }
         let kept_without_topic = self.records == 0 && !self.table.is_empty();
@@ -301,7 +308,10 @@ impl StoreUpdater {
         let waiting_for = self.waiting_for();
         if waiting_for.is_empty() || waiting_for != self.store.status().waiting_for {
             if !waiting_for.is_empty() {
-                info!(waits_for = waiting_for.join("; "), "not ready: flags that exist may be unknown here");
+                info!(
+                    waits_for = waiting_for.join("; "),
+                    "not ready: waiting for the first complete sync of the flag sources"
+                );
             }
             self.store.set_status(|status| {
                 status.ready = waiting_for.is_empty();
@@ -374,7 +384,11 @@ impl StoreUpdater {
         if swept.is_empty() {
             return;
         }
-        info!(topic = self.topic, flags = swept.len(), "flags that are no longer in the topic are removed");
+        info!(
+            topic = self.topic,
+            flags = swept.len(),
+            "flags removed, because they are no longer in the topic"
+        );
         for change in swept {
             if let FlagChange::Remove { environment, name, .. } = &change {
                 debug!(%environment, flag = %name, "removed");
@@ -391,13 +405,13 @@ impl StoreUpdater {
         if let Some(reason) = flag.unusable_because() {
             warn!(
                 topic,
-                offset, key, reason, "the flag cannot be evaluated: callers get the reason as an error"
+                offset, key, reason, "the flag cannot be evaluated; callers receive the reason as an error"
             );
         }
         for problem in flag.problems() {
             warn!(
                 topic,
-                offset, key, problem, "a constraint cannot be evaluated: its strategy matches nobody"
+                offset, key, problem, "a constraint cannot be evaluated; its strategy matches no user"
             );
         }
     }

@@ -500,7 +500,7 @@ fn late_rows_move_into_their_day_and_old_days_are_dropped() {
     wait_until("the late one is reported", TEST_TIMEOUT, || late() == 1.0);
     let sink = || service.health()["parts"]["sink"].clone();
     wait_until("health names it", TEST_TIMEOUT, || sink()["state"] == "degraded");
-    assert!(sink()["detail"].to_string().contains("older than retention"), "{}", sink());
+    assert!(sink()["detail"].to_string().contains("older than the retention"), "{}", sink());
 }
 
 fn partitions(database: &Database) -> i64 {

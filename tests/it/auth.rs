@@ -241,7 +241,7 @@ fn tokens_are_made_listed_and_revoked_on_the_command_line() {
     let rows: Vec<(String,)> = fixture.database.rows("SELECT api_tokens::text FROM api_tokens");
     assert!(rows.iter().all(|(row,)| !row.contains(token.secret())), "only the hash is stored");
 
-    for said in ["revoked", "was revoked before"] {
+    for said in ["revoked", "was already revoked"] {
         let revoked = fixture.command(&["revoke", &token.id]);
         assert!(revoked.status.success(), "{revoked:?}");
         assert_eq!(String::from_utf8(revoked.stdout).unwrap(), format!("{} {said}\n", token.id));

@@ -257,7 +257,7 @@ fn while_the_registry_is_away_only_what_needs_it_waits() {
     answered("a known schema", send(2, &ours));
     wait_until("it is told that a partition waits", TEST_TIMEOUT, || {
         let why = service.health()["parts"]["evaluator"]["detail"].clone();
-        waiting(&service) == 1.0 && why.as_str().is_some_and(|why| why.contains("partitions wait"))
+        waiting(&service) == 1.0 && why.as_str().is_some_and(|why| why.contains("partitions are paused"))
     });
     assert_eq!(state(&service, "schema-registry"), "degraded");
 

@@ -148,7 +148,7 @@ fn dev_is_ready_soon_in_an_empty_folder() {
     assert!(stdout(&replayed).contains("0 different"), "{}{}", stdout(&replayed), stderr(&replayed));
     let doctor = told(&["doctor"]);
     assert!(
-        doctor.status.success() && stdout(&doctor).contains("is that of `flagstream dev`"),
+        doctor.status.success() && stdout(&doctor).contains("is the embedded broker of `flagstream dev`"),
         "{}",
         stdout(&doctor)
     );

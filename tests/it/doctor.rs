@@ -42,7 +42,7 @@ fn a_deployment_that_is_well_and_each_thing_that_is_not() {
     for (part, found) in [
         ("kafka", "transactions"),
         ("kafka", "2.8 or newer"),
-        ("kafka", "read and written"),
+        ("kafka", "read and write"),
         ("unleash", "Admin API: answers, Unleash 7"),
         ("kafka", "group"),
         ("redis", "Redis"),
@@ -68,7 +68,7 @@ fn a_deployment_that_is_well_and_each_thing_that_is_not() {
         let finding = state(&findings, part, found);
         assert!(finding["state"] == "error" && finding["advice"].is_string(), "{finding}");
     }
-    assert_eq!(state(&findings, "kafka", "-none")["advice"], "flagstream topics apply");
+    assert_eq!(state(&findings, "kafka", "-none")["advice"], "run `flagstream topics apply`");
 
     let folder = temporary_folder();
     let nowhere = [("KAFKA_BOOTSTRAP_SERVERS".to_owned(), format!("127.0.0.1:{closed}"))];
@@ -86,17 +86,20 @@ fn a_registry_that_is_away_or_refuses_a_schema_is_told() {
         let (_, findings) = doctor(group);
         state(&findings, "schema-registry", found)["state"].clone()
     };
-    assert_eq!(part(&group, &format!("is good for {hints}")), "ok");
+    assert_eq!(part(&group, &format!("is valid for subject {hints}")), "ok");
     let only_asked = group.clone().set("FLAGSTREAM_SCHEMA_REGISTRY__AUTO_REGISTER", "false");
-    assert_eq!(part(&only_asked, &format!("{hints} does not have our schema")), "error");
+    assert_eq!(part(&only_asked, &format!("{hints} does not contain flagstream's schema")), "error");
     register_rule(
         stack,
         &hints,
         r#"{"type": "record", "name": "Odd", "fields": [{"name": "event_type", "type": "int"}]}"#,
     );
-    assert_eq!(part(&group, &format!("it refuses our schema for {hints}")), "error");
+    assert_eq!(
+        part(&group, &format!("the registry rejects flagstream's schema for subject {hints}")),
+        "error"
+    );
     let away = group.set("SCHEMA_REGISTRY_URL", format!("http://127.0.0.1:{}", free_port()));
-    assert_eq!(part(&away, "no answer"), "error");
+    assert_eq!(part(&away, "no response"), "error");
 }
 
 #[test]

@@ -273,7 +273,7 @@ fn a_requests_topic_that_is_deleted_and_created_anew_is_read_from_its_beginning(
     wait_until("it is counted", TEST_TIMEOUT, || recreated() >= 1.0);
     wait_until("health tells it", TEST_TIMEOUT, || {
         let (state, detail) = part(&service, "evaluator");
-        state == "up" && detail.contains("deleted and created anew")
+        state == "up" && detail.contains("deleted and recreated")
     });
     let more = fixture.ask(1, ids("more", 5));
     fixture.wait_for_answers("it goes on", &more);
@@ -357,7 +357,7 @@ fn a_transaction_that_is_left_open_is_named() {
         let (state, detail) = part(&service, "evaluator");
         stuck(&service, "open_transaction") == 1.0
             && state == "degraded"
-            && detail.contains("a transaction that begins at offset 0 has not ended")
+            && detail.contains("the transaction that begins at offset 0 is still open")
     });
     assert!(fixture.answered().is_disjoint(&behind));
     producer.abort_transaction(TEST_TIMEOUT).unwrap();

@@ -168,7 +168,7 @@ fn every_result_is_what_it_was_or_says_why_that_cannot_be_known() {
     }
     let text = flagstream(fixture.group.folder.path(), &["replay", "--from", "1h"], fixture.group.settings());
     let text = String::from_utf8(text.stdout).unwrap();
-    assert!(text.contains("every result that can be evaluated again is what it was"), "{text}");
+    assert!(text.contains("all results that can be evaluated again are unchanged"), "{text}");
 
     // What is not as it was is found, and nothing else.
     let changed = "WHERE flag_name = 'gold' AND user_id = 'user-7' AND context->>'plan' = 'gold'";

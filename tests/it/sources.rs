@@ -54,7 +54,7 @@ fn requests_wait_until_unleash_was_read_for_the_first_time() {
     for service in &services {
         wait_until("it says what it waits for", TEST_TIMEOUT, || {
             get(&format!("{}/health", service.url))
-                .is_some_and(|(_, body)| body.contains("the first answer of unleash"))
+                .is_some_and(|(_, body)| body.contains("the first successful sync of unleash"))
         });
         assert!(!is_ready(service));
         assert_eq!(evaluated(service, &flag)["error_code"], "PROVIDER_NOT_READY");

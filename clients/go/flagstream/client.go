@@ -316,7 +316,7 @@ func (c *Client) failure(ctx context.Context, err error) *Error {
 	case ctx.Err() != nil:
 		return &Error{Kind: Cancelled, Detail: ctx.Err().Error(), Cause: ctx.Err()}
 	case errors.Is(err, context.DeadlineExceeded):
-		return &Error{Kind: TimedOut, Detail: "no answer in time", Cause: err}
+		return &Error{Kind: TimedOut, Detail: "no response before the timeout", Cause: err}
 	}
 	return &Error{Kind: ConnectionFailed, Detail: err.Error(), Cause: err}
 }

@@ -133,14 +133,14 @@ func many(answer []byte, flags []string) (map[string]Evaluation, error) {
 
 func decode(answer []byte, into any) error {
 	if err := json.Unmarshal(answer, into); err != nil {
-		return &Error{Kind: InvalidAnswer, Status: 200, Detail: "not flagstream's answer: " + err.Error(), Cause: err}
+		return &Error{Kind: InvalidAnswer, Status: 200, Detail: "unexpected response: " + err.Error(), Cause: err}
 	}
 	return nil
 }
 
 func checked(evaluation Evaluation, enabled *bool) (Evaluation, error) {
 	if evaluation.Value == nil || enabled == nil || evaluation.Reason == "" {
-		return Evaluation{}, invalidAnswer(200, "not flagstream's answer: value, enabled or reason is missing")
+		return Evaluation{}, invalidAnswer(200, "unexpected response: value, enabled or reason is missing")
 	}
 	evaluation.Enabled = *enabled
 	return evaluation, nil

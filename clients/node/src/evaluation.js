@@ -89,5 +89,5 @@ function object(value) {
 }
 
 function invalid(what) {
-  return new FlagstreamError('invalid_answer', `not flagstream's answer: ${what}`, { status: 200 });
+  return new FlagstreamError('invalid_answer', `unexpected response: ${what}`, { status: 200 });
 }

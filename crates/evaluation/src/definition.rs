@@ -99,7 +99,7 @@ fn parse(definition: &str) -> Result<Value, CompileError> {
 fn within_size(definition: &str) -> Result<(), CompileError> {
     match definition.len() {
         0..=MAX_DEFINITION_BYTES => Ok(()),
-        bytes => Err(nameless(format!("{bytes} bytes, at most {MAX_DEFINITION_BYTES} are allowed"))),
+        bytes => Err(nameless(format!("expected at most {MAX_DEFINITION_BYTES} bytes, got {bytes}"))),
     }
 }
 

@@ -134,7 +134,7 @@ impl<'a> Lookup<'a> {
     pub fn unserved(environment: &str) -> Self {
         // The name comes from the caller and is repeated in every answer, so it is shortened.
         let name = shorten(environment, MAX_NAMED_BYTES);
-        Self::NotReady(Cow::Owned(format!("the environment {name} is not served here")))
+        Self::NotReady(Cow::Owned(format!("the environment {name} is not served")))
     }
 }
 

@@ -132,7 +132,7 @@ fn text_of<'a>(
     };
     match span.as_string() {
         Some(text) if (1..=max_bytes).contains(&text.len()) => Ok(Some(text)),
-        _ => Err(Invalid::new(field, format!("expected a text of 1 to {max_bytes} bytes"))),
+        _ => Err(Invalid::new(field, format!("expected a string of 1 to {max_bytes} bytes"))),
     }
 }
 
@@ -144,7 +144,7 @@ fn number(field: &str, span: Option<Span<'_>>) -> Result<Option<f64>, Invalid> {
         span.text.parse().ok().filter(|number: &f64| number.abs() <= MAX_VALUE && span.kind == Kind::Number);
     number
         .map(Some)
-        .ok_or_else(|| Invalid::new(field, format!("expected a finite number, of at most {MAX_VALUE:e}")))
+        .ok_or_else(|| Invalid::new(field, format!("expected a number from -{MAX_VALUE:e} to {MAX_VALUE:e}")))
 }
 
 fn moment(
@@ -158,11 +158,14 @@ fn moment(
     };
     let text = span.as_string().unwrap_or_default();
     match DateTime::parse_from_rfc3339(&text).map(|at| at.to_utc()) {
-        Err(_) => refuse("expected a time of RFC 3339, such as 2026-01-15T10:30:00Z".to_owned()),
-        Ok(at) if at > now + AHEAD_MAX => refuse("expected a time that has come".to_owned()),
-        Ok(at) if at < oldest => {
-            refuse(format!("expected a time after {}, as older ones are not kept", oldest.date_naive()))
+        Err(_) => refuse("expected a time in RFC 3339 format, such as 2026-01-15T10:30:00Z".to_owned()),
+        Ok(at) if at > now + AHEAD_MAX => {
+            refuse(format!("must not be more than {} minutes in the future", AHEAD_MAX.num_minutes()))
         }
+        Ok(at) if at < oldest => refuse(format!(
+            "expected a time after {}: older conversions are not accepted",
+            oldest.date_naive()
+        )),
         Ok(at) => Ok(at),
     }
 }

@@ -9,7 +9,7 @@ from pathlib import Path
 
 P99_RATIO_MAX = 2.0
 MEMORY_GROWTH_MAX_MIB = 256
-# Below this a latency is noise: twice of nothing is nothing.
+# Latencies below this are noise, so a doubling is not a finding.
 FLOOR_MS = {"kafka": 400.0, "http": 50.0}
 AFTERWARDS_SECONDS = 120
 WARM_UP_SECONDS = 5
@@ -57,7 +57,7 @@ def run(options, chosen):
             service.create_topic = lambda topic: create_topic(service.kafka, topic)
             load = Load(service, PARTITIONS, attacked=0)
             load.start()
-            # The first answers wait for partitions and connections.
+            # The first answers are slower, because partitions and connections are being set up.
             time.sleep(WARM_UP_SECONDS)
             load.take()
             time.sleep(options.seconds)
@@ -131,7 +131,7 @@ def goes_on(service, peak):
 def create_topic(kafka, topic):
     from confluent_kafka.admin import AdminClient, NewTopic
 
-    # Kept until the answer is there: without the client there is none.
+    # The client must live until the result has arrived.
     admin = AdminClient({"bootstrap.servers": kafka})
     for future in admin.create_topics([NewTopic(topic, 1, 1)]).values():
         future.result(30)

@@ -45,7 +45,7 @@ class Load:
         """The latencies since the last call: of Kafka and of HTTP, in milliseconds, and failed calls."""
         now = time.monotonic()
         with self.lock:
-            # What still waits counts with the time it has waited.
+            # Unanswered requests count with the time since they were sent.
             waiting = [1000 * (now - since) for since in self.sent.values()]
             taken = (self.kafka + waiting, self.http, self.failed_calls)
             self.kafka, self.http, self.failed_calls = [], [], 0

@@ -110,7 +110,7 @@ def _maven(name, goal):
 
     def fetch(folder):
         need("java", "mvn")
-        # Maven leaves marks beside its pom, and a mark of an earlier fetch makes it fetch nothing.
+        # Maven writes marker files beside its pom, and those of an earlier download make it skip the download.
         shutil.copy(pom, folder)
         _quiet(["mvn", "-B", "-q", "-f", folder / pom.name, f"dependency:{goal}", f"-DoutputDirectory={folder}"])
 

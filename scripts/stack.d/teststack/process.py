@@ -49,7 +49,7 @@ class Process:
             child = subprocess.Popen(
                 argv, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, cwd=cwd,
                 env={**os.environ, **(env or {})}, start_new_session=True, **credentials)
-        # It is ended by another command, or by `end` below, and found by its pid file: nobody waits for this handle.
+        # The process is stopped by another command or by `end` below, which find it by its pid file. This handle is not awaited.
         child.returncode = 0
         self.record(child.pid)
 
@@ -86,7 +86,7 @@ class Process:
                 self.signal_tree(signal.SIGCONT)
                 _send(pid, number)
                 self._wait_until_gone([(pid, _stat(pid))], patience_s)
-            # Parents first: a supervisor must not replace a child that is gone before it.
+            # Parents first, so that a supervisor does not restart a child that was stopped before it.
             for each, stat in family:
                 if stat and _lives(each, stat):
                     _send(each, signal.SIGKILL)

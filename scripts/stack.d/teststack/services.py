@@ -118,10 +118,10 @@ class Postgres(Service):
                   "--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions")
 
     def spawn(self):
-        # The server and all its children are known to be gone. Its own check would take a killed one that has not been reaped
-        # yet for alive.
+        # The server and all its children have ended. PostgreSQL's own check would treat a killed process that has not been
+        # reaped yet as running.
         (self.home / "data" / "postmaster.pid").unlink(missing_ok=True)
-        # fsync off: a test's data is worth nothing after a power cut; a killed server recovers all the same.
+        # fsync off: test data need not survive a power failure, and a killed server recovers anyway.
         settings = {"config_file": self.home / "postgresql.conf", "port": self.port, "listen_addresses": "127.0.0.1",
                     "unix_socket_directories": "", "fsync": "off"}
         argv = [self.bin / "postgres", "-D", self.home / "data"]

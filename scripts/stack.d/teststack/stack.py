@@ -86,7 +86,7 @@ class Stack:
             "FLAGSTREAM_TEST_NODE_MODULES": str(install.node_home() / "node_modules"),
             "FLAGSTREAM_TEST_PYTHON_PATH": str(install.python_home()),
             "FLAGSTREAM_TEST_GO_MODULES": str(install.go_modules() or ""),
-            # With containers nobody needs them but an example and a test.
+            # With containers only an example and a test need them.
             "FLAGSTREAM_TEST_KAFKA_JARS": str(install.kafka_jars() if native else ""),
             "FLAGSTREAM_TEST_AVRO_JARS": str(install.apicurio_home() / "lib" if native else ""),
         }

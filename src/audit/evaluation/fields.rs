@@ -17,7 +17,7 @@ pub(super) fn text<'a>(field: &str, span: Span<'a>) -> Result<Option<Cow<'a, str
     match span.kind {
         Kind::Null => Ok(None),
         Kind::String => Ok(span.as_string()),
-        _ => Err(Unreadable(format!("{field}: expected a text, got {}", short(span.text)))),
+        _ => Err(Unreadable(format!("{field}: expected a string, got {}", short(span.text)))),
     }
 }
 
@@ -66,7 +66,7 @@ pub(super) fn source(span: Span<'_>) -> Result<Source<'_>, Unreadable> {
             Ok(Source::Kafka { topic, topic_id, partition, offset, index })
         }
         (None, Some(api), None, None, None) => Ok(Source::Api(api)),
-        _ => Err(Unreadable("source: expected topic, partition, offset and index, or api".to_owned())),
+        _ => Err(Unreadable("source: expected either topic, partition, offset and index, or api".to_owned())),
     }
 }
 
@@ -76,7 +76,7 @@ fn is_id(text: &str) -> bool {
 }
 
 pub(super) fn missing(field: &str) -> Unreadable {
-    Unreadable(format!("{field}: expected a value, got none"))
+    Unreadable(format!("{field}: a required value is missing"))
 }
 
 /// Shortens a text for an error message.

@@ -45,7 +45,7 @@ fn what_is_missing_or_wrong_is_named() {
         (r#""enabled":true"#, r#""enabled":"yes""#, "enabled: expected true or false, got `\"yes\"`"),
         ("2026-01-15T", "2026-13-15T", "evaluated_at: expected a time"),
         ("019bc134-7845", "nonsense", "event_id: expected a UUID"),
-        (r#""offset":99120,"#, "", "source: expected topic"),
+        (r#""offset":99120,"#, "", "source: expected either topic"),
         ("1768473000123", "1.5", "flag_version: expected a whole number"),
     ];
     for (from, to, expected) in cases {

@@ -50,7 +50,7 @@ pub async fn keep(
                 super::chain::retire(transaction, start.timestamp_micros()).await
             })
             .await?;
-            tracing::info!(%day, "evaluations of a day dropped");
+            tracing::info!(%day, "retention removed the evaluations of a day");
         }
         remove_late(connection, start).await?;
         let forget = "DELETE FROM sink_streams WHERE updated_at < now() - $1 * interval '1 day'";

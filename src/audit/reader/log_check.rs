@@ -46,7 +46,8 @@ impl<T: Decode> Reader<T> {
         }
         let wrong = (ahead > CLOCK_SKEW_MAX).then(|| {
             let (topic, seconds) = (&self.topic, ahead.num_seconds());
-            format!("records of {topic} are {seconds} s ahead of this machine's clock: it or their producer's is wrong")
+            format!("records of {topic} are {seconds} s ahead of this machine's clock: correct this machine's clock \
+                or the producer's")
         });
         self.health.condition("kafka-clock", wrong);
     }

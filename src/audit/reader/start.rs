@@ -42,7 +42,7 @@ impl<T: Decode> Reader<T> {
         }
         let sought = self.consumer.inner().seek_partitions(targets, CALL_TIMEOUT)?;
         if let Some(error) = sought.elements().iter().find_map(|element| element.error().err()) {
-            tracing::debug!(%error, "not sought yet");
+            tracing::debug!(%error, "the seek failed; retrying");
             std::thread::park_timeout(RETRY_BACKOFF);
             return Ok(());
         }
@@ -76,11 +76,11 @@ impl<T: Decode> Reader<T> {
             next,
             low,
             high,
-            "the log was cut: it has other records than were read before; it is read again from its start"
+            "the partition's log was truncated below the sink's position; it is read again from its beginning"
         );
         let text = format!(
-            "the log of {} [{partition}] was cut (position {next}, the log has {low} to {high}): records may be lost; it is \
-             read again from {low}",
+            "the log of {} [{partition}] was truncated (position {next}, log {low} to {high}): records may be lost; \
+             it is read again from offset {low}",
             self.topic
         );
         self.health.notice(format!("{}/{partition}/cut", self.topic), text);
@@ -97,10 +97,10 @@ impl<T: Decode> Reader<T> {
             from,
             to,
             lost,
-            "Kafka has removed records before they were read"
+            "Kafka deleted records before the sink read them"
         );
         let text = format!(
-            "Kafka has removed records of {} [{partition}] before they were read: offsets {from} to {to}",
+            "Kafka deleted records of {} [{partition}] before the sink read them: offsets {from} to {to}",
             self.topic
         );
         self.health.notice(format!("{}/{partition}/expired", self.topic), text);
@@ -108,8 +108,14 @@ impl<T: Decode> Reader<T> {
 
     pub(super) fn report_recreated(&self) {
         self.metrics.audit.recreated.inc();
-        tracing::error!(topic = self.topic, "the topic was deleted and made anew: it is read from its start");
-        let text = format!("{} was deleted and made anew: what was not read before is lost", self.topic);
+        tracing::error!(
+            topic = self.topic,
+            "the topic was deleted and recreated; it is read from its beginning"
+        );
+        let text = format!(
+            "topic {} was deleted and recreated: records that the sink had not read are lost",
+            self.topic
+        );
         self.health.notice(format!("{}/recreated", self.topic), text);
     }
 }

@@ -66,7 +66,7 @@ impl Chain {
             let hash = digest(row.try_get("hash")?);
             let expected = hasher.block(&previous, found, &self.block(&row)?);
             if found == number + 1 && hash != Some(expected) {
-                let detail = "the block does not follow from the one before it: one of the two was changed";
+                let detail = "the block's hash does not match the previous block: one of the two was changed";
                 verified.add(ProblemKind::BrokenChain, &name, found, detail);
             }
             verified.blocks += 1;
@@ -75,7 +75,8 @@ impl Chain {
             previous = hash.unwrap_or(GENESIS);
         }
         if number != self.number || (number > 0 && self.hash != Some(previous)) {
-            let detail = format!("the chain ends with block {number}, its head says {}", self.number);
+            let detail =
+                format!("the chain ends with block {number}, but its head records block {}", self.number);
             verified.add(ProblemKind::Missing, &name, self.number, detail);
         }
         Ok(())

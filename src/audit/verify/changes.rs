@@ -77,7 +77,7 @@ async fn verify_log(
                     ProblemKind::BrokenChain,
                     log,
                     found,
-                    "the link does not follow from the one before it",
+                    "the link's hash does not match the previous link: one of the two was changed",
                 );
             }
             compare(log, found, id, linked, entry(&row)?, replaced.get(&id), verified);
@@ -103,7 +103,7 @@ async fn ends(
         None => (0_i64, None),
     };
     if last != number || (number > 0 && head_hash.as_ref() != Some(hash)) {
-        let detail = format!("the chain ends with link {number}, its head says {last}");
+        let detail = format!("the chain ends with link {number}, but its head records link {last}");
         verified.add(ProblemKind::Missing, log, last, detail);
     }
     let unlinked = format!(
@@ -115,7 +115,7 @@ async fn ends(
             ProblemKind::Added,
             log,
             0,
-            format!("{unlinked} entries have no link: they were added beside flagstream"),
+            format!("{unlinked} entries have no link: they were not written by flagstream"),
         );
     }
     Ok(())

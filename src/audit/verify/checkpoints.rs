@@ -38,8 +38,9 @@ pub(super) async fn verify(
     verified.checkpoints = Some(counted.checkpoints);
     verified.unsigned_checkpoints = counted.unsigned;
     for (instance, at) in counted.bad_signatures {
-        let detail =
-            format!("the checkpoint of {at} by {instance} has a signature that is not made with this key");
+        let detail = format!(
+            "the checkpoint of {at} by {instance} has a signature that was not made with the configured key"
+        );
         verified.add(ProblemKind::BadSignature, instance, 0, detail);
     }
     for ((topic, partition), said) in chains {
@@ -71,7 +72,7 @@ fn compare(name: &str, number: i64, hash: &str, at: &str, found: Option<Vec<u8>>
     let detail = match found.map(hex::encode) {
         Some(found) if found == hash => return,
         Some(_) => format!("the chain was rewritten after the checkpoint of {at}"),
-        None => format!("the chain ends before what the checkpoint of {at} says: its end was removed"),
+        None => format!("the chain is shorter than in the checkpoint of {at}: its end was removed"),
     };
     verified.add(ProblemKind::CheckpointDiffers, name, number, detail);
 }

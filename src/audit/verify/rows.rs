@@ -75,7 +75,7 @@ pub(super) async fn verify(
     let (before, added): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
     verified.rows_without_block = before.unsigned_abs();
     if added > 0 {
-        let detail = format!("{added} rows name a block that does not exist");
+        let detail = format!("{added} rows reference a block that does not exist");
         verified.add(ProblemKind::Added, "feature_flag_evaluations", 0, detail);
     }
     Ok(())
@@ -212,7 +212,7 @@ impl Hour<'_> {
         let detail = match found.cmp(&block.rows) {
             std::cmp::Ordering::Less => format!("{} of {} rows are missing", block.rows - found, block.rows),
             std::cmp::Ordering::Greater => {
-                format!("{} rows were added to {}", found - block.rows, block.rows)
+                format!("{} rows were added to the block's {}", found - block.rows, block.rows)
             }
             std::cmp::Ordering::Equal => format!("at least one of {} rows was changed", block.rows),
         };

@@ -63,7 +63,7 @@ impl TokenCache {
         let error = match looked {
             Ok(Ok(())) => None,
             Ok(Err(error)) => Some(error.to_string()),
-            Err(_) => Some(format!("the database does not answer within {} s", LOOK_TIMEOUT.as_secs())),
+            Err(_) => Some(format!("the database did not respond within {} s", LOOK_TIMEOUT.as_secs())),
         };
         let failed = error.is_some();
         let outcome = if failed { "failed" } else { "done" };
@@ -116,12 +116,18 @@ impl RefreshState {
     fn tell(&mut self, error: Option<String>, health: &Reporter) {
         match &error {
             None => health.up(),
-            Some(error) => health.degraded(format!("known tokens go on counting, others get 503: {error}")),
+            Some(error) => health.degraded(format!(
+                "the table of tokens cannot be read: {error}; known tokens stay valid, requests with other tokens \
+                 are answered with 503"
+            )),
         }
         if error != self.told
             && let Some(error) = &error
         {
-            tracing::warn!("the tokens cannot be read: {error}");
+            tracing::warn!(
+                "the table of tokens cannot be read: {error}; known tokens stay valid, requests with other tokens \
+                 are answered with 503"
+            );
         }
         self.told = error;
     }

@@ -50,12 +50,9 @@ pub async fn through(program: &str, dead_letter: &DeadLetterRecord, body: &[u8])
     };
     let (output, status) = match tokio::time::timeout(RESPONSE_TIMEOUT, talk).await {
         Ok(done) => done?,
-        Err(_) => bail!("`{program}` is not done within {} s", RESPONSE_TIMEOUT.as_secs()),
+        Err(_) => bail!("`{program}` did not finish within {} s", RESPONSE_TIMEOUT.as_secs()),
     };
     anyhow::ensure!(status.success(), "`{program}`: {status}");
-    anyhow::ensure!(
-        output.len() <= MAX_OUTPUT_BYTES,
-        "`{program}` writes more than {MAX_OUTPUT_BYTES} bytes"
-    );
+    anyhow::ensure!(output.len() <= MAX_OUTPUT_BYTES, "`{program}` wrote more than {MAX_OUTPUT_BYTES} bytes");
     Ok(output)
 }

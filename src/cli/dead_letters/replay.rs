@@ -1,4 +1,4 @@
-//! `dead-dead_letters replay`.
+//! `dead-letters replay`.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -30,7 +30,7 @@ const REPLAYED: &str = "replayed-from";
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Positions of the dead letters, as printed by `dead-dead_letters list` (or select them by the options below)
+    /// Positions of the dead letters, as printed by `dead-letters list` (or select them by the options below)
     #[arg(value_name = "PARTITION/OFFSET")]
     places: Vec<DeadLetterId>,
     #[command(flatten)]
@@ -74,7 +74,8 @@ struct Replay<'c> {
 
 pub async fn replay(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
     if args.places.is_empty() && !args.all && args.selection.is_everything() {
-        let how = "say which: places, --code, --since, --until, --source, --count, or --all";
+        let how =
+            "select dead letters by position, --code, --since, --until, --source or --count, or use --all";
         return Err(UsageError(format!("dead-letters replay: {how}")).into());
     }
     let config = global.load_config()?;
@@ -116,7 +117,7 @@ pub async fn replay(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
     let reasons: String = kept.iter().map(|(reason, count)| format!(", {count} {reason}")).collect();
     print::note(format_args!("{sent} {done}, {kept_count} not{reasons}"));
     let missing = !args.places.is_empty() && sent + kept_count < args.places.len() as u64;
-    anyhow::ensure!(!missing, "not all of these places hold a dead letter");
+    anyhow::ensure!(!missing, "some of the given positions contain no dead letter");
     Ok(if kept.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -130,16 +131,20 @@ impl Replay<'_> {
         let kept = |reason, message: String| Ok(Fate::Kept { reason, message });
         let topics = &self.config.topics;
         if dead_letter.source_topic != topics.requests && dead_letter.source_topic != topics.conversions {
-            let why =
-                "only requests and conversions are sent again: the sink takes a result for one that it had";
+            let why = "only requests and conversions can be replayed: the sink would treat a replayed event as a \
+                duplicate";
             return kept("not_an_input", why.to_owned());
         }
         if dead_letter.index.is_some() && !self.args.whole {
-            let why = "one flag of a request whose other flags have their events: --whole sends all of it";
+            let why = "only one flag of this request was rejected: use --whole to replay the whole request, which \
+                evaluates its other flags again";
             return kept("part_of_a_request", why.to_owned());
         }
         if dead_letter.body_omitted && self.args.filter.is_none() {
-            return kept("body_omitted", "its body was too large to be kept".to_owned());
+            return kept(
+                "body_omitted",
+                "the dead letter contains no body, because it was too large".to_owned(),
+            );
         }
         let came = dead_letter.body.clone().unwrap_or_default();
         let json = match (&self.args.filter, json) {
@@ -148,7 +153,7 @@ impl Replay<'_> {
             (Some(program), json) => {
                 match edit::through(program, dead_letter, json.as_ref().unwrap_or(&came)).await {
                     Ok(body) if body.is_empty() => {
-                        return kept("filtered", "the filter writes nothing".to_owned());
+                        return kept("filtered", "the filter wrote no output".to_owned());
                     }
                     Ok(body) => body,
                     Err(error) => return kept("filter_failed", format!("{error:#}")),

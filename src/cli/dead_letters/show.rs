@@ -1,4 +1,4 @@
-//! `dead-dead_letters show`.
+//! `dead-letters show`.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -16,7 +16,7 @@ use super::select::{DeadLetterId, Selection};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Position of the dead letter, as printed by `dead-dead_letters list`
+    /// Position of the dead letter, as printed by `dead-letters list`
     #[arg(value_name = "PARTITION/OFFSET")]
     place: DeadLetterId,
     /// Print only its body, byte for byte

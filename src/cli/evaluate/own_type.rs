@@ -70,9 +70,10 @@ fn context(options: &ask::Options) -> Result<Box<RawValue>, UsageError> {
 }
 
 fn of_answer(flag: &str, environment: &str, body: &str) -> anyhow::Result<String> {
-    let answer: Answer<'_> = serde_json::from_str(body).context("the answer is not flagstream's")?;
+    let answer: Answer<'_> =
+        serde_json::from_str(body).context("the response is not from flagstream; check --url")?;
     if answer.error_code.is_none() && answer.reason.is_none() {
-        bail!("the answer is not flagstream's");
+        bail!("the response is not from flagstream; check --url");
     }
     let null = to_raw_value(&())?;
     let killed = answer.metadata.as_ref().is_some_and(|metadata| metadata.killed);

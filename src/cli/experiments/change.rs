@@ -42,7 +42,7 @@ pub async fn create(mut args: CreateArgs, global: &Global) -> anyhow::Result<Exi
     let file = args.file.display();
     let text = std::fs::read_to_string(&args.file).with_context(|| format!("cannot read {file}"))?;
     let mut body: Map<String, Value> =
-        serde_json::from_str(&text).with_context(|| format!("{file}: not an experiment in JSON"))?;
+        serde_json::from_str(&text).with_context(|| format!("{file}: expected an experiment in JSON"))?;
     args.place.environment = environment(&body, args.place.environment.take())?;
     body.insert("environment".to_owned(), args.place.environment(&config).into());
     let path = args.place.path("", &config);
@@ -63,7 +63,7 @@ fn environment(body: &Map<String, Value>, asked: Option<String>) -> Result<Optio
     let written = body.get("environment").and_then(Value::as_str);
     match (written, asked) {
         (Some(written), Some(asked)) if written != asked => {
-            Err(UsageError(format!("--environment {asked}: the file says {written}")))
+            Err(UsageError(format!("--environment {asked}: the file has the environment {written}")))
         }
         (written, asked) => Ok(asked.or(written.map(str::to_owned))),
     }
@@ -73,8 +73,8 @@ fn told(answered: &Answered, what: &str, global: &Global) -> anyhow::Result<Exit
     print::line(&match global.output {
         Output::Json => answered.body.clone(),
         Output::Text => {
-            let of: Experiment =
-                serde_json::from_str(&answered.body).context("not flagstream's experiment")?;
+            let of: Experiment = serde_json::from_str(&answered.body)
+                .context("the response is not an experiment from flagstream; check --url")?;
             let (name, environment) = (of.design.name, of.design.environment);
             render::printable(&format!(
                 "{name} in {environment} {what}; flagstream experiments show {name} --environment {environment}"
@@ -98,6 +98,9 @@ mod tests {
         assert_eq!(of(written.clone(), None), Ok(Some("production".to_owned())));
         assert_eq!(of(json!({}), Some("development")), Ok(Some("development".to_owned())));
         let refused = of(written, Some("development"));
-        assert_eq!(refused, Err("--environment development: the file says production".to_owned()));
+        assert_eq!(
+            refused,
+            Err("--environment development: the file has the environment production".to_owned())
+        );
     }
 }

@@ -38,8 +38,8 @@ pub async fn list(args: ListArgs, global: &Global) -> anyhow::Result<ExitCode> {
         }
         return Ok(ExitCode::SUCCESS);
     }
-    let answer: Answer =
-        serde_json::from_str(&answered.body).context("not flagstream's list of experiments")?;
+    let answer: Answer = serde_json::from_str(&answered.body)
+        .context("the response is not a list of experiments from flagstream; check --url")?;
     for line in lines(&answer.experiments) {
         if !print::line(&line)? {
             break;

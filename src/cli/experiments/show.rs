@@ -52,7 +52,8 @@ pub async fn show(args: ShowArgs, global: &Global) -> anyhow::Result<ExitCode> {
         let shown = match global.output {
             Output::Json => answered.body,
             Output::Text => {
-                let results = serde_json::from_str(&answered.body).context("not flagstream's results")?;
+                let results = serde_json::from_str(&answered.body)
+                    .context("the response does not contain results from flagstream; check --url")?;
                 text::of(&results, &screen)
             }
         };

@@ -64,7 +64,7 @@ fn head(results: &Results, screen: &Screen) -> Vec<String> {
         let lasted = duration(lasted.unsigned_abs());
         let phase_number = match results.earlier_phases.len() {
             0 => String::new(),
-            _ => format!("Phase {}; its users are counted anew. ", phase.number),
+            _ => format!("Phase {}; its users are counted from zero. ", phase.number),
         };
         format!("{phase_number}{} users in {lasted}. ", thousands(phase.users))
     });
@@ -94,7 +94,7 @@ fn split(phase: &PhaseResults, screen: &Screen) -> String {
         Some(test) if phase.sample_ratio.alarm => {
             screen.painted(&format!("split: SAMPLE RATIO MISMATCH, p {}", p_value(test.p_value)), Colour::Bad)
         }
-        Some(test) => format!("split: as the weights say, p {}", p_value(test.p_value)),
+        Some(test) => format!("split: consistent with the weights, p {}", p_value(test.p_value)),
     }
 }
 
@@ -192,7 +192,7 @@ fn bars(phase: &PhaseResults, screen: &Screen) -> Vec<String> {
     lines.extend(labels.iter().zip(&bars).map(|(label, (_, _, of, effect))| {
         let bar = match relative(effect) {
             Some((value, interval)) => screen.painted(&scale.bar(value, interval), colour(of.verdict)),
-            None => "no relative difference: what it is compared with is not known well enough".to_owned(),
+            None => "no relative difference: the value of the compared variant is too uncertain".to_owned(),
         };
         format!("{label:longest$}  {bar}")
     }));
@@ -208,7 +208,7 @@ fn adjusted(phase: &PhaseResults) -> Vec<String> {
     let line = |(name, cuped): (&String, crate::experiment::results::Adjustment)| {
         let less = percent(cuped.variance_reduction);
         printable(&format!(
-            "{name}: adjusted for what users did before, which takes away {less} of the variance"
+            "{name}: adjusted for the users' values before their exposure, which reduces the variance by {less}"
         ))
     };
     adjusted.map(line).collect()
@@ -218,7 +218,7 @@ fn verdict(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Better => "better",
         Verdict::Worse => "worse",
-        Verdict::NoEffect => "no effect that matters",
+        Verdict::NoEffect => "no relevant effect",
         Verdict::Harmed => "HARMED",
         Verdict::SafeSoFar => "safe so far",
         Verdict::NotKnownYet => "not known yet",

@@ -181,7 +181,7 @@ impl Planned {
             Action::Delete => service.call(Method::DELETE, &one, reason, None::<&Value>).await?,
         };
         if answered.status == StatusCode::ACCEPTED {
-            print::note(format_args!("flagstream: {environment}/{name}: will be in force, and is not yet"));
+            print::note(format_args!("flagstream: {environment}/{name}: accepted, but not yet in force"));
         }
         Ok(())
     }

@@ -34,7 +34,7 @@ pub fn read(folder: &Path) -> anyhow::Result<Flags> {
                     let key = (environment, name);
                     if let Some(first) = sources.insert(key.clone(), file.clone()) {
                         let first = first.strip_prefix(folder).unwrap_or(&first).display().to_string();
-                        problems.push(format!("{place}: {}/{} stands in {first} already", key.0, key.1));
+                        problems.push(format!("{place}: {}/{} is already defined in {first}", key.0, key.1));
                     }
                     flags.insert(key, flag);
                 }
@@ -75,7 +75,7 @@ pub fn document(flag: &LocalFlag) -> serde_json::Result<Value> {
 }
 
 fn find(folder: &Path, level: usize, files: &mut Vec<PathBuf>) -> anyhow::Result<()> {
-    anyhow::ensure!(level < LEVELS_MAX, "{}: deeper than {LEVELS_MAX} folders", folder.display());
+    anyhow::ensure!(level < LEVELS_MAX, "{}: nested deeper than {LEVELS_MAX} folders", folder.display());
     for entry in std::fs::read_dir(folder).with_context(|| folder.display().to_string())? {
         let path = entry?.path();
         if path.is_dir() {
@@ -152,7 +152,7 @@ mod tests {
         assert_eq!(lines.len(), 3, "{error}");
         assert!(lines[0].starts_with("a.json: surprise: "), "{error}");
         assert!(lines[1].starts_with("b.json[1]: type: "), "{error}");
-        assert_eq!(lines[2], "c.json: e/b stands in b.json already");
+        assert_eq!(lines[2], "c.json: e/b is already defined in b.json");
         write("d.json", "{");
         assert!(format!("{:#}", read(folder.path()).unwrap_err()).contains("d.json"));
     }

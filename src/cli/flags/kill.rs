@@ -99,6 +99,6 @@ fn text(turned: &Value, status: StatusCode) -> String {
         (Some(_), Some(at)) => format!("is killed until {}", at.to_utc().format("%F %H:%M:%S UTC")),
     };
     let version = turned.get("version").map(Value::to_string).unwrap_or_default();
-    let late = if status == StatusCode::ACCEPTED { ", not known yet to be in force there" } else { "" };
+    let late = if status == StatusCode::ACCEPTED { ", not yet in force there" } else { "" };
     format!("{} in {} {what}, version {version}{late}", member("name"), member("environment"))
 }

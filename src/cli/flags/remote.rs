@@ -41,7 +41,8 @@ pub async fn read(service: &Service, environment: Option<&str>) -> anyhow::Resul
         }
         let path = format!("/api/v1/feature-flags?{}", query.finish());
         let answered = service.call(Method::GET, &path, None, None::<&Value>).await?;
-        let page: Page = serde_json::from_str(&answered.body).context("not flagstream's list of flags")?;
+        let page: Page = serde_json::from_str(&answered.body)
+            .context("the response is not a list of flags from flagstream; check --url")?;
         offset += page.items.len();
         let last = page.items.is_empty() || offset >= page.total;
         page.items.into_iter().try_for_each(|item| remote.add(item))?;
@@ -68,7 +69,7 @@ impl Remote {
             item.get(name)
                 .and_then(Value::as_str)
                 .map(str::to_owned)
-                .context("not flagstream's list of flags")
+                .context("the response is not a list of flags from flagstream; check --url")
         };
         let (place, source) = ((text(&item, "environment")?, text(&item, "name")?), text(&item, "source")?);
         if source != "local" {

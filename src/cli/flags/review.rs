@@ -144,7 +144,7 @@ pub async fn cleanup(args: CleanupArgs, global: &Global) -> anyhow::Result<ExitC
         }
     }
     if answer.get("more") == Some(&Value::Bool(true)) {
-        print::note("flagstream: there are more; call again");
+        print::note("flagstream: there are more flags; run the command again");
     }
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }

@@ -22,7 +22,7 @@ pub fn lines(report: &Report, with: With, seconds: f64) -> Vec<String> {
         lines.push(format!("{} more differences, of other flags", report.other_flags));
     }
     if with == With::Then && report.different == 0 && report.same > 0 {
-        lines.push("every result that can be evaluated again is what it was".to_owned());
+        lines.push("all results that can be evaluated again are unchanged".to_owned());
     }
     lines.iter().map(|line| render::printable(line)).collect()
 }

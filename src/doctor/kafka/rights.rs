@@ -29,12 +29,16 @@ pub(super) fn of_topics<C: ClientContext>(
             Ok(rights) => findings.extend(lacks(used, rights)),
             Err(error) => {
                 let advice = "allow this user to describe the topic";
-                return vec![Finding::doubtful(PART, format!("rights are not known: {error}"), advice)];
+                return vec![Finding::doubtful(
+                    PART,
+                    format!("this user's rights cannot be read: {error}"),
+                    advice,
+                )];
             }
         }
     }
     if findings.is_empty() && !there.is_empty() {
-        findings.push(Finding::well(PART, "the topics may be read and written as needed"));
+        findings.push(Finding::well(PART, "this user may read and write the topics as required"));
     }
     findings
 }
@@ -44,7 +48,9 @@ fn lacks(used: &Use<'_>, rights: Rights) -> Vec<Finding> {
     let both = [("read", rights.read, readers), ("write", rights.write, writers)];
     let lacking = both.into_iter().filter(|(_, may, who)| !may && !who.is_empty());
     let found = lacking.map(|(what, _, who)| {
-        let advice = format!("allow this user to {what} it, unless only other users run what does so: {who}");
+        let advice = format!(
+            "allow this user to {what} it, unless another user runs the roles that {what} it ({who})"
+        );
         Finding::doubtful(PART, format!("topic {topic}: this user may not {what} it"), advice)
     });
     found.collect()
@@ -71,7 +77,8 @@ pub(super) fn age<C: ClientContext>(client: &Client<C>, topic: &str) -> Option<F
     Some(match id.bytes().all(|byte| matches!(byte, b'A' | b'=')) {
         false => Finding::well(PART, "the broker is 2.8 or newer"),
         true => {
-            let advice = "update it: the sink cannot tell a topic that is made anew from the one before";
+            let advice =
+                "update the broker: with this version the sink cannot detect that a topic was recreated";
             Finding::doubtful(PART, "the broker is older than 2.8", advice)
         }
     })

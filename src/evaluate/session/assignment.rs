@@ -49,7 +49,7 @@ impl Session<'_> {
             let new: Vec<i32> =
                 assigned.into_iter().filter(|partition| !self.state.begun.contains(partition)).collect();
             if let Err(error) = self.begin(&new) {
-                let detail = format!("the committed offsets are not known: {error}");
+                let detail = format!("cannot read the committed offsets: {error}; retrying");
                 status.progress().blocked_reader(status.index(), Reason::FetchError, detail);
                 // A rejected lookup fails immediately; without a delay it would be repeated in a busy loop.
                 pause(OFFSETS_RETRY_BACKOFF, &self.parts.shutdown);
@@ -60,7 +60,7 @@ impl Session<'_> {
             self.state.rebalances = Some(rebalances);
         }
         if let Some(trouble) = self.consumer.trouble() {
-            self.state.status.degraded(format!("has no partitions: {trouble}"));
+            self.state.status.degraded(format!("no partitions are assigned: {trouble}"));
             self.well = false;
         } else if rebalances > 0 && self.works() {
             self.report_well();
@@ -133,7 +133,9 @@ impl Session<'_> {
             };
             let (low, end) = (known(&lows), known(&ends));
             match (element.error(), element.offset()) {
-                (Err(error), _) => tracing::debug!(partition, %error, "no committed offset"),
+                (Err(error), _) => {
+                    tracing::debug!(partition, %error, "the committed offset of the partition cannot be read")
+                }
                 (Ok(()), Offset::Offset(next)) => self.begin_at(partition, next, low, end),
                 (Ok(()), _) => self.begin_anew(partition, low, end),
             }
@@ -173,7 +175,8 @@ impl Session<'_> {
                 partition,
                 committed = next,
                 end,
-                "the log ends before the committed offset: it was cut, or the topic was created anew; it is read from its beginning"
+                "the partition ends before the committed offset: its log was truncated, or the topic was recreated; \
+                 it is read from its beginning"
             );
         }
     }
@@ -192,8 +195,8 @@ impl Session<'_> {
                 partition,
                 from = low,
                 to = end,
-                "the group has no committed offset for a partition with records: all are answered. If they were answered \
-                 before, the group's offsets have expired, and their events come again with the same ids"
+                "the group has no committed offset for a partition with records; all records are answered. If they \
+                 were answered before, the group's offsets have expired, and their events are repeated with the same ids"
             );
         }
     }
@@ -206,7 +209,7 @@ impl Session<'_> {
             committed.and_then(|offsets| self.consumer.inner().commit(&offsets, CommitMode::Async));
         match committed {
             Ok(()) => self.state.status.progress().committed(partition, low),
-            Err(error) => tracing::debug!(partition, %error, "the first offset was not committed"),
+            Err(error) => tracing::debug!(partition, %error, "the first offset could not be committed"),
         }
     }
 
@@ -216,14 +219,7 @@ impl Session<'_> {
             let labels = PartitionLabels { partition };
             self.parts.metrics.requests_expired.get_or_create(&labels).inc_by(count);
             let topic = &self.parts.config.topics.requests;
-            tracing::error!(
-                topic,
-                partition,
-                from,
-                to,
-                count,
-                "Kafka has deleted requests before they were read"
-            );
+            tracing::error!(topic, partition, from, to, count, "Kafka deleted requests before they were read");
         }
     }
 

@@ -127,7 +127,8 @@ impl Session<'_> {
         match self.consumer.commit_last(offsets) {
             Ok(()) => self.unconfirmed = None,
             Err(error) => {
-                tracing::warn!(%error, "acknowledged results not committed; they may be sent again")
+                tracing::warn!(%error, "the offsets of acknowledged results could not be committed; the results may \
+                    be sent again")
             }
         }
     }
@@ -200,7 +201,7 @@ impl Session<'_> {
                 offset = place.offset,
                 results = self.batch.sent_count(),
                 bytes = self.batch.bytes,
-                "the record's results cannot be committed in time: it becomes a dead letter"
+                "the results of a request cannot be committed in time; it is sent to the dead-letter topic"
             );
             self.state.rejections.give_up(place);
         }

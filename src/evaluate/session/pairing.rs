@@ -74,7 +74,7 @@ impl Session<'_> {
         let events = match self.partitions_of_events() {
             Ok(events) => events,
             Err(error) => {
-                tracing::debug!(%error, "the partitions of the events topic are not known");
+                tracing::debug!(%error, "the partition count of the events topic cannot be read; retrying");
                 return Ok(());
             }
         };
@@ -94,16 +94,14 @@ impl Session<'_> {
         }
         self.consumer.inner().pause(&self.list(held, Offset::Invalid)?)?;
         let topics = &self.parts.config.topics;
-        let why: Arc<str> = format!(
-            "topic {} has {events} partitions, as many are needed as in {}",
-            topics.events, topics.requests
-        )
-        .into();
+        let why: Arc<str> =
+            format!("topic {} has {events} partitions, fewer than topic {}", topics.events, topics.requests)
+                .into();
         for partition in held {
             self.state.status.progress().blocked(*partition, Reason::Held, Arc::clone(&why));
         }
-        tracing::warn!(partitions = ?held, "new partitions wait: {why}; see `flagstream topics check`");
-        self.state.status.degraded(format!("partitions {held:?} wait: {why}"));
+        tracing::warn!(partitions = ?held, "partitions are paused: {why}; see `flagstream topics check`");
+        self.state.status.degraded(format!("partitions {held:?} are paused: {why}"));
         self.well = false;
         self.state.unpaired.waiting.inc_by(i64::try_from(held.len()).unwrap_or_default());
         self.state.unpaired.partitions.extend(held);
@@ -121,7 +119,7 @@ impl Session<'_> {
         asked.map_err(SessionError::Producer)?;
         let list = self.list(&released, Offset::Invalid).map_err(SessionError::Consumer)?;
         self.consumer.inner().resume(&list).map_err(SessionError::Consumer)?;
-        tracing::info!(partitions = ?released, "the events topic has these partitions now: they are read");
+        tracing::info!(partitions = ?released, "the events topic has these partitions now; reading resumes");
         rewind_these(self.consumer, &self.parts.config.topics.requests, list)
     }
 

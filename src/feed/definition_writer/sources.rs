@@ -117,7 +117,7 @@ impl DefinitionWriter {
         self.publisher.transaction(&repository, None)?;
         for (key, body) in &lost {
             if let Err(error) = self.state.apply(key.as_bytes(), Some(body), None) {
-                warn!(key, %error, "a definition that was written again cannot be read");
+                warn!(key, %error, "a restored definition cannot be decoded");
             }
         }
         Ok(())

@@ -51,8 +51,11 @@ pub(in crate::http) async fn clear(
     };
     // Redis's error text may contain addresses, so it is only logged.
     let removed = removed.map_err(|trouble| {
-        tracing::warn!(%trouble, flag = name, "what the edge keeps was not removed");
-        let detail = format!("Redis cannot be asked now ({})", trouble.reason());
+        tracing::warn!(%trouble, flag = name, "the cached values of a flag could not be removed from Redis");
+        let detail = format!(
+            "the cached values were not removed: Redis is unreachable ({}); retry later",
+            trouble.reason()
+        );
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(1)
     })?;
     Ok(Json(CacheCleared { flag_name: name, environment, removed_keys: removed }))
@@ -65,7 +68,7 @@ pub(in crate::http) async fn clear(
     operation_id = "edgeGetCacheStats",
     tag = "edge",
     params(EdgeQuery),
-    responses((status = 200, description = "Since the process started", body = CacheStats), EdgeProblems)
+    responses((status = 200, description = "Counters since the process started", body = CacheStats), EdgeProblems)
 )]
 pub(in crate::http) async fn stats(
     State(api): State<Arc<Api>>,

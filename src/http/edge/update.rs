@@ -29,13 +29,13 @@ use super::body;
     tag = "edge",
     params(
         FlagPath,
-        ("enabled" = Option<bool>, Query, description = "Switched on or off"),
-        ("rollout_percentage" = Option<f64>, Query, description = "Of everybody, 0 to 100"),
+        ("enabled" = Option<bool>, Query, description = "Whether the flag is enabled"),
+        ("rollout_percentage" = Option<f64>, Query, description = "Percentage of all users, 0 to 100"),
         EdgeQuery
     ),
     responses(
-        (status = 200, description = "Changed, announced, and in force here", body = EdgeUpdated),
-        (status = 202, description = "Changed, and not known yet to be in force", body = EdgeUpdated),
+        (status = 200, description = "Changed, announced, and in force on this instance", body = EdgeUpdated),
+        (status = 202, description = "Changed and announced, but not yet in force on this instance", body = EdgeUpdated),
         manage::WriteProblems
     )
 )]
@@ -89,7 +89,7 @@ fn change(input: &Input) -> Result<Value, Problem> {
         change.insert("rollout_percentage".to_owned(), Value::String(percentage.into_owned()));
     }
     if change.is_empty() {
-        let message = "expected this, or rollout_percentage, or both";
+        let message = "`enabled` or `rollout_percentage` is required";
         return Err(Problem::of_field(StatusCode::UNPROCESSABLE_ENTITY, "enabled", message));
     }
     Ok(Value::Object(change))

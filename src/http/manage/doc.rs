@@ -142,7 +142,7 @@ pub struct ReasonHeader {
 
 #[derive(IntoResponses)]
 pub enum AcceptedFlag {
-    #[response(status = 202, description = "Made, and not known yet to be in force: it will be")]
+    #[response(status = 202, description = "Committed, but not yet in force on this instance")]
     Accepted(FlagBody),
 }
 
@@ -151,25 +151,25 @@ pub enum AcceptedFlag {
 pub enum ManageProblems {
     #[response(
         status = 400,
-        description = "Not JSON, or something of another type",
+        description = "Not JSON, or a field or parameter has the wrong type",
         content_type = "application/problem+json"
     )]
     BadRequest(ProblemDetails),
     #[response(
         status = 404,
-        description = "There is no such flag",
+        description = "There is no flag of this name",
         content_type = "application/problem+json"
     )]
     Unknown(ProblemDetails),
     #[response(
         status = 422,
-        description = "Understood, but not meaningful",
+        description = "A field or parameter has an invalid value",
         content_type = "application/problem+json"
     )]
     NotMeaningful(ProblemDetails),
     #[response(
         status = 503,
-        description = "Not now: the database, or the flags in force, are away",
+        description = "The database is unreachable, or the flags are not loaded yet; retry later",
         content_type = "application/problem+json"
     )]
     NotNow(ProblemDetails),
@@ -180,25 +180,25 @@ pub enum ManageProblems {
 pub enum WriteProblems {
     #[response(
         status = 400,
-        description = "Not JSON, or something of another type",
+        description = "Not JSON, or a field or parameter has the wrong type",
         content_type = "application/problem+json"
     )]
     BadRequest(ProblemDetails),
     #[response(
         status = 404,
-        description = "There is no such flag",
+        description = "There is no flag of this name",
         content_type = "application/problem+json"
     )]
     Unknown(ProblemDetails),
     #[response(
         status = 409,
-        description = "There is one of this name already, or it is managed elsewhere",
+        description = "A flag of this name exists, or the flag is managed in another system",
         content_type = "application/problem+json"
     )]
     Elsewhere(ProblemDetails),
     #[response(
         status = 412,
-        description = "The flag has changed since",
+        description = "The flag's revision does not match `If-Match`: it was changed",
         content_type = "application/problem+json"
     )]
     Stale(ProblemDetails),
@@ -208,13 +208,13 @@ pub enum WriteProblems {
     OtherType(ProblemDetails),
     #[response(
         status = 422,
-        description = "Understood, but not meaningful",
+        description = "A field or parameter has an invalid value",
         content_type = "application/problem+json"
     )]
     NotMeaningful(ProblemDetails),
     #[response(
         status = 503,
-        description = "Not now: the database, or the flags in force, are away",
+        description = "The database is unreachable, or the flags are not loaded yet; retry later",
         content_type = "application/problem+json"
     )]
     NotNow(ProblemDetails),
@@ -225,25 +225,25 @@ pub enum WriteProblems {
 pub enum SyncProblems {
     #[response(
         status = 400,
-        description = "Not JSON, or something of another type",
+        description = "Not JSON, or a field or parameter has the wrong type",
         content_type = "application/problem+json"
     )]
     BadRequest(ProblemDetails),
     #[response(
         status = 422,
-        description = "Understood, but not meaningful",
+        description = "A field or parameter has an invalid value",
         content_type = "application/problem+json"
     )]
     NotMeaningful(ProblemDetails),
     #[response(
         status = 502,
-        description = "The source of flags gives no answer to believe",
+        description = "The source of flags is unreachable or returned an invalid response",
         content_type = "application/problem+json"
     )]
     NoSource(ProblemDetails),
     #[response(
         status = 503,
-        description = "Not now: the database, or the flags in force, are away",
+        description = "The database is unreachable, or the flags are not loaded yet; retry later",
         content_type = "application/problem+json"
     )]
     NotNow(ProblemDetails),

@@ -47,7 +47,7 @@ const MAX_DEPTH_LEVELS: usize = 32;
     tag = "experiments",
     request_body = NewExperiment,
     responses(
-        (status = 201, description = "Begun: evaluations from `started_at` on expose their users", body = StoredExperiment),
+        (status = 201, description = "Started: users of evaluations since `started_at` are counted as exposed", body = StoredExperiment),
         ExperimentProblems
     )
 )]
@@ -82,8 +82,8 @@ pub(in crate::http) async fn begin(
     path = "/api/v1/experiments",
     operation_id = "listExperiments",
     tag = "experiments",
-    params(("environment" = Option<String>, Query, description = "Those of this one only")),
-    responses((status = 200, description = "All that the caller may see", body = ExperimentList), ExperimentProblems)
+    params(("environment" = Option<String>, Query, description = "Only experiments of this environment")),
+    responses((status = 200, description = "All experiments that the caller may see", body = ExperimentList), ExperimentProblems)
 )]
 pub(in crate::http) async fn list(
     State(api): State<Arc<Api>>,
@@ -119,7 +119,7 @@ pub(in crate::http) async fn list(
     operation_id = "getExperiment",
     tag = "experiments",
     params(ExperimentPath, EnvironmentQuery),
-    responses((status = 200, description = "As it stands", body = StoredExperiment), ExperimentProblems)
+    responses((status = 200, description = "The experiment", body = StoredExperiment), ExperimentProblems)
 )]
 pub(in crate::http) async fn one(
     State(api): State<Arc<Api>>,
@@ -140,7 +140,7 @@ pub(in crate::http) async fn one(
     operation_id = "getExperimentResults",
     tag = "experiments",
     params(ExperimentPath, EnvironmentQuery),
-    responses((status = 200, description = "Phase by phase", body = Results), ExperimentProblems)
+    responses((status = 200, description = "Results of each phase", body = Results), ExperimentProblems)
 )]
 pub(in crate::http) async fn results(
     State(api): State<Arc<Api>>,
@@ -244,7 +244,7 @@ fn texts(body: &[u8]) -> Result<Vec<(String, &str)>, Problem> {
     match whole.kind {
         Kind::Object => return Ok(vec![(String::new(), whole.text)]),
         Kind::Array => {}
-        _ => return Err(broken("expected a conversion, or a list of them".to_owned())),
+        _ => return Err(broken("expected a conversion, or a list of conversions".to_owned())),
     }
     let (mut scanner, mut first) = (Scanner::new(whole.text, MAX_DEPTH_LEVELS), true);
     scanner.begin_array().map_err(syntax)?;
@@ -280,8 +280,9 @@ pub(super) fn refused(error: ExperimentError) -> Problem {
         }
         ExperimentError::Database(error) => return problem(error.into()),
         ExperimentError::Kafka(error) => {
-            tracing::warn!(%error, "conversions could not be sent");
-            let detail = "Kafka does not take it; whether it has some of it is not known";
+            tracing::warn!(%error, "conversions could not be written to Kafka");
+            let detail = "Kafka did not confirm all conversions; repeat the request (conversions with the same \
+                event_id are counted once)";
             return Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(1);
         }
     };

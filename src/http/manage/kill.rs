@@ -57,9 +57,9 @@ struct TurnRequest {
     params(FlagPath, EnvironmentQuery, ReasonHeader),
     request_body = KillBody,
     responses(
-        (status = 200, description = "Killed, announced, and off here", body = TurnedBody),
-        (status = 202, description = "Killed, and not known yet to be off here: it will be", body = TurnedBody),
-        (status = 404, description = "There is no such flag", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 200, description = "Killed, announced, and off on this instance", body = TurnedBody),
+        (status = 202, description = "Killed and announced, but not yet off on this instance", body = TurnedBody),
+        (status = 404, description = "There is no flag of this name", body = ProblemDetails, content_type = "application/problem+json"),
         (status = 409, description = "Too many flags are killed, or have a switch that was lifted recently", body = ProblemDetails, content_type = "application/problem+json"),
         EvaluationProblems
     )
@@ -82,9 +82,9 @@ pub(in crate::http) async fn kill(
     params(FlagPath, EnvironmentQuery, ReasonHeader),
     request_body = RestoreBody,
     responses(
-        (status = 200, description = "Restored, announced, and in force here", body = TurnedBody),
-        (status = 202, description = "Restored, and not known yet to be in force here: it will be", body = TurnedBody),
-        (status = 404, description = "There is no such flag", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 200, description = "Restored, announced, and in force on this instance", body = TurnedBody),
+        (status = 202, description = "Restored and announced, but not yet in force on this instance", body = TurnedBody),
+        (status = 404, description = "There is no flag of this name", body = ProblemDetails, content_type = "application/problem+json"),
         (status = 409, description = "The flag is not killed", body = ProblemDetails, content_type = "application/problem+json"),
         EvaluationProblems
     )
@@ -126,12 +126,12 @@ fn order(input: &Input, may_expire: bool) -> Result<TurnRequest, Problem> {
     let members = params::members(&input.body)?;
     let known = |name: &str| name == "reason" || (may_expire && name == "expires_at");
     if let Some(unknown) = members.keys().find(|name| !known(name)) {
-        return Err(Problem::of_field(StatusCode::UNPROCESSABLE_ENTITY, unknown, "is not known here"));
+        return Err(Problem::of_field(StatusCode::UNPROCESSABLE_ENTITY, unknown, "unknown field"));
     }
     let text = |name: &str| match members.get(name) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Ok(Some(text.as_str())),
-        Some(_) => Err(Problem::of_field(StatusCode::BAD_REQUEST, name, "expected a text")),
+        Some(_) => Err(Problem::of_field(StatusCode::BAD_REQUEST, name, "expected a string")),
     };
     let in_body = text("reason")?.map(str::trim).filter(|reason| !reason.is_empty());
     if in_body.is_some_and(|reason| reason.len() > MAX_REASON_BYTES) {
@@ -139,7 +139,7 @@ fn order(input: &Input, may_expire: bool) -> Result<TurnRequest, Problem> {
         return Err(Problem::of_field(StatusCode::UNPROCESSABLE_ENTITY, "reason", message));
     }
     let reason = header.or_else(|| in_body.map(str::to_owned));
-    let required = "is required, here or in X-Change-Reason";
+    let required = "is required, in the body or in the header X-Change-Reason";
     let reason =
         reason.ok_or_else(|| Problem::of_field(StatusCode::UNPROCESSABLE_ENTITY, "reason", required))?;
     let expires_at = text("expires_at")?.map(moment).transpose()?;
@@ -149,11 +149,15 @@ fn order(input: &Input, may_expire: bool) -> Result<TurnRequest, Problem> {
 fn moment(text: &str) -> Result<DateTime<Utc>, Problem> {
     let status = StatusCode::UNPROCESSABLE_ENTITY;
     let moment = DateTime::parse_from_rfc3339(text).map_err(|_| {
-        Problem::of_field(status, "expires_at", "expected a time of RFC 3339, such as 2026-01-15T10:30:00Z")
+        Problem::of_field(
+            status,
+            "expires_at",
+            "expected a time in RFC 3339 format, such as 2026-01-15T10:30:00Z",
+        )
     })?;
     // An expiry in the past would clear the switch at once, which cannot be intended.
     if moment <= Utc::now() {
-        return Err(Problem::of_field(status, "expires_at", "expected a time to come"));
+        return Err(Problem::of_field(status, "expires_at", "expected a time in the future"));
     }
     Ok(moment.to_utc())
 }

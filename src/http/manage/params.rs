@@ -104,7 +104,7 @@ impl<S: Send + Sync> FromRequestParts<S> for FlagName {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        name_in_path(parts, state, "no flag has such a name").await.map(Self)
+        name_in_path(parts, state, "there is no flag of this name").await.map(Self)
     }
 }
 
@@ -112,7 +112,7 @@ impl<S: Send + Sync> FromRequestParts<S> for ExperimentName {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        name_in_path(parts, state, "no experiment has such a name").await.map(Self)
+        name_in_path(parts, state, "there is no experiment of this name").await.map(Self)
     }
 }
 
@@ -249,7 +249,7 @@ pub(super) fn expected(header: Option<&str>) -> Result<Expected, Problem> {
         let (weak, opaque) = tag.strip_prefix("W/").map_or((false, tag), |tag| (true, tag));
         let opaque = opaque.strip_prefix('"').and_then(|tag| tag.strip_suffix('"'));
         let Some(opaque) = opaque.filter(|opaque| !opaque.contains('"')) else {
-            let message = "expected `*`, or tags in quotes, as an ETag has them";
+            let message = "expected `*`, or a list of quoted ETags";
             return Err(Problem::of_field(StatusCode::BAD_REQUEST, "If-Match", message));
         };
         // A tag that is not a revision matches no flag.

@@ -35,8 +35,8 @@ const PRELOADED_MAX: usize = 10_000;
     tag = "management",
     request_body = BulkRequest,
     responses(
-        (status = 200, description = "In Redis, but for what was skipped", body = PreloadedBody),
-        (status = 404, description = "There is no Redis", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 200, description = "Written to Redis, except for skipped outcomes", body = PreloadedBody),
+        (status = 404, description = "No Redis is configured", body = ProblemDetails, content_type = "application/problem+json"),
         EvaluationProblems
     )
 )]
@@ -50,13 +50,13 @@ pub(in crate::http) async fn preload(
     let environment = query.environment.as_deref().unwrap_or(&api.config.unleash.default_environment);
     caller.may_in(Scope::Write, environment)?;
     let view = api.view.as_ref().ok_or_else(|| {
-        Problem::new(StatusCode::NOT_FOUND, "there is no view to be warmed: REDIS_URL is not set")
+        Problem::new(StatusCode::NOT_FOUND, "there is no Redis cache to preload: REDIS_URL is not set")
     })?;
     let flags = flags(&api, &caller, environment, &query)?;
     let subjects = query.subjects.as_slice();
     let count = flags.len().saturating_mul(subjects.len());
     if count > PRELOADED_MAX {
-        let message = format!("{count} flags times contexts, at most {PRELOADED_MAX} are allowed");
+        let message = format!("expected at most {PRELOADED_MAX} results (flags times contexts), got {count}");
         return Err(Problem::of_field(StatusCode::UNPROCESSABLE_ENTITY, "contexts", message));
     }
     // Private attributes are removed, as for evaluations.
@@ -76,7 +76,7 @@ pub(in crate::http) async fn preload(
     let preloaded = view.preloader.preload(&subjects).await.map_err(|trouble| {
         Problem::new(
             StatusCode::SERVICE_UNAVAILABLE,
-            format!("Redis does not take it ({})", trouble.reason()),
+            format!("Redis did not accept the write ({}); retry later", trouble.reason()),
         )
         .retry_after(1)
     })?;
@@ -102,8 +102,9 @@ fn flags(api: &Api, caller: &Caller, environment: &str, query: &Query<'_>) -> Re
     }
     let snapshot = api.store.load();
     let served = snapshot.environment(environment);
-    let unserved =
-        || Problem::of_field(StatusCode::UNPROCESSABLE_ENTITY, "environment", "is not served here");
+    let unserved = || {
+        Problem::of_field(StatusCode::UNPROCESSABLE_ENTITY, "environment", "this environment is not served")
+    };
     let served = served.ok_or_else(unserved)?;
     let restrictions = caller.restrictions();
     let Asked::These(asks) = &query.asked else {

@@ -36,7 +36,7 @@ const MEANINGLESS: StatusCode = StatusCode::UNPROCESSABLE_ENTITY;
     params(FlagPath, EnvironmentQuery),
     request_body = PreviewAsk,
     responses(
-        (status = 200, description = "What the definition would change", body = PreviewBody),
+        (status = 200, description = "Results that the definition would change", body = PreviewBody),
         (status = 413, description = "Too large", body = ProblemDetails, content_type = "application/problem+json"),
         (status = 415, description = "Not application/json", body = ProblemDetails, content_type = "application/problem+json"),
         ManageProblems
@@ -66,13 +66,19 @@ pub(in crate::http) async fn preview(
                 last = given.ok_or_else(|| Problem::of_field(MEANINGLESS, "last", message))?;
             }
             ("last", _) => return wrong("expected a number".to_owned()),
-            _ => return Err(Problem::of_field(MEANINGLESS, &member, "is not known here")),
+            _ => return Err(Problem::of_field(MEANINGLESS, &member, "unknown field")),
         }
     }
     let proposed = match (&definition, &flag) {
         (Some(definition), None) => Proposed::Unleash(definition),
         (None, Some(flag)) => Proposed::Local(flag),
-        _ => return Err(Problem::of_field(MEANINGLESS, "definition", "expected either this or a flag")),
+        _ => {
+            return Err(Problem::of_field(
+                MEANINGLESS,
+                "definition",
+                "expected either `definition` or `flag`",
+            ));
+        }
     };
     let mut preview = api.manager.preview(&environment, &name, proposed, last).await.map_err(problem)?;
     if !caller.may_audit() {

@@ -16,8 +16,9 @@ pub(in crate::http) fn problem(error: ManageError) -> Problem {
         ManageError::Unknown => StatusCode::NOT_FOUND,
         ManageError::Outside(_) | ManageError::MovedOutside(_) => StatusCode::FORBIDDEN,
         ManageError::Kill(KillError::Kafka(error)) => {
-            tracing::warn!(error, "a kill switch could not be turned");
-            let detail = "Kafka does not take it; whether the switch was turned is not known";
+            tracing::warn!(error, "a kill switch could not be changed");
+            let detail = "Kafka did not confirm the change, so the kill switch may or may not have changed; check \
+                the flag and retry";
             return Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(1);
         }
         ManageError::Kill(KillError::NotKilled | KillError::TooMany | KillError::TooManyStored) => {
@@ -33,12 +34,16 @@ pub(in crate::http) fn problem(error: ManageError) -> Problem {
             return Problem::of_field(StatusCode::UNPROCESSABLE_ENTITY, "environment", error.to_string());
         }
         ManageError::Source(error) => {
-            let detail = format!("the source of flags gives no answer to believe ({})", error.reason());
+            let detail = format!(
+                "the source of flags is unreachable or returned an invalid response ({}); retry later",
+                error.reason()
+            );
             return Problem::new(StatusCode::BAD_GATEWAY, detail).retry_after(1);
         }
         ManageError::NoDatabase => StatusCode::SERVICE_UNAVAILABLE,
         ManageError::Database(_) => {
-            let detail = "the database does not answer; whether a change was made before is not known";
+            let detail = "the database request failed; a change may have been committed, so read the flag before you \
+                retry";
             return Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(1);
         }
         ManageError::NotReady | ManageError::Late(_) | ManageError::Busy(_) => {

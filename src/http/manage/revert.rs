@@ -36,7 +36,7 @@ const OLDER_THAN_DAYS_MAX: u64 = 36_500;
     params(FlagPath, EnvironmentQuery, ExpectedHeaders),
     request_body = RevertBody,
     responses(
-        (status = 200, description = "As it was, announced, and in force here", body = FlagBody),
+        (status = 200, description = "Restored to the earlier state, announced, and in force on this instance", body = FlagBody),
         AcceptedFlag,
         WriteProblems
     )
@@ -68,7 +68,7 @@ pub(in crate::http) async fn revert(
     params(CleanupQuery, ReasonHeader),
     request_body = CleanupBody,
     responses(
-        (status = 200, description = "What was removed, or would be", body = CleanedBody),
+        (status = 200, description = "Flags that were removed, or would be removed", body = CleanedBody),
         WriteProblems
     )
 )]
@@ -98,7 +98,7 @@ pub(in crate::http) async fn cleanup(
             ("older_than_days", _) => {
                 return Err(Problem::of_field(StatusCode::BAD_REQUEST, &name, "expected a number"));
             }
-            _ => return Err(Problem::of_field(MEANINGLESS, &name, "is not known here")),
+            _ => return Err(Problem::of_field(MEANINGLESS, &name, "unknown field")),
         }
     }
     let actor = caller.name();
@@ -113,7 +113,7 @@ const MEANINGLESS: StatusCode = StatusCode::UNPROCESSABLE_ENTITY;
 fn target(body: &[u8]) -> Result<Target, Problem> {
     let members = params::members(body)?;
     if let Some(unknown) = members.keys().find(|name| !matches!(name.as_str(), "revision" | "version")) {
-        return Err(Problem::of_field(MEANINGLESS, unknown, "is not known here"));
+        return Err(Problem::of_field(MEANINGLESS, unknown, "unknown field"));
     }
     let number = |name: &str| match members.get(name) {
         None | Some(Value::Null) => Ok(None),
@@ -123,9 +123,13 @@ fn target(body: &[u8]) -> Result<Target, Problem> {
     match (number("revision")?, number("version")?) {
         (Some(revision), None) => Ok(Target::Revision(revision)),
         (None, Some(version)) => Ok(Target::Version(version)),
-        (None, None) => Err(Problem::of_field(MEANINGLESS, "revision", "is required, or a version")),
-        (Some(_), Some(_)) => {
-            Err(Problem::of_field(MEANINGLESS, "version", "expected either a revision or a version"))
+        (None, None) => {
+            Err(Problem::of_field(MEANINGLESS, "revision", "`revision` or `version` is required"))
         }
+        (Some(_), Some(_)) => Err(Problem::of_field(
+            MEANINGLESS,
+            "version",
+            "expected either `revision` or `version`, got both",
+        )),
     }
 }

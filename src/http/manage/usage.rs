@@ -37,7 +37,7 @@ pub(super) const UNUSED_DAYS_MAX: u32 = 3_650;
     tag = "management",
     params(FlagPath, EnvironmentQuery, UsageQuery),
     responses(
-        (status = 200, description = "As the audit sink has added it up", body = UsageBody),
+        (status = 200, description = "Usage as recorded by the audit sink", body = UsageBody),
         ManageProblems
     )
 )]
@@ -62,7 +62,7 @@ pub(in crate::http) async fn usage(
     tag = "management",
     params(StaleQuery),
     responses(
-        (status = 200, description = "A page of them by name, with what speaks against each", body = StaleBody),
+        (status = 200, description = "A page of flags by name, with the reasons why each needs attention", body = StaleBody),
         ManageProblems
     )
 )]
@@ -105,7 +105,7 @@ fn period(ask: &Params) -> Result<Period, Problem> {
         Some(Err(_)) => Err(Problem::of_field(
             MEANINGLESS,
             name,
-            "expected a time of RFC 3339, such as 2026-01-15T10:30:00Z",
+            "expected a time in RFC 3339 format, such as 2026-01-15T10:30:00Z",
         )),
     };
     let to = moment("to")?.unwrap_or_else(|| Utc::now().trunc_subsecs(6));
@@ -119,7 +119,9 @@ fn period(ask: &Params) -> Result<Period, Problem> {
         return Err(Problem::of_field(
             MEANINGLESS,
             "from",
-            format!("that is more than {BUCKETS_MAX} of them: ask for longer ones"),
+            format!(
+                "the period has more than {BUCKETS_MAX} buckets: choose a coarser resolution or a shorter period"
+            ),
         ));
     }
     Ok(Period { resolution, from, to })

@@ -10,7 +10,7 @@ use super::schema::{OfrepFailure, ProblemDetails};
 pub enum EvaluationProblems {
     #[response(
         status = 400,
-        description = "Not JSON, or a field of another type",
+        description = "Not JSON, or a field has the wrong type",
         content_type = "application/problem+json"
     )]
     BadRequest(ProblemDetails),
@@ -20,13 +20,13 @@ pub enum EvaluationProblems {
     OtherType(ProblemDetails),
     #[response(
         status = 422,
-        description = "Understood, but not meaningful",
+        description = "A field has an invalid value",
         content_type = "application/problem+json"
     )]
     NotMeaningful(ProblemDetails),
     #[response(
         status = 503,
-        description = "Not now: the version is not in force yet, or too many calls",
+        description = "The required version is not in force yet, a system that the request needs is unreachable, or there are too many concurrent requests; retry later",
         content_type = "application/problem+json"
     )]
     NotNow(ProblemDetails),
@@ -37,7 +37,7 @@ pub enum EvaluationProblems {
 pub enum ManagementProblems {
     #[response(
         status = 400,
-        description = "Not JSON, or a field of another type",
+        description = "Not JSON, or a field has the wrong type",
         content_type = "application/problem+json"
     )]
     BadRequest(ProblemDetails),
@@ -47,7 +47,7 @@ pub enum ManagementProblems {
     OtherType(ProblemDetails),
     #[response(
         status = 422,
-        description = "Understood, but not meaningful, or an unknown field",
+        description = "A field is unknown or has an invalid value",
         content_type = "application/problem+json"
     )]
     NotMeaningful(ProblemDetails),
@@ -56,21 +56,24 @@ pub enum ManagementProblems {
 /// Error responses of OFREP routes.
 #[derive(IntoResponses)]
 pub enum OfrepProblems {
-    #[response(status = 400, description = "Not JSON, or a context that is none")]
+    #[response(status = 400, description = "Not JSON, or an invalid context")]
     BadRequest(OfrepFailure),
-    #[response(status = 401, description = "A token is needed, or is not known")]
+    #[response(status = 401, description = "The token is missing, unknown, revoked or expired")]
     Unauthorized(OfrepFailure),
-    #[response(status = 403, description = "The token does not allow it")]
+    #[response(status = 403, description = "The token does not permit the request")]
     Forbidden(OfrepFailure),
     #[response(status = 413, description = "Too large")]
     TooLarge(OfrepFailure),
     #[response(status = 415, description = "Not application/json")]
     OtherType(OfrepFailure),
-    #[response(status = 422, description = "More flags than one call may ask for")]
+    #[response(status = 422, description = "More flags than one request may ask for")]
     NotMeaningful(OfrepFailure),
-    #[response(status = 429, description = "Too many calls in a second")]
+    #[response(status = 429, description = "Too many requests per second")]
     TooMany(OfrepFailure),
-    #[response(status = 503, description = "No flags are loaded yet, or the version is not in force")]
+    #[response(
+        status = 503,
+        description = "The flags are not loaded yet, or the required version is not in force yet; retry later"
+    )]
     NotNow(OfrepFailure),
 }
 
@@ -79,7 +82,11 @@ pub enum OfrepProblems {
 pub enum Stream {
     #[response(status = 200, description = "Server-sent events", content_type = "text/event-stream")]
     Events(String),
-    #[response(status = 503, description = "Too many listeners", content_type = "application/problem+json")]
+    #[response(
+        status = 503,
+        description = "The limit of open streams is reached; retry later",
+        content_type = "application/problem+json"
+    )]
     NotNow(ProblemDetails),
 }
 
@@ -88,7 +95,7 @@ pub enum Stream {
 pub enum EdgeProblems {
     #[response(
         status = 400,
-        description = "A version that is none, or a name that is not UTF-8",
+        description = "An invalid version, or a name that is not UTF-8",
         content_type = "application/problem+json"
     )]
     BadRequest(ProblemDetails),
@@ -100,7 +107,7 @@ pub enum EdgeProblems {
     Unknown(ProblemDetails),
     #[response(
         status = 503,
-        description = "Not now: the version is not in force yet, Redis is away, or too many calls",
+        description = "The required version is not in force yet, Redis is unreachable, or there are too many concurrent requests; retry later",
         content_type = "application/problem+json"
     )]
     NotNow(ProblemDetails),

@@ -35,28 +35,29 @@ impl Modify for CommonResponses {
 }
 
 fn complete(operation: &mut Operation) {
-    add(operation, 504, "No answer in time");
-    add(operation, 421, "The host name of the call is not allowed");
+    add(operation, 504, "The request was not completed in time");
+    add(operation, 421, "The host name of the request is not allowed");
     if operation.tags.iter().flatten().any(|tag| OPEN_TAGS.contains(&tag.as_str())) {
         // An explicit empty list, because tools report a missing `security` member as a mistake.
         operation.security.get_or_insert_default();
-        let unreadable = || RefOr::T(ResponseBuilder::new().description("The request is not HTTP").build());
+        let unreadable =
+            || RefOr::T(ResponseBuilder::new().description("The request is not valid HTTP").build());
         operation.responses.responses.entry("400".to_owned()).or_insert_with(unreadable);
         return;
     }
     // The token is optional: without one, `FLAGSTREAM_AUTH__ANONYMOUS_SCOPES` decides.
     let token = SecurityRequirement::new(SCHEME, Vec::<String>::new());
     operation.security.get_or_insert_with(|| vec![token, SecurityRequirement::default()]);
-    add(operation, 401, "A token is needed, or is not known");
-    add(operation, 403, "The token does not have the scope, or is not for the environment or the flag");
-    add(operation, 429, "Too many calls in a second");
-    add(operation, 503, "Not now; see `Retry-After`");
+    add(operation, 401, "The token is missing, unknown, revoked or expired");
+    add(operation, 403, "The token does not have the scope, or does not permit the environment or the flag");
+    add(operation, 429, "Too many requests per second");
+    add(operation, 503, "Temporarily unavailable; retry after the time in `Retry-After`");
     if operation.request_body.is_some() {
-        add(operation, 408, "The body did not arrive in time");
+        add(operation, 408, "The request body did not arrive in time");
     }
     // Path and headers are parsed before the route's own code runs.
     if operation.parameters.iter().flatten().next().is_some() {
-        add(operation, 400, "A parameter that cannot be read");
+        add(operation, 400, "A parameter cannot be parsed");
     }
     for status in ["429", "503"] {
         if let Some(RefOr::T(response)) = operation.responses.responses.get_mut(status) {

@@ -23,7 +23,7 @@ const COMPONENTS: &str = "#/components/schemas/LocalFlag.";
         (status = 200, description = "A JSON Schema", content_type = "application/schema+json", body = Value),
         (
             status = 503,
-            description = "Not now; see `Retry-After`",
+            description = "Temporarily unavailable; retry after the time in `Retry-After`",
             content_type = "application/problem+json",
             body = ProblemDetails,
             headers(("Retry-After" = u32, description = "Seconds"))
@@ -52,7 +52,7 @@ pub(super) fn describe(document: &mut Value) {
     components.insert("NewFlag".to_owned(), schema.clone());
     if let Some(members) = schema.as_object_mut() {
         members.remove("required");
-        let description = "Only what is given is changed; `null` is back to what a new flag has.";
+        let description = "Only the given fields are changed; `null` resets a field to its default.";
         members.insert("description".to_owned(), description.into());
     }
     components.insert("FlagUpdate".to_owned(), schema);

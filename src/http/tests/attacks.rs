@@ -230,7 +230,7 @@ async fn waiting_for_a_version_takes_no_place_for_evaluations() {
     let far = evaluate(&format!("?min_version={}", u64::MAX)).await.unwrap();
     assert_eq!(far.status(), 503);
     let body = to_bytes(far.into_body(), MAX_BODY_BYTES).await.unwrap();
-    assert!(String::from_utf8_lossy(&body).contains("is not in force here yet"), "{body:?}");
+    assert!(String::from_utf8_lossy(&body).contains("is not in force on this instance yet"), "{body:?}");
     drop(evaluations);
     assert!(publishing.join());
 }

@@ -31,7 +31,10 @@ pub(super) fn read(body: &[u8]) -> Result<NewToken, Problem> {
         return Err(Problem::of_fields(StatusCode::BAD_REQUEST, errors));
     }
     let unknown = members.keys().filter(|key| !FIELDS.contains(&key.as_str()));
-    errors.extend(unknown.map(|key| FieldError::new(key, format!("expected only {}", FIELDS.join(", ")))));
+    errors.extend(
+        unknown
+            .map(|key| FieldError::new(key, format!("unknown field; expected only {}", FIELDS.join(", ")))),
+    );
     let order = NewToken::check(name.unwrap_or_default(), &scopes, &environments, expires_in);
     let restrictions = Restrictions::of_names(&projects, &flag_prefixes, &owners);
     match NewToken::restricted(order, restrictions) {

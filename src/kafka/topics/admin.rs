@@ -35,19 +35,19 @@ const VISIBLE_ANSWERS_MAX: usize = 50;
 /// Reason why topics cannot be described or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum TopicsError {
-    #[error("Kafka's client cannot be configured: {0}")]
+    #[error("the Kafka client cannot be configured: {0}")]
     Client(KafkaError),
     #[error("Kafka at {servers} does not answer: {error}")]
     Unreachable { servers: String, error: KafkaError },
-    #[error("Kafka at {servers} is that of `flagstream dev`, where topics have no settings")]
+    #[error("Kafka at {servers} is the embedded broker of `flagstream dev`, which has no topic settings")]
     Embedded { servers: String },
     #[error("topic {topic}: {code}")]
     Refused { topic: String, code: RDKafkaErrorCode },
     #[error(
-        "the created topics {topics} are not known to all brokers after {VISIBLE_TIMEOUT:?}; run it again"
+        "the created topics {topics} are not visible on all brokers after {VISIBLE_TIMEOUT:?}; run the command again"
     )]
     Invisible { topics: String },
-    #[error("stopped while asking Kafka")]
+    #[error("interrupted while waiting for Kafka")]
     Stopped,
 }
 

@@ -183,7 +183,7 @@ fn tell(health: &Reporter, before: Option<&TopicsFault>, now: Option<&TopicsFaul
             let (TopicsFault::Unfit(trouble) | TopicsFault::Partial(trouble)) = trouble;
             tracing::error!("{trouble}");
         }
-        (Some(_), None) => tracing::info!("kafka and its topics are as needed"),
+        (Some(_), None) => tracing::info!("Kafka is reachable, and its topics are configured as required"),
         _ => {}
     }
 }

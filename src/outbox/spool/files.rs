@@ -24,7 +24,10 @@ impl Files {
         private_files::create_folder(folder)?;
         let lock = private_files::create(&folder.join("lock"))?;
         lock.try_lock().map_err(|_| {
-            io::Error::new(ErrorKind::AddrInUse, format!("{}: used by another process", folder.display()))
+            io::Error::new(
+                ErrorKind::AddrInUse,
+                format!("{}: the folder is in use by another process", folder.display()),
+            )
         })?;
         Ok(Self { folder: folder.to_owned(), _lock: lock })
     }

@@ -43,7 +43,7 @@ impl Syncer {
         self.state.lock().under_way += 1;
         if self.segments.send(segment).is_err() {
             self.state.lock().under_way -= 1;
-            return Err(io::Error::other("the thread that syncs has ended"));
+            return Err(io::Error::other("the sync thread of the spool has ended"));
         }
         self.told()
     }

@@ -17,7 +17,8 @@ impl Worker {
         if refused.delivery_id == DEAD_LETTER_ID {
             static LIMIT: LogLimit = LogLimit::new();
             if let Some(suppressed) = LIMIT.admit() {
-                tracing::error!(%code, suppressed, "the broker refuses the dead letter of an event; both are dropped");
+                tracing::error!(%code, suppressed, "the broker rejected the dead letter of a rejected event; both \
+                    are dropped");
             }
             count_dropped(&self.metrics, "dead_letter_refused", 1);
             self.dead_letter_settled();

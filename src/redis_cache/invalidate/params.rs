@@ -57,7 +57,7 @@ pub(in crate::redis_cache) async fn chunks(
         return Err(cache_error);
     }
     let chunks: Option<Vec<String>> = redis::from_redis_value(reply).ok();
-    chunks.map(VecDeque::from).ok_or_else(|| client.unexpected_reply(&link, "a list was expected"))
+    chunks.map(VecDeque::from).ok_or_else(|| client.unexpected_reply(&link, "expected a list"))
 }
 
 /// Reads `count` members of a chunk from `offset` on.
@@ -78,8 +78,10 @@ pub(in crate::redis_cache) async fn members(
                 Value::BulkString(bytes) => Some(bytes),
                 _ => None,
             });
-            bytes.collect::<Option<_>>().ok_or_else(|| client.unexpected_reply(&link, "a member is no text"))
+            bytes
+                .collect::<Option<_>>()
+                .ok_or_else(|| client.unexpected_reply(&link, "expected a list of strings"))
         }
-        _ => Err(client.unexpected_reply(&link, "a list was expected")),
+        _ => Err(client.unexpected_reply(&link, "expected a list")),
     }
 }

@@ -21,7 +21,7 @@ impl StoreUpdater {
         match disk.load() {
             Ok(Some(snapshot)) => self.put_in_force(&snapshot, &path.to_string()),
             Ok(None) => {}
-            Err(error) => warn!(%path, %error, "the snapshot on disk cannot be used"),
+            Err(error) => warn!(%path, %error, "the snapshot on disk cannot be read; starting without it"),
         }
     }
 
@@ -45,7 +45,7 @@ impl StoreUpdater {
 
     pub(super) fn trust_disk_in_time(&mut self) {
         if self.started.elapsed() >= DISK_WRITE_TIMEOUT {
-            self.trust_disk("Kafka takes its time");
+            self.trust_disk("the topics in Kafka were not read in time");
         }
     }
 
@@ -66,7 +66,7 @@ impl StoreUpdater {
         }
         for value in &snapshot.saved.switches {
             if let ApplyOutcome::Refused(key, refusal) = self.table.take_saved_switch(value) {
-                warn!(path, key, %refusal, "saved kill switch refused");
+                warn!(path, key, %refusal, "a kill switch in the snapshot on disk is invalid; it is ignored");
             }
         }
         self.store.switches.store(self.table.switches());
@@ -74,7 +74,9 @@ impl StoreUpdater {
         for value in &snapshot.saved.values {
             match self.table.take_saved(value) {
                 ApplyOutcome::Changed(change) => changes.push(change),
-                ApplyOutcome::Refused(key, refusal) => warn!(path, key, %refusal, "saved definition refused"),
+                ApplyOutcome::Refused(key, refusal) => {
+                    warn!(path, key, %refusal, "a definition in the snapshot on disk is invalid; it is ignored")
+                }
                 ApplyOutcome::Same | ApplyOutcome::Stale => {}
             }
         }

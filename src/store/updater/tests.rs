@@ -189,7 +189,7 @@ fn a_silent_broker_is_told_and_forgiven() {
     fixture.updater.reached_end();
     let heard = Utc::now() - chrono::TimeDelta::seconds(60);
     fixture.updater.contact(heard);
-    assert!(fixture.store.status().follow_error.as_ref().unwrap().contains("no answer"));
+    assert!(fixture.store.status().follow_error.as_ref().unwrap().contains("no contact"));
     fixture.updater.contact(Utc::now() + chrono::TimeDelta::milliseconds(1));
     assert_eq!(fixture.store.status().follow_error, None);
 }

@@ -16,7 +16,7 @@ CHECKS = (
     "response_schema_conformance,unsupported_method"
 )
 # What a made-up version or environment is answered with, as the contract says.
-NOT_HERE = ("is not in force here yet", "no flags of environment", "is not served here")
+NOT_HERE = ("is not in force on this instance yet", "are not loaded on this instance", "is not served")
 VERSIONS = ("min_version", "if-flags-version")
 
 

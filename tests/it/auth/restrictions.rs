@@ -188,7 +188,7 @@ fn check_refused(fixture: &Fixture, token: &Token, operation: &Operation) {
     let is_one = ["evaluateFlag", "evaluateBooleanFlag", "createFlag", "createExperiment", "preloadCache"];
     if *names_flag || is_one.contains(&id.as_str()) {
         assert_eq!(answer.status, 403, "{id}: {answer:?}");
-        assert!(answer.body.contains("the token is limited"), "{id}: {answer:?}");
+        assert!(answer.body.contains("the token is restricted"), "{id}: {answer:?}");
     } else if ["evaluateFlags", "evaluateFlagList"].contains(&id.as_str()) {
         let json = answer.json();
         let result = json.pointer("/results").unwrap_or(&json)[OUTSIDE].clone();

@@ -24,7 +24,7 @@ fn an_experiment_is_made_watched_and_ended_from_the_command_line() {
     assert_eq!(code, Some(0), "{text}");
     assert!(text.starts_with("theme in production runs; "), "{text}");
     let (code, text) = run(&["create", "-f", "theme.json"]);
-    assert!(code == Some(1) && text.contains("there is an experiment of this name"), "{text}");
+    assert!(code == Some(1) && text.contains("an experiment of this name exists"), "{text}");
 
     (0..20).for_each(|number| drop(evaluate(&service, &format!("user-{number}"))));
     let (mut code, mut shown) = (None, String::new());
@@ -33,7 +33,7 @@ fn an_experiment_is_made_watched_and_ended_from_the_command_line() {
         shown.contains("\n20 users in ")
     });
     assert_eq!(code, Some(0));
-    let why = "purchase: dark can't be compared with light yet: fewer than 100 users in one of them.";
+    let why = "purchase: dark can't be compared with light yet: fewer than 100 users in one of the variants.";
     assert!(shown.replace("\n  ", " ").contains(why), "{shown}");
     let (_, text) = run(&["show", "theme", "--output", "json"]);
     let results: Value = serde_json::from_str(&text).unwrap();

@@ -167,10 +167,10 @@ fn dependencies_are_checked_when_written_and_hold_when_asked() {
     let cycle = fixture.update(&service, "a", &depends(json!(["u", "b"])));
     assert_eq!(
         (cycle.status, errors(&cycle)),
-        (422, vec!["depends_on[1]: would be a cycle: a -> b -> a".to_owned()])
+        (422, vec!["depends_on[1]: is a cyclic dependency: a -> b -> a".to_owned()])
     );
     let selfish = fixture.update(&service, "a", &depends(json!(["a"])));
-    assert_eq!(errors(&selfish), ["depends_on[0]: would be a cycle: a -> a"]);
+    assert_eq!(errors(&selfish), ["depends_on[0]: is a cyclic dependency: a -> a"]);
 
     assert_eq!(["ann", "cid"].map(|user| is_on(&service, "b", user)), [true, false]);
     fixture.update(&service, "a", &json!({"target_users": ["bob"]}));

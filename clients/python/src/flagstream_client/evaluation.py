@@ -112,7 +112,7 @@ def named(evaluation: Evaluation, flag: str) -> Evaluation:
 
 def _evaluation(flag: JsonValue, result: dict[str, JsonValue], around: dict[str, JsonValue]) -> Evaluation:
     if "value" not in result or not isinstance(result.get("enabled"), bool) or not isinstance(result.get("reason"), str):
-        raise InvalidAnswerError("not flagstream's answer: value, enabled or reason is missing", 200)
+        raise InvalidAnswerError("unexpected response: value, enabled or reason is missing", 200)
     version = around.get("flags_version")
     return Evaluation(
         flag_name=str(flag),
@@ -130,5 +130,5 @@ def _evaluation(flag: JsonValue, result: dict[str, JsonValue], around: dict[str,
 
 def _object(value: JsonValue) -> dict[str, JsonValue]:
     if not isinstance(value, dict):
-        raise InvalidAnswerError("not flagstream's answer: expected a JSON object", 200)
+        raise InvalidAnswerError("unexpected response: expected a JSON object", 200)
     return value

@@ -95,7 +95,7 @@ impl Client {
         }
         let answer = self.exchange(&question).await?;
         let evaluation: Evaluation = serde_json::from_slice(&answer).map_err(|error| {
-            Error::invalid_answer(StatusCode::OK, format!("not flagstream's answer: {error}"))
+            Error::invalid_answer(StatusCode::OK, format!("unexpected response: {error}"))
         })?;
         self.cache.put(question, &evaluation, self.clock.now());
         Ok(evaluation)
@@ -138,7 +138,8 @@ impl Client {
             request = request.header("If-Flags-Version", version);
         }
         let answered = timeout(at_most, answer_of(request)).await;
-        let answered = answered.unwrap_or_else(|_| Err(Error::new(Kind::TimedOut, "no answer in time")));
+        let answered =
+            answered.unwrap_or_else(|_| Err(Error::new(Kind::TimedOut, "no response before the timeout")));
         match answered.as_ref().map_err(|error| error.kind) {
             Err(Kind::ConnectionFailed | Kind::TimedOut | Kind::Unavailable) => {
                 permit.failed(self.clock.now())

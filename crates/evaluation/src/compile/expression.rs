@@ -126,7 +126,7 @@ impl Expressions {
                 let compiled = compiled.ok_or_else(|| match left >= MAX_EXPRESSION_BYTES {
                     true => {
                         format!(
-                            "takes more than {MAX_EXPRESSION_BYTES} bytes as a compiled regular expression"
+                            "the compiled regular expression takes more than {MAX_EXPRESSION_BYTES} bytes; simplify it"
                         )
                     }
                     false => too_large(),
@@ -142,7 +142,8 @@ impl Expressions {
 
 fn too_large() -> String {
     format!(
-        "the flag's regular expressions take more than {MAX_FLAG_EXPRESSIONS_BYTES} bytes as they are compiled"
+        "the flag's compiled regular expressions take more than {MAX_FLAG_EXPRESSIONS_BYTES} bytes together; \
+         simplify or remove some"
     )
 }
 

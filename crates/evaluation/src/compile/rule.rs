@@ -80,13 +80,14 @@ pub(super) fn compile(
         constraints.push(constraint);
     }
     plain.constraints = Some(constraints);
-    let text = upgrade(&[plain], &HashMap::new()).map_err(|error| format!("no rule: {error:?}"))?;
+    let text = upgrade(&[plain], &HashMap::new())
+        .map_err(|error| format!("the strategy cannot be converted into a rule: {error:?}"))?;
     if text == "true" {
         return Ok((Condition::Always, patterns));
     }
     // The engine's message contains the whole rule, possibly megabytes of user ids, so it is not repeated
     // here.
-    let rule = compile_rule(&text).map_err(|_| "the engine cannot parse its rule".to_owned())?;
+    let rule = compile_rule(&text).map_err(|_| "the rule of the strategy cannot be parsed".to_owned())?;
     Ok((Condition::Rule(rule), patterns))
 }
 

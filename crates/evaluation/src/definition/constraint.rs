@@ -78,7 +78,7 @@ fn number(text: &str) -> Result<String, String> {
 }
 
 fn date(text: &str) -> Result<String, String> {
-    let refusal = || format!("expected a date as in RFC 3339, not {:?}", shorten(text, 100));
+    let refusal = || format!("expected a date in RFC 3339 format, not {:?}", shorten(text, 100));
     let date = moment(text).ok_or_else(refusal)?;
     // The grammar requires a year of four digits.
     if !(0..=9999).contains(&date.year()) {

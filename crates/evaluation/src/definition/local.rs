@@ -100,7 +100,10 @@ pub(super) fn read(place: &JsonNode<'_>, feature: &mut ClientFeature) -> Result<
     let all = feature.strategies.get_or_insert_default();
     for (phase, strategies, more) in steps {
         if private.phases.last().is_some_and(|last| last.from_ms >= phase.from_ms) {
-            return Err(local.refuse_member("schedule", "is not in the order of time"));
+            return Err(local.refuse_member(
+                "schedule",
+                "the steps must be ordered by `from`, and no two may have the same time",
+            ));
         }
         private.phases.push(phase);
         private.strategies.extend(more);
@@ -114,7 +117,7 @@ type Step = (PhaseDefinition, Vec<unleash_types::client_features::Strategy>, Vec
 fn step(place: &JsonNode<'_>) -> Result<Step, Refusal> {
     let from = place.required_text("from")?;
     let from = DateTime::parse_from_rfc3339(&from)
-        .map_err(|_| place.refuse_member("from", "expected a time as in RFC 3339"))?;
+        .map_err(|_| place.refuse_member("from", "expected a time in RFC 3339 format"))?;
     let enabled = place.optional_boolean("enabled")?;
     let strategies = place.list("strategies", MAX_STRATEGIES, feature::strategy)?.unwrap_or_default();
     let phase = PhaseDefinition {
@@ -159,7 +162,7 @@ fn condition(place: &JsonNode<'_>) -> Result<LocalConditionExtension, Refusal> {
     };
     let scalar = |value: &JsonNode<'_>| match value.value {
         Value::Null | Value::Array(_) | Value::Object(_) => {
-            Err(value.refuse("expected text, a number, true or false"))
+            Err(value.refuse("expected a string, a number, true or false"))
         }
         scalar => Ok(scalar.clone()),
     };

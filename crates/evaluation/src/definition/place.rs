@@ -68,7 +68,7 @@ impl<'p> JsonNode<'p> {
 
     /// The value as text. A number or boolean is converted to its JSON text.
     pub(super) fn text(&self) -> Result<String, Refusal> {
-        lenient_text(self.value).ok_or_else(|| self.refuse("expected text"))
+        lenient_text(self.value).ok_or_else(|| self.refuse("expected a string"))
     }
 
     pub(super) fn optional_text(&self, name: &str) -> Result<Option<String>, Refusal> {
@@ -87,7 +87,7 @@ impl<'p> JsonNode<'p> {
             1..=super::MAX_NAME_BYTES => Ok(text),
             bytes => Err(self.refuse_member(
                 name,
-                format!("{bytes} bytes, at most {} are allowed", super::MAX_NAME_BYTES),
+                format!("expected at most {} bytes, got {bytes}", super::MAX_NAME_BYTES),
             )),
         }
     }
@@ -111,7 +111,7 @@ impl<'p> JsonNode<'p> {
         };
         let items = list.value.as_array().ok_or_else(|| list.refuse("expected a list"))?;
         if items.len() > limit {
-            return Err(list.refuse(format!("{} items, at most {limit} are allowed", items.len())));
+            return Err(list.refuse(format!("expected at most {limit} items, got {}", items.len())));
         }
         let item = |(index, value)| JsonNode { value, above: Some(&list), step: Step::Item(index) };
         items

@@ -10,12 +10,12 @@ use crate::{CompiledFlag, EnvironmentFlags};
 /// Maximum number of parents that one evaluation visits. A parent of two children counts twice.
 pub(super) const MAX_PARENTS_ASKED: u32 = 400;
 
-const UNUSABLE: &str = "a flag that it depends on cannot be evaluated";
-const MISSING: &str = "a flag that it depends on does not exist";
-const CYCLE: &str = "the flags that it depends on form a cycle";
-pub(super) const TOO_MANY: &str = "it depends on more than 400 flags, each counted once per path to it";
-pub(super) const TOO_DEEP: &str = "it depends on flags over more than 8 levels";
-const NESTED: &str = "a flag that it depends on depends on others itself, which Unleash does not have";
+const UNUSABLE: &str = "a parent flag cannot be evaluated";
+const MISSING: &str = "a parent flag does not exist";
+const CYCLE: &str = "the flag's dependencies form a cycle";
+pub(super) const TOO_MANY: &str = "the flag depends on more than 400 flags, each counted once per path to it";
+pub(super) const TOO_DEEP: &str = "the flag depends on flags over more than 8 levels";
+const NESTED: &str = "a parent flag has parents itself, which Unleash does not support";
 
 /// The flag under evaluation and the descendants through which it was reached, to detect cycles and limit
 /// depth.

@@ -72,8 +72,8 @@ pub fn warnings(flag: &LocalFlag) -> Vec<String> {
         let is_whole = (sum - 1.0).abs() < 1e-9;
         (given && sum < WHOLE && !is_whole).then(|| {
             format!(
-                "{place}: the weights add up to {sum} and are in relation to each other, so that everybody gets a \
-                 variant; with \"weights\": \"absolute\" they are percentages, and the rest gets `control` or none"
+                "{place}: the weights add up to {sum} and are relative, so that every user gets a variant; with \
+                 \"weights\": \"absolute\" they are percentages, and the other users get `control` or no variant"
             )
         })
     });
@@ -130,12 +130,15 @@ impl Found {
             };
             match (flag.strategy == Some(strategy), given) {
                 (true, false) => self.refuse(name, format!("is required by the strategy {word}")),
-                (false, true) => self.refuse(name, format!("goes with the strategy {word} only")),
+                (false, true) => self.refuse(name, format!("is only allowed with the strategy {word}")),
                 _ => {}
             }
         }
         if flag.attribute_rules.contains_key(OWN_TIME) {
-            self.refuse("attribute_rules.currentTime", "the time can be compared by before and after only");
+            self.refuse(
+                "attribute_rules.currentTime",
+                "currentTime supports only the operators before and after",
+            );
         }
     }
 
@@ -155,12 +158,12 @@ impl Found {
                 self.refuse(&field, "cannot be mixed with variants");
             }
             if self.kind == ValueKind::Boolean && *value == Value::Bool(true) && !rule.enabled {
-                self.refuse(&field, "is true, and enabled is false");
+                self.refuse(&field, "must not be true in a rule with enabled: false");
             }
             self.value(field, value);
         }
         if rule.stickiness.as_deref() == Some(OWN_TIME) {
-            self.refuse(format!("{place}.stickiness"), "nobody sticks to the time");
+            self.refuse(format!("{place}.stickiness"), "currentTime cannot be used for stickiness");
         }
         self.variants(&format!("{place}.variants"), &rule.variants, None);
     }
@@ -169,10 +172,13 @@ impl Found {
         use Operator::{After, Before, Contains, EndsWith, Exists, Matches, StartsWith};
         let Attribute { attribute: name, operator, ignore_case, value, .. } = attribute;
         if name == OWN_TIME && !matches!(operator, Before | After) {
-            self.refuse(format!("{place}.operator"), "the time can be compared by before and after only");
+            self.refuse(
+                format!("{place}.operator"),
+                "currentTime supports only the operators before and after",
+            );
         }
         if *ignore_case && !matches!(operator, Contains | StartsWith | EndsWith | Matches) {
-            let message = "goes with contains, starts_with, ends_with and matches only";
+            let message = "is only allowed with the operators contains, starts_with, ends_with and matches";
             self.refuse(format!("{place}.ignore_case"), message);
         }
         let version = value.as_ref().and_then(Value::as_str).filter(|_| operator.is_of_versions());
@@ -187,12 +193,12 @@ impl Found {
     fn flag_variants(&mut self, flag: &LocalFlag) {
         let names: HashSet<&str> = flag.variants.iter().map(|variant| variant.name.as_str()).collect();
         for name in flag.distribution.keys().filter(|name| !names.contains(name.as_str())) {
-            self.refuse(format!("distribution.{name}"), "is no variant of the flag");
+            self.refuse(format!("distribution.{name}"), "the flag has no variant of this name");
         }
         let distribution = (!flag.distribution.is_empty()).then_some(flag);
         self.variants("variants", &flag.variants, distribution);
         if let Some(name) = flag.default_variant.as_deref().filter(|name| !names.contains(name)) {
-            self.refuse("default_variant", format!("{name:?} is none of the flag's variants"));
+            self.refuse("default_variant", format!("the flag has no variant {name:?}"));
         }
     }
 
@@ -203,20 +209,32 @@ impl Found {
         for (index, variant) in variants.iter().enumerate() {
             let place = format!("{place}[{index}]");
             if !seen.insert(variant.name.as_str()) {
-                self.refuse(format!("{place}.name"), format!("there are two variants {:?}", variant.name));
+                self.refuse(
+                    format!("{place}.name"),
+                    format!("duplicate name: another variant is named {:?}, too", variant.name),
+                );
             }
             match (&variant.weight, distributed) {
                 (Some(_), Some(_)) => {
                     self.refuse(format!("{place}.weight"), "cannot be mixed with distribution");
                 }
                 (None, Some(flag)) if !flag.distribution.contains_key(&variant.name) => {
-                    self.refuse(format!("distribution.{}", variant.name), "is required, as all weights are");
+                    self.refuse(
+                        format!("distribution.{}", variant.name),
+                        "is required: the distribution must contain every variant",
+                    );
                 }
                 (None, None) if self.of == Weights::Absolute => {
-                    self.refuse(format!("{place}.weight"), "is required, as weights are absolute");
+                    self.refuse(
+                        format!("{place}.weight"),
+                        "is required, because the flag's weights are absolute",
+                    );
                 }
                 (None, None) if given > 0 => {
-                    self.refuse(format!("{place}.weight"), "is required, as other variants have one");
+                    self.refuse(
+                        format!("{place}.weight"),
+                        "is required, because other variants have a weight",
+                    );
                 }
                 _ => {}
             }
@@ -249,7 +267,7 @@ impl Found {
         };
         let sum: f64 = weights.iter().sum();
         if self.of == Weights::Absolute && sum > WHOLE {
-            let message = format!("the weights add up to {sum}, and absolute ones to at most {WHOLE}");
+            let message = format!("absolute weights must add up to at most {WHOLE}, got {sum}");
             return self.refuse(place, message);
         }
         let shares = match self.of {
@@ -258,12 +276,14 @@ impl Found {
             Weights::Absolute => Some(weights::absolute_shares(variants, &weights)),
         };
         match shares {
-            None => self.refuse(place, "the weights are all 0"),
+            None => self.refuse(place, "at least one weight must be greater than 0"),
             Some(shares) => {
                 let lost =
                     weights.iter().zip(&shares).position(|(weight, share)| *weight > 0.0 && *share == 0);
                 if let Some(index) = lost {
-                    let message = format!("is less than 1/{TOTAL_WEIGHT} of all: nobody would get it");
+                    let message = format!(
+                        "is less than 1/{TOTAL_WEIGHT} of all weights, so that no user would get the variant"
+                    );
                     self.refuse(field(index), message);
                 }
             }
@@ -283,11 +303,11 @@ impl Found {
             let Step { percentage, enabled, rules, .. } = step;
             let place = format!("rollout_schedule[{index}]");
             if percentage.is_none() && enabled.is_none() && rules.is_none() {
-                self.refuse(&place, "expected a percentage, enabled or rules");
+                self.refuse(&place, "`percentage`, `enabled` or `rules` is required");
             }
             if percentage.is_some() && (with_rules || fixed) {
-                let message =
-                    "takes the place of the flag's percentage, and this flag's rules or strategy have none";
+                let message = "replaces the flag's percentage, but this flag has rules, or a strategy without a \
+                    percentage";
                 self.refuse(format!("{place}.percentage"), message);
             }
             if let Some(rules) = rules {
@@ -301,7 +321,7 @@ impl Found {
         let phases = schedule::all_rules(flag);
         if phases > MAX_STRATEGIES {
             let message =
-                format!("has {phases} rules in all its steps together, at most {MAX_STRATEGIES} are allowed");
+                format!("expected at most {MAX_STRATEGIES} rules in all steps together, got {phases}");
             self.refuse("rollout_schedule", message);
         }
     }
@@ -314,7 +334,7 @@ impl Found {
         let count = attributes.filter(|attribute| attribute.operator == Operator::Matches).count();
         if count > MAX_FLAG_EXPRESSIONS {
             let message = format!(
-                "{count} attributes have the operator matches, at most {MAX_FLAG_EXPRESSIONS} are allowed"
+                "expected at most {MAX_FLAG_EXPRESSIONS} attributes with the operator matches, got {count}"
             );
             self.refuse("rules", message);
         }
@@ -328,7 +348,10 @@ impl Found {
                 self.refuse(&place, format!("names the same flag as depends_on[{first}]"));
             }
             if !dependency.on && !dependency.variants.is_empty() {
-                self.refuse(format!("{place}.variants"), "a flag that is off is on no variant");
+                self.refuse(
+                    format!("{place}.variants"),
+                    "must be empty, because a flag that must be off has no variant",
+                );
             }
         }
     }

@@ -48,16 +48,16 @@ fn climb<'f>(
     ancestors: &mut HashMap<&'f str, usize>,
 ) -> Result<(), String> {
     if path.first() == Some(&name) {
-        return Err(format!("would be a cycle: {} -> {name}", path.join(" -> ")));
+        return Err(format!("is a cyclic dependency: {} -> {name}", path.join(" -> ")));
     }
     // A cycle among ancestors that does not include this flag: it was created elsewhere, and evaluating it
     // fails.
     if path.contains(&name) {
-        return Err(format!("leads to a cycle: {} -> {name}", path.join(" -> ")));
+        return Err(format!("leads to a cyclic dependency: {} -> {name}", path.join(" -> ")));
     }
     if path.len() > MAX_DEPENDENCY_LEVELS {
         return Err(format!(
-            "goes up more than {MAX_DEPENDENCY_LEVELS} levels: {} -> {name}",
+            "dependencies are nested deeper than {MAX_DEPENDENCY_LEVELS} levels: {} -> {name}",
             path.join(" -> ")
         ));
     }
@@ -66,7 +66,7 @@ fn climb<'f>(
     }
     ancestors.insert(name, path.len());
     if ancestors.len() > MAX_ANCESTORS {
-        return Err(format!("leads to more than {MAX_ANCESTORS} flags"));
+        return Err(format!("depends on more than {MAX_ANCESTORS} flags, directly and indirectly"));
     }
     path.push(name);
     for parent in family.parents.get(name).into_iter().flatten() {
@@ -100,9 +100,12 @@ mod tests {
             family(&[("a", &["b"]), ("b", &["c"]), ("c", &[]), ("old", &[]), ("x", &["y"]), ("y", &["x"])]);
         assert!(check("c", &[], &family).is_empty());
         assert!(check("new", &["a", "c"], &family).is_empty());
-        assert_eq!(check("c", &["a"], &family), ["depends_on[0]: would be a cycle: c -> a -> b -> c"]);
-        assert_eq!(check("new", &["new"], &family), ["depends_on[0]: would be a cycle: new -> new"]);
-        assert_eq!(check("new", &["x"], &family), ["depends_on[0]: leads to a cycle: new -> x -> y -> x"]);
+        assert_eq!(check("c", &["a"], &family), ["depends_on[0]: is a cyclic dependency: c -> a -> b -> c"]);
+        assert_eq!(check("new", &["new"], &family), ["depends_on[0]: is a cyclic dependency: new -> new"]);
+        assert_eq!(
+            check("new", &["x"], &family),
+            ["depends_on[0]: leads to a cyclic dependency: new -> x -> y -> x"]
+        );
         assert_eq!(
             check("new", &["nobody", "old"], &family),
             [

@@ -80,7 +80,9 @@ pub fn updated(body: &[u8], name: &str, environment: &str) -> Result<Change, Vec
         if let Some(Value::String(given)) = members.remove(field)
             && given != expected
         {
-            let message = format!("expected {expected:?}, as in the call's address; a flag keeps it");
+            let message = format!(
+                "expected {expected:?} as in the URL: the name and the environment of a flag cannot be changed"
+            );
             problems.push(Invalid::new(field, message));
         }
     }
@@ -91,9 +93,9 @@ pub fn updated(body: &[u8], name: &str, environment: &str) -> Result<Change, Vec
 pub fn check_name(name: &str) -> Result<(), String> {
     match name {
         // URL normalization removes these path segments, even if they are percent-encoded.
-        "." | ".." => Err("expected another name than `.` and `..`, which no URL can hold".to_owned()),
-        _ if name.chars().any(char::is_control) => Err("expected no control characters".to_owned()),
-        _ if name.trim() != name => Err("expected no white space at its beginning or end".to_owned()),
+        "." | ".." => Err("must not be `.` or `..`, because a URL cannot contain these names".to_owned()),
+        _ if name.chars().any(char::is_control) => Err("must not contain control characters".to_owned()),
+        _ if name.trim() != name => Err("must not begin or end with white space".to_owned()),
         _ if (1..=MAX_NAME_BYTES).contains(&name.len()) => Ok(()),
         _ => Err(format!("expected 1 to {MAX_NAME_BYTES} bytes, got {}", name.len())),
     }
@@ -102,7 +104,7 @@ pub fn check_name(name: &str) -> Result<(), String> {
 pub fn check_environment(name: &str) -> Result<(), String> {
     let fine = |c: char| !c.is_control() && !c.is_whitespace() && c != '/';
     if name == "*" {
-        return Err("expected the name of one environment".to_owned());
+        return Err("expected the name of one environment, not `*`".to_owned());
     }
     if (1..=MAX_ENVIRONMENT_BYTES).contains(&name.len()) && name.chars().all(fine) {
         return Ok(());
@@ -166,9 +168,9 @@ fn read(body: &[u8], whole: bool) -> Result<Checked, Vec<Invalid>> {
     for (field, value) in members {
         if !seen.insert(field.clone()) {
             once.remove(&field);
-            problems.push(Invalid::new(&field, "expected once"));
+            problems.push(Invalid::new(&field, "duplicate field"));
         } else if has_nul(&value) {
-            problems.push(Invalid::new(&field, "expected no NUL character"));
+            problems.push(Invalid::new(&field, "must not contain NUL characters"));
         } else {
             once.insert(field, value);
         }
@@ -182,7 +184,10 @@ fn read(body: &[u8], whole: bool) -> Result<Checked, Vec<Invalid>> {
         return Err(problems);
     };
     if members.contains_key("scheduled_steps") && members.contains_key("rollout_schedule") {
-        problems.push(Invalid::new("scheduled_steps", "is the same as rollout_schedule: give one of them"));
+        problems.push(Invalid::new(
+            "scheduled_steps",
+            "is an alias of rollout_schedule: use only one of the two",
+        ));
     } else if let Some(steps) = members.remove("scheduled_steps") {
         members.insert("rollout_schedule".to_owned(), steps);
     }

@@ -58,7 +58,7 @@ pub fn tidy(steps: &mut Vec<Step>) -> Vec<Invalid> {
         let first = steps.iter().take(index).position(|other| other.date == step.date && other != step);
         if let Some(first) = first {
             let message =
-                format!("is the moment of rollout_schedule[{first}] too, which says something else");
+                format!("is also the date of rollout_schedule[{first}], which has different content");
             problems.push(Invalid::new(&format!("rollout_schedule[{index}].date"), message));
         }
     }

@@ -50,7 +50,7 @@ pub fn of_values(schema: &Value) -> Result<Validator, String> {
         return Err(format!("expected at most {MAX_SCHEMA_BYTES} bytes"));
     }
     if has_reference(schema) {
-        return Err("expected no references".to_owned());
+        return Err("must not contain references ($ref)".to_owned());
     }
     if patterns(schema) > MAX_SCHEMA_PATTERNS {
         return Err(format!("expected at most {MAX_SCHEMA_PATTERNS} regular expressions"));
@@ -64,8 +64,8 @@ pub fn of_values(schema: &Value) -> Result<Validator, String> {
 pub fn first_problem(validator: &Validator, value: &Value) -> Option<String> {
     let error = validator.iter_errors(value).next()?;
     let place = path(&error);
-    let place = if place.is_empty() { "it".to_owned() } else { place };
-    Some(format!("does not fit value_schema: {place} {}", message(&error).0))
+    let place = if place.is_empty() { place } else { format!("{place}: ") };
+    Some(format!("does not match value_schema: {place}{}", message(&error).0))
 }
 
 fn ours(whole: bool) -> Result<Validator, String> {
@@ -122,7 +122,7 @@ fn told(error: &ValidationError<'_>) -> Vec<Invalid> {
     let member = |name: &str| if above.is_empty() { name.to_owned() } else { format!("{above}.{name}") };
     match error.kind() {
         ValidationErrorKind::AdditionalProperties { unexpected } => {
-            unexpected.iter().map(|name| Invalid::new(&member(name), "is not known here")).collect()
+            unexpected.iter().map(|name| Invalid::new(&member(name), "unknown field")).collect()
         }
         ValidationErrorKind::Required { property } => {
             vec![Invalid::new(&member(property.as_str().unwrap_or_default()), "is required")]
@@ -158,8 +158,10 @@ fn message(error: &ValidationError<'_>) -> (String, bool) {
         ValidationErrorKind::Maximum { limit } => format!("expected at most {limit}"),
         ValidationErrorKind::PropertyNames { .. } => "expected names of 1 to 255 characters".to_owned(),
         ValidationErrorKind::Format { format } => match format.as_str() {
-            "date-time" => "expected a time as in RFC 3339, with its zone".to_owned(),
-            "regex" => "expected a regular expression, and not one of enormous size".to_owned(),
+            "date-time" => {
+                "expected a time in RFC 3339 format with a time zone, such as 2026-01-15T10:30:00Z".to_owned()
+            }
+            "regex" => "expected a valid regular expression".to_owned(),
             format => format!("expected {format}"),
         },
         ValidationErrorKind::Pattern { pattern } if pattern.starts_with("^https") => {
@@ -167,7 +169,7 @@ fn message(error: &ValidationError<'_>) -> (String, bool) {
         }
         ValidationErrorKind::Pattern { pattern } if pattern.starts_with("^(0|") => VERSION.to_owned(),
         ValidationErrorKind::Pattern { pattern } if pattern.contains("100|") => PERCENTAGE.to_owned(),
-        ValidationErrorKind::Pattern { pattern } => format!("expected what matches {pattern}"),
+        ValidationErrorKind::Pattern { pattern } => format!("expected a string that matches {pattern}"),
         _ => error.masked().to_string(),
     };
     (text, false)

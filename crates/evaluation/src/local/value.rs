@@ -33,15 +33,17 @@ impl Values {
         if !matches!(kind, ValueKind::Integer | ValueKind::Float) {
             let bounds = [("min_value", min), ("max_value", max)];
             let given = bounds.iter().filter(|(_, bound)| bound.is_some());
-            problems.extend(given.map(|(field, _)| Invalid::new(field, "goes with integer and float only")));
+            problems.extend(given.map(|(field, _)| {
+                Invalid::new(field, "is only allowed for the value types integer and float")
+            }));
         }
         if min.zip(max).is_some_and(|(min, max)| min > max) {
-            problems.push(Invalid::new("max_value", "is less than min_value"));
+            problems.push(Invalid::new("max_value", "must not be less than min_value"));
         }
         let mut compiled = None;
         if let Some(schema) = &flag.value_schema {
             if kind != ValueKind::Object {
-                problems.push(Invalid::new("value_schema", "goes with object only"));
+                problems.push(Invalid::new("value_schema", "is only allowed for the value type object"));
             }
             match schema::of_values(schema) {
                 Ok(validator) => compiled = Some(validator),
@@ -76,8 +78,8 @@ impl Values {
             return Ok(());
         };
         match (self.min, self.max) {
-            (Some(min), _) if number < min => Err(format!("is less than min_value {min}")),
-            (_, Some(max)) if number > max => Err(format!("is more than max_value {max}")),
+            (Some(min), _) if number < min => Err(format!("must not be less than min_value {min}")),
+            (_, Some(max)) if number > max => Err(format!("must not be greater than max_value {max}")),
             _ => Ok(()),
         }
     }

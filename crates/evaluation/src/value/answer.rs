@@ -143,7 +143,10 @@ impl<'a> From<&Outcome<'a>> for OutcomeParts<'a> {
 }
 
 fn unmet(parent: &str) -> String {
-    format!("off, as flag {} is not what this one depends on", shorten(parent, MAX_ECHO_BYTES))
+    format!(
+        "the flag is off, because its parent flag {} does not have the required state",
+        shorten(parent, MAX_ECHO_BYTES)
+    )
 }
 
 /// The variant's value in the requested type; `None` if it cannot be converted.
@@ -174,12 +177,12 @@ fn mismatch(flag: &str, variant: &str, payload: Option<&Payload>, asked: ValueTy
     };
     let why = match payload.and_then(Payload::number) {
         Some(number) if asked == ValueType::Integer && number.integer == Err(NotInteger::TooLarge) => {
-            " (an integer has 64 bits)"
+            " (the number does not fit into a 64-bit integer)"
         }
         _ => "",
     };
     format!(
-        "{asked} asked of flag {flag}, whose variant {name} has {there}{why}",
+        "{asked} was requested, but variant {name} of flag {flag} has {there}{why}",
         asked = asked.as_str(),
         flag = shorten(flag, MAX_ECHO_BYTES),
         name = shorten(variant, MAX_ECHO_BYTES),

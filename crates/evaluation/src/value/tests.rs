@@ -130,10 +130,13 @@ fn a_mismatch_says_what_was_asked_and_what_was_there_in_short() {
     };
     assert_eq!(
         message("dark", ValueType::Integer),
-        "integer asked of flag f, whose variant blue has a payload of type string: dark"
+        "integer was requested, but variant blue of flag f has a payload of type string: dark"
     );
     assert!(message(&"ä".repeat(1_000), ValueType::Object).len() < 200);
-    assert!(message("9223372036854775808", ValueType::Integer).ends_with("(an integer has 64 bits)"));
+    assert!(
+        message("9223372036854775808", ValueType::Integer)
+            .ends_with("(the number does not fit into a 64-bit integer)")
+    );
 }
 
 #[test]

@@ -57,7 +57,7 @@ pub fn of(experiment: &Experiment, phase: Option<&PhaseResults>) -> Vec<Conclusi
         return conclusions;
     }
     if phase.sample_ratio.tested.is_none() {
-        let text = "Whether users are split as they should be is not known: the flag has no single weight for each variant.";
+        let text = "The split of the users cannot be tested: the flag has no single weight for each variant.";
         conclusions.push(plain(Finding::SampleRatioUnknown, text.to_owned()));
     }
     if experiment.status == Status::Running {
@@ -82,8 +82,8 @@ fn alarms(phase: &PhaseResults, conclusions: &mut Vec<Conclusion>) {
         conclusions.push(alarm(
             Finding::SampleRatioMismatch,
             format!(
-                "Users are not split as the weights say: {}. Something loses or adds users of a variant, so the variants \
-                 can't be compared. Nothing may be concluded from this phase.",
+                "The split of the users does not match the weights: {}. Users of some variants are lost or added, so \
+                 the variants can't be compared. Do not draw conclusions from this phase.",
                 shares.join(", ")
             ),
         ));
@@ -95,7 +95,7 @@ fn alarms(phase: &PhaseResults, conclusions: &mut Vec<Conclusion>) {
             Finding::CrossedUsers,
             format!(
                 "{} users ({share}, more than {limit}) saw more than one variant: differences look smaller than they are. \
-                 Is the stickiness something that changes for a user?",
+                 Check whether the stickiness attribute can change for a user.",
                 thousands(phase.crossed)
             ),
         ));
@@ -152,7 +152,7 @@ impl Explanations<'_> {
         let Self { metric, subject, base } = self;
         let name = &metric.metric.name;
         let why = match missing {
-            None | Some(Missing::TooFewUsers) => "fewer than 100 users in one of them",
+            None | Some(Missing::TooFewUsers) => "fewer than 100 users in one of the variants",
             Some(Missing::NoControl) => {
                 return format!("{name}: {subject} can't be compared: the flag has no variant {base}.");
             }
@@ -161,7 +161,7 @@ impl Explanations<'_> {
             }
             Some(Missing::TooFewConversions) => "too few users have a value",
             Some(Missing::NoVariance) => "all users have the same value",
-            Some(Missing::NotFinite) => "the sum of the values is no number any more",
+            Some(Missing::NotFinite) => "the sum of the values is too large for a number",
         };
         format!("{name}: {subject} can't be compared with {base} yet: {why}.")
     }
@@ -178,7 +178,8 @@ impl Explanations<'_> {
             Verdict::Better => format!("{name}: {subject} is better than {base}, by {range}."),
             Verdict::Worse => format!("{name}: {subject} is worse than {base}, by {range}."),
             Verdict::NoEffect => format!(
-                "{name}: no difference between {subject} and {base} that matters: it is {range}, less than {small} either way."
+                "{name}: no relevant difference between {subject} and {base}: it is {range}, less than {small} in \
+                 either direction."
             ),
             Verdict::Harmed => {
                 format!("{name}: harmed by {subject}: it is {worse} than under {base}, by {range}.")
@@ -201,11 +202,11 @@ impl Explanations<'_> {
         let small = percent(self.metric.metric.minimum_effect);
         let time = effect.seconds_left.map(|left| format!(", about {}", duration(left))).unwrap_or_default();
         match effect.users_left {
-            None => format!("An effect of {small} is out of reach."),
-            Some(0) => format!("An effect of {small} would most likely have been found by now."),
+            None => format!("An effect of {small} cannot be detected."),
+            Some(0) => format!("An effect of {small} would most likely have been detected by now."),
             Some(users) => {
                 format!(
-                    "To find an effect of {small}, about {} users more are needed{time}.",
+                    "To detect an effect of {small}, about {} more users are needed{time}.",
                     thousands(users)
                 )
             }

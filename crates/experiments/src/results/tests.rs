@@ -32,7 +32,7 @@ fn a_large_difference_is_found_and_said() {
     assert_eq!(comparison(&results, 1).verdict, Verdict::Better);
     assert_eq!(
         texts(&results)[0],
-        "new is better in purchase. Let it run: whether it harms errors is not known yet."
+        "new is better in purchase. Keep the experiment running: whether it harms errors is not known yet."
     );
     assert!(texts(&results)[1].starts_with("purchase: new is better than old, by +12.0% (between"));
     assert!(!results.conclusions.iter().any(|conclusion| conclusion.alarm));
@@ -50,7 +50,7 @@ fn what_is_not_known_yet_says_how_much_is_missing() {
         text.starts_with("purchase: not known yet whether new differs from old: +2.0% (between"),
         "{text}"
     );
-    assert!(text.contains("users more are needed, about"), "{text}");
+    assert!(text.contains("more users are needed, about"), "{text}");
 }
 
 #[test]

@@ -33,14 +33,14 @@ impl Plan {
         decoder.value(self.root)?;
         match decoder.input.left() {
             0 => Ok(()),
-            left => Err(Broken::new(format!("{left} bytes stand behind its end"))),
+            left => Err(Broken::new(format!("{left} unexpected bytes after the end of the message"))),
         }
     }
 }
 
 impl<'m> Decoder<'m> {
     fn step(&self, id: usize) -> Result<&'m Step, Broken> {
-        self.steps.get(id).ok_or_else(|| Broken::new("its schema names no such type"))
+        self.steps.get(id).ok_or_else(|| Broken::new("the schema references an unknown type"))
     }
 
     fn value(&mut self, id: usize) -> Result<(), Broken> {
@@ -75,7 +75,9 @@ impl<'m> Decoder<'m> {
             Step::Symbol(symbols) => {
                 let index = self.input.long()?;
                 let symbol = usize::try_from(index).ok().and_then(|index| symbols.get(index));
-                self.text(symbol.ok_or_else(|| Broken::new("an enum has no such symbol"))?)
+                self.text(
+                    symbol.ok_or_else(|| Broken::new("the schema's enum has no symbol with this index"))?,
+                )
             }
             Step::List(of) => self.nested(|decoder| decoder.list(*of)),
             Step::Map(of) => self.nested(|decoder| decoder.map(*of)),
@@ -84,14 +86,14 @@ impl<'m> Decoder<'m> {
                 self.value(branch)
             }
             Step::Record(fields) => self.nested(|decoder| decoder.record(fields)),
-            Step::Bytes | Step::Fixed(_) => Err(Broken::new("bytes have no JSON form")),
+            Step::Bytes | Step::Fixed(_) => Err(Broken::new("bytes cannot be represented in JSON")),
             Step::Unfit(misfit) => Err(Broken::new(misfit.to_string())),
         }
     }
 
     fn put(&mut self, bytes: &[u8]) -> Result<(), Broken> {
         if self.out.len() + bytes.len() > self.max_bytes {
-            return Err(Broken::new("it is too large"));
+            return Err(Broken::new("the message is too large as JSON"));
         }
         self.out.extend_from_slice(bytes);
         Ok(())
@@ -99,7 +101,7 @@ impl<'m> Decoder<'m> {
 
     fn text(&mut self, text: &str) -> Result<(), Broken> {
         if self.out.len() + text.len() > self.max_bytes {
-            return Err(Broken::new("it is too large"));
+            return Err(Broken::new("the message is too large as JSON"));
         }
         write_string(self.out, text);
         Ok(())
@@ -119,7 +121,7 @@ impl<'m> Decoder<'m> {
         let text = self.input.text()?;
         match Span::parse(text, MAX_DEPTH_LEVELS) {
             Ok(span) => self.put(span.text.as_bytes()),
-            Err(error) => Err(Broken::new(format!("expected the text of JSON: {error}"))),
+            Err(error) => Err(Broken::new(format!("expected JSON text: {error}"))),
         }
     }
 
@@ -129,7 +131,7 @@ impl<'m> Decoder<'m> {
             Unit::Micros => DateTime::from_timestamp_micros(time),
             Unit::Nanos => Some(DateTime::from_timestamp_nanos(time)),
         };
-        let time = time.ok_or_else(|| Broken::new("a time is beyond the calendar"))?;
+        let time = time.ok_or_else(|| Broken::new("a time is outside the supported range"))?;
         self.text(&time.to_rfc3339_opts(SecondsFormat::Micros, true))
     }
 
@@ -146,7 +148,7 @@ impl<'m> Decoder<'m> {
     fn branch(&mut self, branches: &[usize]) -> Result<usize, Broken> {
         let index = self.input.long()?;
         let branch = usize::try_from(index).ok().and_then(|index| branches.get(index).copied());
-        branch.ok_or_else(|| Broken::new("a union has no such branch"))
+        branch.ok_or_else(|| Broken::new("the schema's union has no branch with this index"))
     }
 
     fn record(&mut self, fields: &[(Option<Box<str>>, usize)]) -> Result<(), Broken> {
@@ -224,7 +226,7 @@ impl<'m> Decoder<'m> {
         self.items += 1;
         match self.items {
             0..=MAX_ITEMS_COUNT => Ok(()),
-            _ => Err(Broken::new(format!("it has more than {MAX_ITEMS_COUNT} elements"))),
+            _ => Err(Broken::new(format!("the message has more than {MAX_ITEMS_COUNT} elements"))),
         }
     }
 

@@ -23,7 +23,7 @@ impl Plan {
     /// Appends one value. `None` means that the member is absent.
     fn write(&self, id: usize, span: Option<Span<'_>>, out: &mut Vec<u8>) -> Result<(), Broken> {
         let span = span.filter(|span| span.kind != Kind::Null);
-        let step = self.steps.get(id).ok_or_else(|| Broken::new("no such type"))?;
+        let step = self.steps.get(id).ok_or_else(|| Broken::new("the schema references an unknown type"))?;
         if let Step::Union(branches) = step {
             return self.write_branch(branches, span, out);
         }
@@ -35,7 +35,7 @@ impl Plan {
                     out.push(0);
                     Ok(())
                 }
-                _ => Err(Broken::new("expected a value, got none")),
+                _ => Err(Broken::new("a required value is missing")),
             };
         };
         match (step, span.kind) {
@@ -48,7 +48,8 @@ impl Plan {
             (Step::Symbol(symbols), Kind::String) => {
                 let text = text_of(span);
                 let index = symbols.iter().zip(0i64..).find(|(symbol, _)| **symbol == text);
-                let index = index.ok_or_else(|| Broken::new(format!("the schema does not have {text}")))?;
+                let index =
+                    index.ok_or_else(|| Broken::new(format!("the schema's enum has no symbol {text}")))?;
                 write_long(out, index.1);
             }
             (Step::List(of), Kind::Array) => self.write_list(*of, span, out)?,
@@ -67,7 +68,8 @@ impl Plan {
     ) -> Result<(), Broken> {
         let is_null = |id: &usize| matches!(self.steps.get(*id), Some(Step::Null));
         let branch = branches.iter().zip(0i64..).find(|(id, _)| is_null(id) == span.is_none());
-        let (id, index) = branch.ok_or_else(|| Broken::new("no branch for it"))?;
+        let (id, index) =
+            branch.ok_or_else(|| Broken::new("the schema's union has no branch for this value"))?;
         write_long(out, index);
         self.write(*id, span, out)
     }
@@ -142,13 +144,15 @@ fn text_of(span: Span<'_>) -> Cow<'_, str> {
 }
 
 fn parsed<N: std::str::FromStr>(span: Span<'_>) -> Result<N, Broken> {
-    span.text.parse().map_err(|_| Broken::new(format!("expected a number that fits, got {}", span.text)))
+    span.text.parse().map_err(|_| {
+        Broken::new(format!("the number {} is outside the range of the schema's type", span.text))
+    })
 }
 
 fn micros(span: Span<'_>) -> Result<i64, Broken> {
     let text = text_of(span);
     let time = DateTime::parse_from_rfc3339(&text)
-        .map_err(|_| Broken::new(format!("expected a time of RFC 3339, got {text}")))?;
+        .map_err(|_| Broken::new(format!("expected a time in RFC 3339 format, got {text}")))?;
     Ok(time.timestamp_micros())
 }
 

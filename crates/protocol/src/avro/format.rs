@@ -30,7 +30,8 @@ impl Format {
     /// Converts a message from its JSON form into this format.
     pub fn message(&self, kind: Kind, json: Vec<u8>) -> Result<Vec<u8>, Broken> {
         let Self::Avro(prefix) = self else { return Ok(json) };
-        let text = std::str::from_utf8(&json).map_err(|_| Broken::new("a message of ours is not UTF-8"))?;
+        let text =
+            std::str::from_utf8(&json).map_err(|_| Broken::new("the JSON form of a message is not UTF-8"))?;
         let mut message = Vec::with_capacity(prefix.len() + json.len());
         message.extend_from_slice(prefix);
         kind.plan().from_json(text, &mut message)?;

@@ -24,7 +24,7 @@ pub struct Plan {
 
 /// Error: a schema is not compatible with the expected message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{place}expected {expected}, its schema has {got}", place = place(.field))]
+#[error("{place}expected {expected}, but the writer's schema has {got}", place = place(.field))]
 pub struct Misfit {
     pub field: String,
     expected: &'static str,
@@ -120,7 +120,7 @@ impl<'r> Resolver<'r> {
 
     fn step(&mut self, writer: &'r Schema, want: Want<'r>) -> Result<usize, Misfit> {
         if self.depth == MAX_DEPTH_LEVELS {
-            return Err(Misfit::new("a schema of few levels", format!("more than {MAX_DEPTH_LEVELS}")));
+            return Err(Misfit::new("fewer nested levels", format!("more than {MAX_DEPTH_LEVELS}")));
         }
         self.depth += 1;
         let step = self.step_of(writer, want);
@@ -275,7 +275,9 @@ impl<'r> Resolver<'r> {
             S::Array(array) => Step::List(self.step(&array.items, want)?),
             S::Map(map) => Step::Map(self.step(&map.types, want)?),
             S::Record(record) => return self.whole_record(record, taken),
-            other if taken => return Err(Misfit::new("a type that has a JSON form", describe(other))),
+            other if taken => {
+                return Err(Misfit::new("a type that can be represented in JSON", describe(other)));
+            }
             S::Bytes | S::BigDecimal | S::Uuid(UuidSchema::Bytes) => Step::Bytes,
             S::Fixed(fixed) | S::Duration(fixed) | S::Uuid(UuidSchema::Fixed(fixed)) => {
                 Step::Fixed(fixed.size)
@@ -329,7 +331,7 @@ fn expected(own: &Schema) -> &'static str {
         Schema::Map(_) => "a map",
         Schema::Record(_) | Schema::Ref { .. } => "a record",
         Schema::Union(union) => union.variants().last().map_or("a value", expected),
-        _ => "a text",
+        _ => "a string",
     }
 }
 

@@ -349,18 +349,21 @@ fn older_and_newer_schemas_are_read() {
 #[test]
 fn a_schema_that_does_not_fit_is_named() {
     for (fields, expected) in [
-        (r#"{"name":"flag_names","type":"string"}"#, "flag_names: expected a list, its schema has string"),
+        (
+            r#"{"name":"flag_names","type":"string"}"#,
+            "flag_names: expected a list, but the writer's schema has string",
+        ),
         (
             r#"{"name":"flag_name","type":{"type":"fixed","name":"F","size":3}}"#,
-            "flag_name: expected a text, its schema has F",
+            "flag_name: expected a string, but the writer's schema has F",
         ),
         (
             r#"{"name":"context","type":{"type":"map","values":"bytes"}}"#,
-            "context: expected a type that has a JSON form, its schema has bytes",
+            "context: expected a type that can be represented in JSON, but the writer's schema has bytes",
         ),
         (
             r#"{"name":"requested_at","type":"double"}"#,
-            "requested_at: expected a time, its schema has double",
+            "requested_at: expected a time, but the writer's schema has double",
         ),
     ] {
         let schema = format!(r#"{{"type":"record","name":"R","fields":[{fields}]}}"#);
@@ -368,10 +371,10 @@ fn a_schema_that_does_not_fit_is_named() {
         assert_eq!(misfit.to_string(), expected);
     }
     let misfit = Subject::EVENTS.resolve(&writer(r#""string""#)).unwrap_err();
-    assert_eq!(misfit.to_string(), "expected a record, its schema has string");
+    assert_eq!(misfit.to_string(), "expected a record, but the writer's schema has string");
     let evaluated = Kind::Evaluated.text().replace("\"flag_name\"", "\"flag\"");
     let misfit = Subject::EVENTS.resolve(&writer(&evaluated)).unwrap_err();
-    assert_eq!(misfit.to_string(), "flag_name: expected a text, its schema has no such field");
+    assert_eq!(misfit.to_string(), "flag_name: expected a string, but the writer's schema has no such field");
 }
 
 #[test]
@@ -395,13 +398,13 @@ fn broken_messages_are_refused() {
         assert!(decode(Kind::Request.plan(), &request[..end]).is_err(), "cut at {end}");
     }
     let error = |message: &[u8]| decode(Kind::Request.plan(), message).unwrap_err().to_string();
-    assert_eq!(error(&[request.as_slice(), &[7]].concat()), "1 bytes stand behind its end");
+    assert_eq!(
+        error(&[request.as_slice(), &[7]].concat()),
+        "1 unexpected bytes after the end of the message"
+    );
     // JSON text must not be able to add members.
     let smuggled = [&[0, 0, 0, 0, 0, 2][..], &[32], br#"{},"user_id":"x""#].concat();
-    assert_eq!(
-        error(&smuggled),
-        "context: expected the text of JSON: expected the end of the text at byte 2"
-    );
+    assert_eq!(error(&smuggled), "context: expected JSON text: expected the end of the text at byte 2");
     // A list of nulls may claim any number of elements without needing bytes.
     let (endless, message) = written(
         r#"{"type":"record","name":"R","fields":[{"name":"x","type":{"type":"array","items":"null"}}]}"#,
@@ -410,7 +413,7 @@ fn broken_messages_are_refused() {
     let plan = Subject::REQUESTS.resolve(&endless).unwrap();
     assert_eq!(decode(&plan, &message).unwrap(), json!({}));
     let claims = [0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01, 0];
-    assert_eq!(decode(&plan, &claims).unwrap_err().to_string(), "it has more than 1000000 elements");
+    assert_eq!(decode(&plan, &claims).unwrap_err().to_string(), "the message has more than 1000000 elements");
 }
 
 #[test]
@@ -426,7 +429,7 @@ fn schemas_that_grow_without_bytes_have_an_end() {
         )
     });
     let plan = Subject::REQUESTS.resolve(&writer(&doubled)).unwrap();
-    assert_eq!(decode(&plan, &[]).unwrap_err().to_string(), "it has more than 1000000 elements");
+    assert_eq!(decode(&plan, &[]).unwrap_err().to_string(), "the message has more than 1000000 elements");
     // Each record references the previous one by name.
     let chain: String = (0..10_000)
         .map(|level| {
@@ -438,7 +441,9 @@ fn schemas_that_grow_without_bytes_have_an_end() {
     let chain = record("Chain", &format!(r#"{chain}{{"name":"context","type":"R9999"}}"#));
     let misfit = Subject::REQUESTS.resolve(&writer(&chain)).unwrap_err();
     assert!(
-        misfit.to_string().ends_with("expected a schema of few levels, its schema has more than 200"),
+        misfit
+            .to_string()
+            .ends_with("expected fewer nested levels, but the writer's schema has more than 200"),
         "{misfit}"
     );
 }

@@ -50,16 +50,16 @@ impl<'b> Input<'b> {
 
     pub(super) fn bytes(&mut self) -> Result<&'b [u8], Broken> {
         let count = self.long()?;
-        self.take(usize::try_from(count).map_err(|_| Broken::new("a length is below zero"))?)
+        self.take(usize::try_from(count).map_err(|_| Broken::new("a length is negative"))?)
     }
 
     pub(super) fn text(&mut self) -> Result<&'b str, Broken> {
-        std::str::from_utf8(self.bytes()?).map_err(|_| Broken::new("a text is not UTF-8"))
+        std::str::from_utf8(self.bytes()?).map_err(|_| Broken::new("a string is not UTF-8"))
     }
 }
 
 fn short() -> Broken {
-    Broken::new("it ends in the middle of a value")
+    Broken::new("the message ends in the middle of a value")
 }
 
 pub(super) fn write_long(out: &mut Vec<u8>, long: i64) {

@@ -178,7 +178,7 @@ impl<'a> Fields<'a> {
         let Some(members) = members else { return Ok(()) };
         let typed = members.into_iter().map(|(flag, span)| {
             let field = || format!("value_types.{}", shorten(&flag));
-            let text = span.as_string().ok_or_else(|| expected(&field(), "a text", span.kind))?;
+            let text = span.as_string().ok_or_else(|| expected(&field(), "a string", span.kind))?;
             let kind = value_type(&field(), &text)?;
             Ok((flag, kind))
         });
@@ -196,7 +196,7 @@ impl<'a> Fields<'a> {
     pub(super) fn into_openfeature_subject(self) -> Result<Subject<'a>, Refusal> {
         let key = self.context.map(|span| last_member(span.text, TARGETING_KEY)).transpose()?.flatten();
         if let Some(Span { kind: kind @ (Kind::Object | Kind::Array), .. }) = key {
-            return Err(expected("context.targetingKey", "a text", kind));
+            return Err(expected("context.targetingKey", "a string", kind));
         }
         let mut subject = self.into_subject();
         let key = subject.context.property(TARGETING_KEY).filter(|key| !key.is_empty());
@@ -274,7 +274,7 @@ impl<'a> Fields<'a> {
             problems.note(expected("default_value", "a boolean", default.kind))?;
         }
         if let Some(asked) = self.value_type.filter(|asked| *asked != of) {
-            let message = format!("expected {} or none here, got {}", of.as_str(), asked.as_str());
+            let message = format!("expected {} or no type, got {}", of.as_str(), asked.as_str());
             problems.note(refuse(RefusalCode::InvalidField, "value_type", message))?;
         }
         self.value_type = Some(of);
@@ -318,7 +318,7 @@ impl<'a> Fields<'a> {
         match (self.flag_name.take(), self.flag_names.take()) {
             (Some(_), Some(_)) => Err(conflict("flag_name", "flag_names")),
             (None, None) => {
-                let message = "expected a text, or flag_names with a list of texts";
+                let message = "`flag_name` or `flag_names` is required";
                 Err(refuse(RefusalCode::MissingField, "flag_name", message.into()))
             }
             (Some(flag), None) => self.one(flag).map(Asks::One),
@@ -382,5 +382,5 @@ fn last_member<'a>(object: &'a str, name: &str) -> Result<Option<Span<'a>>, Refu
 }
 
 fn twice(key: &str) -> Refusal {
-    refuse(RefusalCode::DuplicateField, key, "expected once, got twice".into())
+    refuse(RefusalCode::DuplicateField, key, "duplicate field".into())
 }

@@ -239,7 +239,7 @@ impl<'a> Fields<'a> {
         if self.names_no_flag() {
             // A value of the wrong type has been recorded as a problem already.
             if !problems.has("flag_name") {
-                let missing = refuse(RefusalCode::MissingField, "flag_name", "expected a text".into());
+                let missing = refuse(RefusalCode::MissingField, "flag_name", "expected a string".into());
                 problems.note(missing)?;
             }
             return Ok(None);

@@ -16,7 +16,7 @@ pub(super) fn string<'a>(scanner: &mut Scanner<'a>, field: &str) -> Result<Optio
     match scanner.peek().map_err(not_json)? {
         Kind::String => scanner.string().map(Some).map_err(not_json),
         Kind::Null => scanner.value().map(|_| None).map_err(not_json),
-        other => Err(expected(field, "a text", other)),
+        other => Err(expected(field, "a string", other)),
     }
 }
 
@@ -53,7 +53,7 @@ pub(super) fn strings<'a>(
 pub(super) fn string_list<'a>(scanner: &mut Scanner<'a>, field: &str) -> Result<Vec<Cow<'a, str>>, Refusal> {
     let kind = scanner.peek().map_err(not_json)?;
     if kind != Kind::Array {
-        return Err(expected(field, "a list of texts", kind));
+        return Err(expected(field, "a list of strings", kind));
     }
     scanner.begin_array().map_err(not_json)?;
     let (mut texts, mut first) = (Vec::new(), true);
@@ -64,7 +64,7 @@ pub(super) fn string_list<'a>(scanner: &mut Scanner<'a>, field: &str) -> Result<
         }
         match scanner.peek().map_err(not_json)? {
             Kind::String => texts.push(scanner.string().map_err(not_json)?),
-            other => return Err(expected(&format!("{field}[{}]", texts.len()), "a text", other)),
+            other => return Err(expected(&format!("{field}[{}]", texts.len()), "a string", other)),
         }
     }
     Ok(texts)

@@ -179,7 +179,7 @@ pub(super) fn expected(field: &str, expected: &str, got: Kind) -> Refusal {
 }
 
 pub(super) fn conflict(one: &str, other: &str) -> Refusal {
-    refuse(RefusalCode::ConflictingFields, one, format!("expected without {other}, got both"))
+    refuse(RefusalCode::ConflictingFields, one, format!("cannot be combined with {other}"))
 }
 
 pub(super) fn refuse(code: RefusalCode, field: &str, message: String) -> Refusal {
@@ -191,7 +191,7 @@ pub(super) fn kind_name(kind: Kind) -> &'static str {
         Kind::Null => "null",
         Kind::Boolean => "a boolean",
         Kind::Number => "a number",
-        Kind::String => "a text",
+        Kind::String => "a string",
         Kind::Object => "an object",
         Kind::Array => "a list",
     }

@@ -15,7 +15,7 @@ one.
 variant              users  share  expected  saw others
 old      control    50,000  50.0%     50.0%           0
 new      treatment  50,000  50.0%     50.0%           0
-split: as the weights say, p 1.000
+split: consistent with the weights, p 1.000
 
 metric          variant    mean  difference  95% interval           p  can find
 purchase        old      10.00%
@@ -30,10 +30,11 @@ purchase  new                                        │         ├────
 amount    new                                        │         ├────────────●───────────┤
 errors    new             ├──────────────────────────●──────────────────────────┤
 
-- new is better in purchase. Let it run: whether it harms errors is not known yet.
+- new is better in purchase. Keep the experiment running: whether it harms errors is not
+  known yet.
 - purchase: new is better than old, by +12.0% (between +5.3% and +18.7%).
 - errors: not known yet whether new differs from old: +0.0% (between -14.4% and +14.4%). To
-  find an effect of 5.0%, about 1,462,743 users more are needed, about 147 days.
+  detect an effect of 5.0%, about 1,462,743 more users are needed, about 147 days.
 - amount: new is better than old, by +12.0% (between +5.3% and +18.7%).";
 
 #[test]
@@ -51,7 +52,10 @@ fn an_alarm_is_red_where_there_is_colour() {
     let screen = Screen { colour: true, ..SCREEN };
     let shown = of(&results, &screen);
     assert!(shown.contains("\x1b[31msplit: SAMPLE RATIO MISMATCH, p <0.001\x1b[0m"), "{shown}");
-    assert!(shown.contains("\x1b[31m! ALARM: Users are not split as the weights say: old 52.0%"), "{shown}");
+    assert!(
+        shown.contains("\x1b[31m! ALARM: The split of the users does not match the weights: old 52.0%"),
+        "{shown}"
+    );
 }
 
 #[test]

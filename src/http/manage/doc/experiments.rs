@@ -109,19 +109,19 @@ pub struct AcceptedConversions {
 pub enum ExperimentProblems {
     #[response(
         status = 400,
-        description = "Not JSON, or something of another type",
+        description = "Not JSON, or a field or parameter has the wrong type",
         content_type = "application/problem+json"
     )]
     BadRequest(ProblemDetails),
     #[response(
         status = 404,
-        description = "There is no such experiment",
+        description = "There is no experiment of this name",
         content_type = "application/problem+json"
     )]
     Unknown(ProblemDetails),
     #[response(
         status = 409,
-        description = "There is one of this name already, it is stopped, or there are too many",
+        description = "An experiment of this name exists, the experiment is stopped, or the limit of experiments is reached",
         content_type = "application/problem+json"
     )]
     Conflict(ProblemDetails),
@@ -131,13 +131,13 @@ pub enum ExperimentProblems {
     OtherType(ProblemDetails),
     #[response(
         status = 422,
-        description = "Understood, but not meaningful",
+        description = "A field or parameter has an invalid value",
         content_type = "application/problem+json"
     )]
     NotMeaningful(ProblemDetails),
     #[response(
         status = 503,
-        description = "Not now: the database, Kafka, or the flags in force, are away, or nothing is counted yet",
+        description = "The database or Kafka is unreachable, the flags are not loaded, or there are no results yet; retry later",
         content_type = "application/problem+json"
     )]
     Away(ProblemDetails),

@@ -97,7 +97,9 @@ fn the_parent_that_is_not_met_is_named() {
         let outcome = flags.evaluate(name, &user("u"), &moment).unwrap();
         assert_eq!((outcome.unmet, outcome.enabled), (parent, parent.is_none()), "{name}");
         let said = answer(name, Lookup::Found(outcome), ValueType::Boolean, None);
-        let expected = parent.map(|parent| format!("off, as flag {parent} is not what this one depends on"));
+        let expected = parent.map(|parent| {
+            format!("the flag is off, because its parent flag {parent} does not have the required state")
+        });
         assert_eq!((said.error_code, said.error_message.as_deref()), (None, expected.as_deref()));
     }
 }
@@ -119,7 +121,7 @@ fn a_flag_that_cannot_be_evaluated_and_its_children_say_why() {
         outcome.failure.unwrap()
     };
     assert_eq!(failure("broken"), "strategies: expected a list");
-    assert_eq!(failure("child"), "a flag that it depends on cannot be evaluated");
+    assert_eq!(failure("child"), "a parent flag cannot be evaluated");
     assert_eq!(failure("opposite"), failure("child"));
 }
 

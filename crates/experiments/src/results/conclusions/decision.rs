@@ -21,20 +21,29 @@ pub fn of(variant: &str, control: &str, metrics: &[MetricResults]) -> Conclusion
     let (good, unsure) = (better.join(", "), unsure.join(", "));
     let text = match (better.is_empty(), bad.is_empty()) {
         (true, false) => {
-            format!("Keep {control}: {variant} is worse in {bad}, and better in nothing that decides.")
+            format!("Keep {control}: {variant} is worse in {bad}, and better in no deciding metric.")
         }
-        (false, false) => format!("{variant} is better in {good}, but worse in {bad}. That must be weighed."),
+        (false, false) => format!(
+            "{variant} is better in {good}, but worse in {bad}. Decide which of them is more important."
+        ),
         (false, true) if !unsure.is_empty() => {
-            format!("{variant} is better in {good}. Let it run: whether it harms {unsure} is not known yet.")
+            format!(
+                "{variant} is better in {good}. Keep the experiment running: whether it harms {unsure} is not known \
+                 yet."
+            )
         }
         (false, true) => {
             let unharmed = if safe.is_empty() { "" } else { ", and no guardrail is harmed" };
             format!("{variant} may be chosen over {control}: it is better in {good}{unharmed}.")
         }
         (true, true) if undecided.is_empty() => {
-            format!("Nothing speaks for or against {variant}: what decides is the same under {control}.")
+            format!(
+                "There is no evidence for or against {variant}: the deciding metrics are the same under {control}."
+            )
         }
-        (true, true) => format!("Let it run: nothing decides between {variant} and {control} yet."),
+        (true, true) => {
+            format!("Keep the experiment running: there is no decision between {variant} and {control} yet.")
+        }
     };
     Conclusion {
         finding: Finding::Decision,
@@ -85,23 +94,23 @@ mod tests {
         said(&[(Primary, Better)], "new may be chosen over old: it is better in m0.");
         said(
             &[(Primary, Better), (Guardrail, NotKnownYet)],
-            "new is better in m0. Let it run: whether it harms m1 is not known yet.",
+            "new is better in m0. Keep the experiment running: whether it harms m1 is not known yet.",
         );
         said(
             &[(Primary, Better), (Primary, Worse), (Guardrail, Harmed)],
-            "new is better in m0, but worse in m1, m2. That must be weighed.",
+            "new is better in m0, but worse in m1, m2. Decide which of them is more important.",
         );
         said(
             &[(Primary, NotKnownYet), (Guardrail, Harmed)],
-            "Keep old: new is worse in m1, and better in nothing that decides.",
+            "Keep old: new is worse in m1, and better in no deciding metric.",
         );
         said(
             &[(Primary, NotKnownYet), (Secondary, Better)],
-            "Let it run: nothing decides between new and old yet.",
+            "Keep the experiment running: there is no decision between new and old yet.",
         );
         said(
             &[(Primary, NoEffect)],
-            "Nothing speaks for or against new: what decides is the same under old.",
+            "There is no evidence for or against new: the deciding metrics are the same under old.",
         );
     }
 }
