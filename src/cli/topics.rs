@@ -68,7 +68,7 @@ mod tests {
     #[test]
     fn every_topic_gets_at_least_a_line() {
         let report = |done, left| TopicReport { topic: "t".to_owned(), done, left };
-        assert_eq!(text(&report(vec![], vec![])), ["t: as needed"]);
+        assert_eq!(text(&report(vec![], vec![])), ["t: configured as required"]);
         assert_eq!(text(&report(vec![Difference::Missing], vec![])), ["t: created"]);
         assert_eq!(text(&report(vec![], vec![Difference::Missing])), ["t: does not exist"]);
         let partitions = Difference::Partitions { needed: 12, found: 3 };

@@ -98,7 +98,7 @@ fn every_problem_is_told_at_once_and_named() {
         "flagstream.toml:5: unknown key `nowhere`",
         "FLAGSTREAM_TOPCS__REQUESTS: unknown setting",
         "UNLEASH_REFRESH_INTERVAL: expected a duration",
-        "UNLEASH_API_TOKEN: must be set with UNLEASH_URL",
+        "UNLEASH_API_TOKEN: must be set together with UNLEASH_URL",
         "FLAGSTREAM_KAFKA__CLIENT__ENABLE_IDEMPOTENCE: `enable.idempotence` cannot be changed",
         "SCHEMA_REGISTRY_URL: must be set if a format is not `json`",
     ] {

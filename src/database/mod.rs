@@ -319,7 +319,7 @@ mod tests {
         }
         for seconds in [-301, 301, 8_640_000] {
             let error = check_clocks(now + TimeDelta::seconds(seconds), now).unwrap_err();
-            assert!(error.to_string().contains(&format!("{} s apart", seconds.abs())), "{error}");
+            assert!(error.to_string().contains(&format!("differ by {} s", seconds.abs())), "{error}");
         }
     }
 

@@ -293,8 +293,7 @@ pub fn place(record: &Record<'_>) -> SourceOffset {
 /// The refusal of a request whose results would exceed the memory limit for one request.
 pub fn results_too_large(bytes: usize, limit: usize) -> Refusal {
     let message = format!(
-        "the results could take up to {bytes} bytes, and the limit is {limit}; request fewer flags, or shorten the \
-         context"
+        "expected results of at most {limit} bytes, got up to {bytes}; request fewer flags, or shorten the context"
     );
     Refusal { code: RefusalCode::TooLarge, field: "request".into(), message, wrong_type: false }
 }

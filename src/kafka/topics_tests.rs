@@ -91,7 +91,7 @@ fn a_larger_requests_topic_stops_only_its_additional_partitions() {
     }
     let text = uneven(&topics, count(6)).unwrap_or_default();
     assert!(
-        text.contains("12 partitions") && text.contains("has 6") && text.contains("from 6 on wait"),
+        text.contains("12 partitions") && text.contains("has 6") && text.contains("from 6 on are paused"),
         "{text}"
     );
     assert_eq!(uneven(&topics, count(12)), None);

@@ -227,7 +227,7 @@ async fn what_a_schema_refers_to_is_followed() {
     let registry = open(&[&url]);
     for (id, expected) in [
         (100, "schema 100 references more than 100 other schemas, or 4194304 bytes of schemas"),
-        (4, "schema 4 cannot be read: "),
+        (4, "schema 4 cannot be parsed: "),
         (5, "schema 5 cannot be parsed: "),
     ] {
         let reader = Reader::new(Some(Arc::clone(&registry)), Subject::REQUESTS, InputFormat::Auto);

@@ -41,7 +41,7 @@ fn booleans_have_a_result_and_no_value() {
 #[test]
 fn what_is_missing_or_wrong_is_named() {
     let cases = [
-        (r#""flag_name":"theme","#, "", "flag_name: expected a value"),
+        (r#""flag_name":"theme","#, "", "flag_name: a required value is missing"),
         (r#""enabled":true"#, r#""enabled":"yes""#, "enabled: expected true or false, got `\"yes\"`"),
         ("2026-01-15T", "2026-13-15T", "evaluated_at: expected a time"),
         ("019bc134-7845", "nonsense", "event_id: expected a UUID"),

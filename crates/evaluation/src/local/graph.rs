@@ -122,7 +122,7 @@ mod tests {
         let mut family = Family { parents: chain.collect(), archived: HashSet::new() };
         family.parents.insert("f0".to_owned(), Vec::new());
         assert!(check("new", &["f7"], &family).is_empty());
-        assert!(check("new", &["f8"], &family)[0].contains("more than 8 levels"));
+        assert!(check("new", &["f8"], &family)[0].contains("deeper than 8 levels"));
         let wide: Vec<String> = (0..300).map(|number| format!("w{number}")).collect();
         family.parents.insert("wide".to_owned(), wide.clone());
         family.parents.extend(wide.into_iter().map(|name| (name, Vec::new())));
