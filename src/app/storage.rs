@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::database::Database;
 use crate::evaluate::Parts;
 use crate::experiment::aggregate;
+use crate::experiment::freshness::CountedTopics;
 use crate::health::Reporter;
 use crate::kafka::topics;
 use crate::shutdown::{Shutdown, Stage, run_threads};
@@ -90,7 +91,12 @@ impl App {
             {
                 return Ok(());
             }
-            let counting = aggregate::run(database.clone(), Arc::clone(&metrics), shutdown.clone());
+            let counting = aggregate::run(
+                database.clone(),
+                CountedTopics::of(&config),
+                Arc::clone(&metrics),
+                shutdown.clone(),
+            );
             let counting = tokio::spawn(counting);
             let parts =
                 audit::Parts { config, formats, database, metrics, shutdown: shutdown.clone(), pipelines };

@@ -14,6 +14,7 @@ use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
 
 use super::design::{Design, Kind};
+use super::freshness::{CountStart, CountedTopics, StoredResults};
 use super::phases::{self, Version, phases};
 use super::records::{Row, StoredExperiment, kept, read_row};
 use super::results::{Conversions, Results, Status};
@@ -96,8 +97,9 @@ const TALLY: &str = "WITH seen AS (
 type Line = (i64, String, Option<String>, i64, i64, i64, i64, f64, f64, f64, f64, f64);
 
 /// Counts the experiments that are due, until `shutdown`.
-pub async fn run(database: Database, metrics: Arc<Metrics>, shutdown: Shutdown) {
-    let mut aggregate = Aggregation { database, metrics, versions: AHashMap::new(), took: AHashMap::new() };
+pub async fn run(database: Database, topics: CountedTopics, metrics: Arc<Metrics>, shutdown: Shutdown) {
+    let mut aggregate =
+        Aggregation { database, topics, metrics, versions: AHashMap::new(), took: AHashMap::new() };
     let mut is_well = true;
     loop {
         // An interrupted count is repeated later.
@@ -121,6 +123,7 @@ pub async fn run(database: Database, metrics: Arc<Metrics>, shutdown: Shutdown) 
 
 struct Aggregation {
     database: Database,
+    topics: CountedTopics,
     metrics: Arc<Metrics>,
     /// Known versions of the flags, by experiment id. A version never changes.
     versions: AHashMap<i64, Vec<Version>>,
@@ -158,9 +161,12 @@ impl Aggregation {
             return Ok(true);
         }
         let started = Instant::now();
+        // Read before the rows: what the sink writes during the count may be in it, but is not claimed to be.
+        let count_start = CountStart::read(&self.database, &self.topics).await?;
         let (tallies, conversions) = self.count(&kept).await?;
         let status = kept.experiment.status;
-        let results = serde_json::to_string(&Results::of(kept.experiment, &tallies, conversions))
+        let results = Results::of(kept.experiment, &tallies, conversions);
+        let results = serde_json::to_string(&StoredResults { results, count_start })
             .map_err(|error| sqlx::Error::Encode(error.into()))?;
         let took = started.elapsed();
         self.took.insert(id, took);

@@ -13,6 +13,7 @@ pub mod aggregate;
 pub mod conversion;
 mod create_request;
 pub mod exposure;
+pub mod freshness;
 pub mod key;
 pub mod records;
 mod start;

@@ -7,7 +7,7 @@ use ahash::AHashMap;
 use chrono::{DateTime, SubsecRound, Utc};
 use rdkafka::error::KafkaError;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tokio::sync::Semaphore;
 use utoipa::ToSchema;
 
@@ -22,6 +22,7 @@ use crate::schema_registry::Formats;
 use crate::store::Store;
 
 use super::design::Design;
+use super::freshness::{COUNT_START, CountStart, Freshness};
 use super::phases::variants;
 use super::results::{Experiment, Status};
 use super::tally::Weighted;
@@ -44,6 +45,7 @@ pub struct Experiments {
     designs: Mutex<AHashMap<(String, String), Arc<Design>>>,
     /// Limits starts to one at a time, because each blocks the audit sinks for a moment.
     pub(super) beginnings: Semaphore,
+    freshness: Freshness,
     sender: Sender,
     format: Format,
 }
@@ -138,12 +140,14 @@ const RESULTS: &str = "SELECT results::text FROM experiments
 impl Experiments {
     pub fn new(database: Database, store: Arc<Store>, config: Arc<Config>, formats: &Formats) -> Self {
         let sender = Sender::new(Arc::clone(&config), "conversions");
+        let freshness = Freshness::new(Arc::clone(&config));
         Self {
             database,
             store,
             config,
             designs: Mutex::default(),
             beginnings: Semaphore::new(1),
+            freshness,
             sender,
             format: formats.conversion.clone(),
         }
@@ -207,13 +211,20 @@ impl Experiments {
         Ok(self.sender.send(topic, &conversion.user_id, &body, header).await?)
     }
 
-    /// Returns the results of the last count.
+    /// Returns the results of the last count, and how recent it is.
     pub async fn results(&self, environment: &str, name: &str) -> Result<Value, ExperimentError> {
         let results: Option<Option<String>> = on_pool!(&self.database, |pool, sql| {
             sqlx::query_scalar(sql(RESULTS)).bind(environment).bind(name).fetch_optional(pool).await?
         });
         let results = results.ok_or(ExperimentError::Unknown)?.ok_or(ExperimentError::NotYet)?;
-        Ok(serde_json::from_str(&results).map_err(|error| sqlx::Error::Decode(error.into()))?)
+        let decode = |error: serde_json::Error| sqlx::Error::Decode(error.into());
+        let mut results: Map<String, Value> = serde_json::from_str(&results).map_err(decode)?;
+        if let Some(start) = results.remove(COUNT_START) {
+            let start: CountStart = serde_json::from_value(start).map_err(decode)?;
+            let counted = self.freshness.of(&start).await;
+            results.insert("counted".to_owned(), serde_json::to_value(counted).map_err(decode)?);
+        }
+        Ok(Value::Object(results))
     }
 
     /// Variants of the flag in force here, once its definition is in the database.

@@ -4,6 +4,7 @@ pub mod client;
 pub mod consumer;
 pub mod dead_letter;
 pub mod describe;
+pub mod ends;
 pub mod exists;
 pub mod identity;
 pub mod orphaned_partitions;

@@ -15,7 +15,9 @@ use crate::feed::definitions::{header_version, read_topic};
 use crate::feed::publish::{PublishError, Publisher, Record, Tombstone};
 use crate::message::avro::Kind;
 use crate::message::change::{Change, ChangeKind};
-use crate::message::kill_switch::{KillSwitch, SwitchAction, SwitchEvent, SwitchState, Switched};
+use crate::message::kill_switch::{
+    KillSwitch, SERVICE_ACTOR, SwitchAction, SwitchEvent, SwitchState, Switched,
+};
 use crate::schema_registry::Formats;
 
 use super::{KillError, STORED_SWITCHES_MAX, SWITCHES_MAX};
@@ -24,8 +26,6 @@ use super::{KillError, STORED_SWITCHES_MAX, SWITCHES_MAX};
 const WRITE_TIMEOUT: Duration = Duration::from_secs(8);
 /// Upper bound of the random delay between two attempts to write a switch, in milliseconds.
 const MAX_BACKOFF_MS: u64 = 100;
-/// Actor that is recorded for an expiry.
-const EXPIRY_ACTOR: &str = "flagstream";
 /// Hours after which the lifted switch of a flag that no longer exists is removed.
 const REMEMBERED_HOURS: i64 = 24;
 
@@ -251,7 +251,7 @@ impl PendingChange {
             }
             (Action::Expire, Some(before)) if is_expired(before, now) => {
                 let reason = "its time is up".to_owned();
-                let lifted = KillSwitch { actor: EXPIRY_ACTOR.to_owned(), reason, ..lifted() };
+                let lifted = KillSwitch { actor: SERVICE_ACTOR.to_owned(), reason, ..lifted() };
                 NextWrite::Switch(lifted, Some(SwitchAction::Expired))
             }
             (Action::Renew, Some(before)) if is_overtaken(before, self.definition_version) => {

@@ -34,7 +34,7 @@ fn a_switch_is_lifted_once_and_expires_once() {
     // A switch that has expired cannot be restored, and its expiry is recorded only once.
     assert!(written(&pending(Action::Restore, Some(3)), Some(&killed), later).is_none());
     let expired = written(&pending(Action::Expire, Some(3)), Some(&killed), later).unwrap();
-    assert_eq!((expired.state, expired.actor.as_str()), (SwitchState::Lifted, EXPIRY_ACTOR));
+    assert_eq!((expired.state, expired.actor.as_str()), (SwitchState::Lifted, SERVICE_ACTOR));
     assert!(written(&pending(Action::Expire, Some(3)), Some(&expired), later).is_none());
     let restored = written(&pending(Action::Restore, Some(3)), Some(&killed), now).unwrap();
     assert_eq!((restored.state, restored.version), (SwitchState::Lifted, 11));

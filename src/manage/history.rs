@@ -9,8 +9,11 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::database::{on_pool, text_of};
+use crate::message::kill_switch::KillSwitch;
+use crate::store::RecentSwitch;
 
 use super::effective_state::EffectiveState;
+use super::recent::{self, Logged};
 use super::{ManageError, Manager};
 
 /// A recorded evaluation.
@@ -116,14 +119,14 @@ const EVALUATIONS_BEFORE: &str =
     ORDER BY evaluated_at DESC, id DESC LIMIT $3";
 /// The change log holds the changes made here. Changes observed at a flag's source are derived from consecutive
 /// versions instead of being stored twice.
-const CHANGES: &str = "SELECT revision, version, action, source, actor, reason, before::text, after::text, changed_at
+const CHANGES: &str = "SELECT change_id, revision, version, action, source, actor, reason, before::text, after::text, changed_at
     FROM (
-        SELECT CASE WHEN change_id IS NULL THEN id END AS revision, version, action,
+        SELECT change_id, CASE WHEN change_id IS NULL THEN id END AS revision, version, action,
             CASE WHEN change_id IS NULL THEN 'local' ELSE 'override' END AS source, actor, reason, before, after,
             changed_at
         FROM feature_flag_changes WHERE flag_name = $1 AND environment = $2
         UNION ALL
-        SELECT NULL, version, CASE WHEN after IS NULL THEN 'deleted' WHEN before IS NULL THEN 'created' ELSE 'updated' END,
+        SELECT NULL, NULL, version, CASE WHEN after IS NULL THEN 'deleted' WHEN before IS NULL THEN 'created' ELSE 'updated' END,
             coalesce(source, was), coalesce(actor, source, was), NULL, before, after, changed_at
         FROM (
             SELECT version, actor, source, definition AS after, in_force_at AS changed_at,
@@ -147,6 +150,7 @@ type EvaluationRow = (
     Option<i64>,
 );
 type ChangeRow = (
+    Option<String>,
     Option<i64>,
     Option<i64>,
     String,
@@ -197,7 +201,8 @@ impl Manager {
         Ok(Evaluations { evaluations, next })
     }
 
-    /// Returns the latest changes of a flag, newest first.
+    /// Returns the latest changes of a flag, newest first, including those of its kill switch that are in force here and
+    /// not in the change log yet.
     pub async fn changes(
         &self,
         environment: &str,
@@ -205,14 +210,21 @@ impl Manager {
         limit: u32,
     ) -> Result<Vec<FlagChanged>, ManageError> {
         let database = &self.repository()?.database;
+        // Read before the log: what is in force before the query is shown, whether or not the log has it by then.
+        let recent = self.store.recent_switches();
+        let is_of = |switch: &KillSwitch| switch.environment == environment && switch.flag_name == name;
+        let recent: Vec<RecentSwitch> =
+            recent.iter().filter(|change| is_of(&change.after)).cloned().collect();
         let rows: Vec<ChangeRow> = on_pool!(database, |pool, sql| {
             let question = sqlx::query_as(sql(CHANGES)).bind(name).bind(environment);
             question.bind(i64::from(limit)).fetch_all(pool).await?
         });
-        if rows.is_empty() {
+        if rows.is_empty() && recent.is_empty() {
             self.was_known(environment, name).await?;
         }
-        rows.into_iter().map(changed).collect()
+        let logged = rows.into_iter().map(changed).collect::<Result<_, _>>()?;
+        let merged = recent::merge(logged, &recent, usize::try_from(limit).unwrap_or(usize::MAX));
+        Ok(merged.map_err(|error| sqlx::Error::Decode(error.into()))?)
     }
 
     pub(super) async fn was_known(&self, environment: &str, name: &str) -> Result<(), ManageError> {
@@ -263,10 +275,11 @@ fn evaluated(
     })
 }
 
-fn changed(row: ChangeRow) -> Result<FlagChanged, ManageError> {
-    let (revision, version, action, source, actor, reason, before, after, changed_at) = row;
+fn changed(row: ChangeRow) -> Result<Logged, ManageError> {
+    let (change_id, revision, version, action, source, actor, reason, before, after, changed_at) = row;
     let (before, after) = (before.map(raw).transpose()?, after.map(raw).transpose()?);
-    Ok(FlagChanged { revision, version, action, source, actor, reason, before, after, changed_at })
+    let change = FlagChanged { revision, version, action, source, actor, reason, before, after, changed_at };
+    Ok((change_id, change))
 }
 
 fn raw(text: String) -> Result<Box<RawValue>, sqlx::Error> {

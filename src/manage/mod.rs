@@ -21,6 +21,7 @@ mod history;
 mod kill;
 mod listing;
 mod preview;
+mod recent;
 pub mod repository;
 mod revert;
 mod stale;

@@ -5,7 +5,7 @@
 //! contain are removed by [`DefinitionTable::sweep`].
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use ahash::AHashMap;
@@ -15,7 +15,7 @@ use crate::message::definition::Definition;
 use crate::message::kill_switch::KillSwitch;
 
 use super::record::{Key, Record, Refusal, compile, decode};
-use super::switches::Switches;
+use super::switches::{RecentSwitch, Switches};
 
 /// Maximum number of deleted flags that are remembered, so that an older record does not restore them.
 const MAX_REMOVED_COUNT: usize = 100_000;
@@ -314,6 +314,11 @@ impl DefinitionTable {
     /// All kill switches by key.
     pub fn switches(&self) -> Arc<AHashMap<Box<str>, Arc<KillSwitch>>> {
         self.switches.all()
+    }
+
+    /// The latest changes of kill switches, the oldest first.
+    pub fn recent_switches(&self) -> Arc<VecDeque<RecentSwitch>> {
+        self.switches.recent()
     }
 
     /// The change that applies the current kill switch to a flag. The flag is compiled again, because a

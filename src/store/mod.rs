@@ -27,6 +27,7 @@ mod switches;
 mod test_records;
 mod updater;
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -43,6 +44,7 @@ use changes::Changes;
 pub use reader::{Reader, ReaderConfig};
 pub use sources::{Expected, Statuses};
 pub use status::{LoadedFrom, StoreStatus};
+pub use switches::RecentSwitch;
 
 /// Holder of the snapshot in force. [`Store::load`] never blocks.
 #[derive(Debug)]
@@ -55,6 +57,7 @@ pub struct Store {
     status: watch::Sender<Arc<StoreStatus>>,
     changes: Changes,
     switches: ArcSwap<AHashMap<Box<str>, Arc<KillSwitch>>>,
+    recent_switches: ArcSwap<VecDeque<RecentSwitch>>,
     sources: ArcSwap<Statuses>,
     missing: watch::Sender<Arc<Missing>>,
 }
@@ -92,6 +95,7 @@ impl Default for Store {
             status: watch::Sender::default(),
             changes: Changes::default(),
             switches: ArcSwap::default(),
+            recent_switches: ArcSwap::default(),
             sources: ArcSwap::default(),
             missing: watch::Sender::default(),
         }
@@ -149,6 +153,12 @@ impl Store {
     /// Kill switches of all flags by `environment/flag`, whatever their state.
     pub fn switches(&self) -> Arc<AHashMap<Box<str>, Arc<KillSwitch>>> {
         self.switches.load_full()
+    }
+
+    /// The latest changes of kill switches that this process has applied, the oldest first. The audit sink may not have
+    /// written them yet.
+    pub fn recent_switches(&self) -> Arc<VecDeque<RecentSwitch>> {
+        self.recent_switches.load_full()
     }
 
     /// Statuses of the sources of flags that the leader last published.

@@ -1,5 +1,6 @@
 //! Kill switches as they are in their topic. No I/O.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use ahash::AHashMap;
@@ -9,11 +10,24 @@ use crate::message::kill_switch::KillSwitch;
 
 use super::record::{Key, Refusal, decode_switch};
 
+/// Maximum number of recent changes of kill switches that are remembered.
+pub(super) const RECENT_MAX: usize = 1_000;
+
+/// A change of a kill switch that this process has applied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecentSwitch {
+    /// The switch before the change; `None` if there was none, or none was known here.
+    pub before: Option<Arc<KillSwitch>>,
+    pub after: Arc<KillSwitch>,
+}
+
 /// Kill switches by key, including those of flags that do not exist.
 #[derive(Debug, Default)]
 pub(super) struct Switches {
     /// Shared with readers. A change copies the map, which is acceptable because there are few switches.
     known: Arc<AHashMap<Box<str>, Arc<KillSwitch>>>,
+    /// The latest changes, the oldest first. At most [`RECENT_MAX`].
+    recent: Arc<VecDeque<RecentSwitch>>,
     values: AHashMap<Box<str>, (Arc<[u8]>, u64)>,
     reading: u64,
 }
@@ -28,11 +42,26 @@ impl Switches {
         };
         let switch = decode_switch(key, value)?;
         self.values.insert(key.text.into(), (value.into(), self.reading));
-        if self.known.get(key.text).is_some_and(|known| **known == switch) {
+        let before = self.known.get(key.text).cloned();
+        if before.as_deref() == Some(&switch) {
             return Ok(false);
         }
-        Arc::make_mut(&mut self.known).insert(key.text.into(), Arc::new(switch));
+        let after = Arc::new(switch);
+        self.remember(before, &after);
+        Arc::make_mut(&mut self.known).insert(key.text.into(), after);
         Ok(true)
+    }
+
+    /// Remembers a change. A switch that was only written again, with a new version, has the same change id.
+    fn remember(&mut self, before: Option<Arc<KillSwitch>>, after: &Arc<KillSwitch>) {
+        if before.as_ref().is_some_and(|before| before.change_id == after.change_id) {
+            return;
+        }
+        let recent = Arc::make_mut(&mut self.recent);
+        if recent.len() == RECENT_MAX {
+            recent.pop_front();
+        }
+        recent.push_back(RecentSwitch { before, after: Arc::clone(after) });
     }
 
     /// The flag with its kill switch applied, if it has one.
@@ -45,6 +74,10 @@ impl Switches {
 
     pub(super) fn all(&self) -> Arc<AHashMap<Box<str>, Arc<KillSwitch>>> {
         Arc::clone(&self.known)
+    }
+
+    pub(super) fn recent(&self) -> Arc<VecDeque<RecentSwitch>> {
+        Arc::clone(&self.recent)
     }
 
     pub(super) fn saved(&self) -> Vec<Arc<[u8]>> {

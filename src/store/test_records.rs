@@ -26,9 +26,14 @@ pub(super) fn uncompilable(key: &str, version: u64) -> Vec<u8> {
 
 /// Record value of a kill switch.
 pub(super) fn switch(key: &str, version: u64, state: &str) -> Vec<u8> {
+    switch_of_change(key, version, state, 0)
+}
+
+/// Record value of a kill switch that was written by the change with this id.
+pub(super) fn switch_of_change(key: &str, version: u64, state: &str, change: u128) -> Vec<u8> {
     let (environment, flag) = key.split_once('/').unwrap();
     let body = serde_json::json!({"environment": environment, "flag_name": flag, "state": state, "version": version,
         "definition_version": null, "actor": "a", "reason": "r", "changed_at": "2026-01-15T10:30:00Z",
-        "expires_at": null, "change_id": uuid::Uuid::nil()});
+        "expires_at": null, "change_id": uuid::Uuid::from_u128(change)});
     serde_json::to_vec(&body).unwrap()
 }

@@ -223,6 +223,7 @@ impl StoreUpdater {
         }
         // Switches come first: when a version is announced, everything that belongs to it must be visible.
         self.store.switches.store(self.table.switches());
+        self.store.recent_switches.store(self.table.recent_switches());
         if !self.pending.is_empty() {
             self.store.apply(self.pending.drain().map(|(_, change)| change));
         }

@@ -221,6 +221,50 @@ fn exposures_and_conversions_become_results() {
 }
 
 #[test]
+fn results_say_how_recent_they_are_and_how_much_they_lack() {
+    let (stack, _shared) = Stack::shared();
+    let mut fixture = Fixture::new(stack);
+    let mut sink = fixture.start("one");
+    fixture.begin(&sink, &json!([{"name": "purchase"}]));
+    let purchase = |user: &str| {
+        let at = rfc3339(Utc::now());
+        json!({"user_id": user, "metric": "purchase", "occurred_at": at, "event_id": user})
+    };
+    let convert = |service: &Service, users: &[&str]| {
+        let purchases: Vec<Value> = users.iter().map(|user| purchase(user)).collect();
+        assert_eq!(fixture.ask(service, "POST", "/theme/conversions", &json!(purchases)).status, 202);
+    };
+    ["a", "b"].iter().for_each(|user| drop(evaluate(&sink, user)));
+    convert(&sink, &["a", "b"]);
+    let since = |results: &Value, what: &str| results["counted"][what].as_u64();
+    let counted = fixture.wait(&sink, "both are counted, and nothing is missing", |results| {
+        results["conversions"]["attributed"] == 2
+            && since(results, "conversions_since") == Some(0)
+            && since(results, "evaluations_since") == Some(0)
+    });
+    let at = DateTime::parse_from_rfc3339(counted["counted"]["at"].as_str().unwrap()).unwrap();
+    assert!(since(&counted, "age_seconds").is_some() && at <= Utc::now(), "{}", counted["counted"]);
+
+    // Without a sink, nothing that comes is counted.
+    let mut other = fixture.group.prepare("two").roles("evaluator,feeder,api");
+    other.spawn();
+    other.wait_until_ready();
+    sink.stop();
+    convert(&other, &["c", "d", "e"]);
+    let users: Vec<String> = (0..50).map(|number| format!("user-{number}")).collect();
+    users.iter().for_each(|user| drop(evaluate(&other, user)));
+    let lacking = fixture.wait(&other, "what the count lacks is known", |results| {
+        // One offset of each partition is taken for a transaction's marker.
+        since(results, "conversions_since") == Some(3) && since(results, "evaluations_since") >= Some(40)
+    });
+    assert_eq!((total(&lacking, 0), &lacking["conversions"]["attributed"]), (2, &json!(2)), "{lacking}");
+    let _sink = fixture.start("three");
+    fixture.wait(&other, "all is counted", |results| {
+        total(results, 0) == 52 && since(results, "conversions_since") == Some(0)
+    });
+}
+
+#[test]
 fn bad_input_names_the_field_and_counts_nothing() {
     let (stack, _shared) = Stack::shared();
     let mut fixture = Fixture::new(stack);

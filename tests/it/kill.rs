@@ -20,7 +20,7 @@ const CHANGES: &str = "/api/v1/feature-flags/{name}/changes";
 /// Instances with a database, and the flags `plain`, `theme` and `child` in force.
 struct Fixture {
     group: Group,
-    _database: Database,
+    database: Database,
 }
 
 impl Fixture {
@@ -37,7 +37,7 @@ impl Fixture {
         let child = json!({"name": "child", "enabled": true, "strategies": [],
             "dependencies": [{"feature": "plain", "enabled": true}]});
         flags.set(ENVIRONMENT, Flag::on("child").body(child));
-        Self { group, _database: database }
+        Self { group, database }
     }
 
     /// Reads `topic`, one of this fixture's, from its beginning.
@@ -83,6 +83,45 @@ fn turns(service: &Service, flag: &str) -> Vec<(String, String, String)> {
     of_switch
         .map(|change| (text(&change["action"]), text(&change["actor"]), text(&change["reason"])))
         .collect()
+}
+
+#[test]
+fn the_change_log_has_a_switch_before_the_sink_has_written_it_and_only_once_after() {
+    let (stack, _shared) = Stack::shared();
+    let fixture = Fixture::new(stack);
+    let mut service = fixture.group.prepare("one").roles("evaluator,feeder,api");
+    service.spawn();
+    service.wait_until_ready();
+    kill(&service, "plain", &json!({"reason": "it burns"}));
+    kill(&service, "plain", &json!({"reason": "it still burns"}));
+    restore(&service, "plain", "put out");
+    kill(&service, "theme", &json!({"reason": "unreadable"}));
+    let [early, other] = ["plain", "theme"].map(|flag| changes(&service, flag));
+    let shown = early.iter().filter(|change| change["source"] == "override");
+    let shown: Vec<_> = shown.map(|change| (&change["action"], &change["reason"])).collect();
+    let expected = [("restored", "put out"), ("killed", "it still burns"), ("killed", "it burns")]
+        .map(|(a, b)| (json!(a), json!(b)));
+    assert_eq!(shown, expected.each_ref().map(|(action, reason)| (action, reason)));
+    assert_eq!((&early[0]["before"]["reason"], &early[0]["after"]), (&json!("it still burns"), &Value::Null));
+    assert_eq!(
+        (&early[1]["before"]["reason"], &early[1]["after"]["reason"]),
+        (&json!("it burns"), &json!("it still burns"))
+    );
+    assert_eq!(other.iter().filter(|change| change["source"] == "override").count(), 1);
+
+    let written =
+        || fixture.database.number("SELECT count(*) FROM feature_flag_changes WHERE change_id IS NOT NULL");
+    assert_eq!(written(), Some(0), "there is no sink");
+    let _sink = fixture.group.start("two");
+    wait_until("the sink has written them", TEST_TIMEOUT, || written() == Some(4));
+    assert_eq!(
+        [changes(&service, "plain"), changes(&service, "theme")].map(of_switch),
+        [early, other].map(of_switch)
+    );
+}
+
+fn of_switch(changes: Vec<Value>) -> Vec<Value> {
+    changes.into_iter().filter(|change| change["source"] == "override").collect()
 }
 
 #[test]

@@ -26,6 +26,7 @@ mod edge;
 mod experiments;
 mod faults;
 mod feeder;
+mod guides;
 mod kill;
 mod manage;
 mod ofrep;

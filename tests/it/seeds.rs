@@ -1,41 +1,27 @@
 //! The calls of the documents that this service was asked for with, on `flagstream dev` as it starts in an empty folder: the
 //! management of flags, the batch call, and the walkthrough of the edge API.
 
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Stdio};
-
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, TEST_TIMEOUT, call, command, free_port, temporary_folder, wait_until};
+use crate::harness::{Answer, Dev, TEST_TIMEOUT, call, temporary_folder, wait_until};
 
-/// `flagstream dev`, stopped with the test.
-struct Dev {
-    child: Child,
-    url: String,
+/// `flagstream dev` in an empty folder.
+struct Fixture {
+    dev: Dev,
     _folder: tempfile::TempDir,
 }
 
-impl Dev {
+impl Fixture {
     fn start() -> Self {
         let folder = temporary_folder();
-        let listen = format!("127.0.0.1:{}", free_port());
-        let mut child = command(folder.path())
-            .args(["dev", "--quiet", "--rate", "0"])
-            .env("FLAGSTREAM_HTTP__LISTEN", &listen)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
-        let ready = lines.into_iter().any(|line| line.starts_with("In another folder first"));
-        assert!(ready, "dev ended before it was ready");
-        Self { child, url: format!("http://{listen}"), _folder: folder }
+        Self { dev: Dev::start(folder.path()), _folder: folder }
     }
 
     fn call(&self, method: &str, path: &str, body: Option<Value>) -> Answer {
         let body = body.map(|body| body.to_string()).unwrap_or_default();
         let headers = [("content-type", "application/json")];
         let headers = if body.is_empty() { &[][..] } else { &headers[..] };
-        call(method, &format!("{}{path}", self.url), headers, body.as_bytes())
+        call(method, &format!("{}{path}", self.dev.url), headers, body.as_bytes())
     }
 
     fn get(&self, path: &str) -> Value {
@@ -49,16 +35,9 @@ impl Dev {
     }
 }
 
-impl Drop for Dev {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 #[test]
 fn flags_are_evaluated_in_development_and_production() {
-    let dev = Dev::start();
+    let dev = Fixture::start();
     let evaluate = "/api/v1/feature-flags/evaluate";
     let boolean = json!({
         "flag_name": "new-ui-enabled", "user_id": "user-123",
@@ -95,7 +74,7 @@ fn flags_are_evaluated_in_development_and_production() {
 
 #[test]
 fn flags_are_managed() {
-    let dev = Dev::start();
+    let dev = Fixture::start();
     let flags = "/api/v1/feature-flags";
     let new = json!({
         "name": "new-feature", "description": "New feature description", "is_enabled": false,
@@ -128,7 +107,7 @@ fn flags_are_managed() {
 
 #[test]
 fn the_edge_walkthrough_hits_its_cache_and_updates_its_flags() {
-    let dev = Dev::start();
+    let dev = Fixture::start();
     let check = "/flags/new_checkout_flow/check?user_id=user123";
     assert_eq!(dev.get(check)["_cache"], "miss");
     let again = dev.get(check);
@@ -170,18 +149,7 @@ fn the_edge_walkthrough_hits_its_cache_and_updates_its_flags() {
 #[test]
 fn a_kill_switch_survives_a_restart_of_dev() {
     let folder = temporary_folder();
-    let start = || {
-        let listen = format!("127.0.0.1:{}", free_port());
-        let mut child = command(folder.path())
-            .args(["dev", "--quiet", "--rate", "0"])
-            .env("FLAGSTREAM_HTTP__LISTEN", &listen)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
-        assert!(lines.into_iter().any(|line| line.starts_with("In another folder first")));
-        Dev { child, url: format!("http://{listen}"), _folder: temporary_folder() }
-    };
+    let start = || Fixture { dev: Dev::start(folder.path()), _folder: temporary_folder() };
     let check = "/flags/new-ui-enabled/check?user_id=u";
     let dev = start();
     let version = dev.get(check)["flag_version"].clone();

@@ -24,6 +24,9 @@ pub use verdict::Verdict;
 pub struct Results {
     #[serde(flatten)]
     pub experiment: Experiment,
+    /// `None` in results that were counted by an earlier version of flagstream.
+    #[serde(default)]
+    pub counted: Option<Counted>,
     pub conversions: Conversions,
     /// Current phase, or the one in which the experiment was stopped. `None` until a version of the flag is known.
     pub phase: Option<PhaseResults>,
@@ -31,6 +34,22 @@ pub struct Results {
     pub earlier_phases: Vec<PhaseResults>,
     /// Conclusions in plain language, alarms first.
     pub conclusions: Vec<Conclusion>,
+}
+
+/// Age of the results, and what they lack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = ExperimentCounted)]
+pub struct Counted {
+    /// Start of the count.
+    #[schema(value_type = String, format = DateTime)]
+    pub at: DateTime<Utc>,
+    /// Age of the count in seconds.
+    pub age_seconds: u64,
+    /// Estimated number of evaluations, of all flags, that came after the count began. `None`: Kafka does not answer.
+    pub evaluations_since: Option<u64>,
+    /// Estimated number of conversions, of all experiments, that came after the count began. `None`: Kafka does not
+    /// answer.
+    pub conversions_since: Option<u64>,
 }
 
 /// An experiment and its state.
@@ -200,7 +219,7 @@ impl Results {
             tallies.iter().map(|tally| phase::results(&experiment.design, tally)).collect();
         let phase = phases.pop();
         let conclusions = conclusions::of(&experiment, phase.as_ref());
-        Self { experiment, conversions, phase, earlier_phases: phases, conclusions }
+        Self { experiment, counted: None, conversions, phase, earlier_phases: phases, conclusions }
     }
 }
 

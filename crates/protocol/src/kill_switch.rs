@@ -12,6 +12,9 @@ pub use flagstream_evaluation::kill_switch::{KillSwitch, Position, SwitchState};
 
 use super::change::Change;
 
+/// Actor of the changes that the service makes by itself.
+pub const SERVICE_ACTOR: &str = "flagstream";
+
 /// Action on a kill switch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -44,6 +47,15 @@ pub struct Switched {
 }
 
 impl SwitchAction {
+    /// The action that led to this switch.
+    pub fn of(switch: &KillSwitch) -> Self {
+        match switch.state {
+            SwitchState::Killed => Self::Killed,
+            SwitchState::Lifted if switch.actor == SERVICE_ACTOR => Self::Expired,
+            SwitchState::Lifted => Self::Restored,
+        }
+    }
+
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Killed => "killed",

@@ -9,6 +9,7 @@ use serde_json::Value;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::cli::{Global, Output, print};
+use crate::experiment::Results;
 use crate::http::segment;
 
 use super::PlaceArgs;
@@ -49,21 +50,23 @@ pub async fn show(args: ShowArgs, global: &Global) -> anyhow::Result<ExitCode> {
             }
             answered => answered?,
         };
-        let shown = match global.output {
-            Output::Json => answered.body,
+        let over = args.watch && screen.terminal && global.output == Output::Text;
+        let (shown, compared) = match global.output {
+            Output::Json => (answered.body.clone(), answered.body),
             Output::Text => {
-                let results = serde_json::from_str(&answered.body)
+                let results: Results = serde_json::from_str(&answered.body)
                     .context("the response does not contain results from flagstream; check --url")?;
-                text::of(&results, &screen)
+                let shown = text::of(&results, &screen);
+                (shown, text::of(&Results { counted: None, ..results }, &screen))
             }
         };
-        if shown != printed {
-            let over = args.watch && screen.terminal && global.output == Output::Text;
+        // The age of the count alone is no news, except on a terminal, where it replaces the last one.
+        if over || compared != printed {
             let clear = if over { CLEAR } else { "" };
             if !print::line(&format!("{clear}{shown}"))? {
                 return Ok(ExitCode::SUCCESS);
             }
-            printed = shown;
+            printed = compared;
         }
         if !args.watch {
             return Ok(ExitCode::SUCCESS);

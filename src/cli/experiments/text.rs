@@ -3,7 +3,8 @@
 use crate::cli::render::printable;
 use crate::experiment::results::explanations::{duration, percent, signed_percent, thousands};
 use crate::experiment::results::{
-    Comparison, Effect, Experiment, Level, MetricResults, Part, PhaseResults, Results, Status, Verdict,
+    Comparison, Counted, Effect, Experiment, Level, MetricResults, Part, PhaseResults, Results, Status,
+    Verdict,
 };
 use crate::experiment::statistics::Interval;
 use crate::experiment::{Goal, Kind, Role};
@@ -69,7 +70,26 @@ fn head(results: &Results, screen: &Screen) -> Vec<String> {
         format!("{phase_number}{} users in {lasted}. ", thousands(phase.users))
     });
     lines.extend(screen.wrapped(&format!("{}{conversions}", counted.unwrap_or_default()), ""));
+    if let Some(counted) = &results.counted {
+        lines.extend(screen.wrapped(&freshness(counted), ""));
+    }
     lines
+}
+
+/// Age of the count, and what is not in it.
+fn freshness(counted: &Counted) -> String {
+    let age = thousands(counted.age_seconds);
+    match (counted.evaluations_since, counted.conversions_since) {
+        (Some(0), Some(0)) => format!("Counted {age} s ago; nothing has come in since."),
+        (Some(evaluations), Some(conversions)) => {
+            let [evaluations, conversions] = [evaluations, conversions].map(thousands);
+            format!(
+                "Counted {age} s ago; about {evaluations} evaluations (of all flags) and {conversions} conversions \
+                 have come in since."
+            )
+        }
+        _ => format!("Counted {age} s ago; Kafka does not answer, so what has come in since is not known."),
+    }
 }
 
 fn variants(phase: &PhaseResults) -> Vec<String> {

@@ -2,7 +2,8 @@
 
 use proptest::prelude::*;
 
-use super::super::test_records::{uncompilable, value};
+use super::super::switches::RECENT_MAX;
+use super::super::test_records::{switch_of_change, uncompilable, value};
 use super::*;
 use crate::flag::Snapshot;
 
@@ -264,4 +265,35 @@ proptest! {
         let highest = versions.iter().map(|(version, _)| *version).max().unwrap();
         prop_assert_eq!(version_of(&snapshot, "e", "a"), (!deletes(highest)).then_some(highest));
     }
+}
+
+#[test]
+fn recent_changes_of_switches_are_remembered_once_each_and_are_bounded() {
+    let mut table = DefinitionTable::default();
+    let mut turn = |key: &str, version, state, change| {
+        let value = switch_of_change(key, version, state, change);
+        table.take_switch(&Record { key: Some(key.as_bytes()), value: Some(&value), version: None });
+        table.recent_switches()
+    };
+    turn("e/a", 1, "killed", 1);
+    turn("e/a", 1, "killed", 1);
+    // Written again with a new version.
+    turn("e/a", 2, "killed", 1);
+    turn("e/b", 3, "killed", 2);
+    let recent = turn("e/a", 4, "lifted", 3);
+    let shown = |change: &RecentSwitch| {
+        (
+            change.after.flag_name.clone(),
+            change.before.as_ref().map(|before| before.version),
+            change.after.version,
+        )
+    };
+    let expected = [("a".to_owned(), None, 1), ("b".to_owned(), None, 3), ("a".to_owned(), Some(2), 4)];
+    assert_eq!(recent.iter().map(shown).collect::<Vec<_>>(), expected);
+    for change in (0..).take(RECENT_MAX) {
+        turn("e/c", 10 + change, "killed", 10 + u128::from(change));
+    }
+    let recent = table.recent_switches();
+    assert_eq!(recent.len(), RECENT_MAX);
+    assert!(recent.iter().all(|change| change.after.flag_name == "c"));
 }

@@ -1,14 +1,11 @@
 //! Flags that are managed elsewhere: in Unleash, or in a file.
 
-use std::path::Path;
-use std::process::{Child, Stdio};
-
 use serde_json::{Value, json};
 
 use super::{FLAGS, Fixture, encoded, evaluate, is_on, leads, new_flag, path, refused};
 use crate::harness::{
-    Admin, OpenApiValidator, Service, Stack, TEST_TIMEOUT, call, command, free_port, get, rollout,
-    temporary_folder, wait_until,
+    Admin, Answer, Dev, OpenApiValidator, Service, Stack, TEST_TIMEOUT, call, rollout, temporary_folder,
+    wait_until,
 };
 
 const SYNC: &str = "/api/v1/feature-flags/sync?environment=development";
@@ -184,44 +181,9 @@ fn a_source_that_cannot_be_looked_at_is_told_and_evaluation_goes_on() {
     assert_eq!((&other["reason"], &other["value"]), (&json!("ERROR"), &json!(true)));
 }
 
-/// `flagstream dev`, until it goes.
-pub struct Dev {
-    child: Child,
-    pub url: String,
-}
-
-impl Dev {
-    pub fn start(folder: &Path) -> Self {
-        let listen = format!("127.0.0.1:{}", free_port());
-        let child = command(folder)
-            .args(["dev", "--quiet", "--rate", "0"])
-            .env("FLAGSTREAM_HTTP__LISTEN", &listen)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let dev = Self { child, url: format!("http://{listen}") };
-        let health = format!("{}/health", dev.url);
-        wait_until("the sample flags exist", TEST_TIMEOUT, || {
-            get(&health).is_some_and(|(_, body)| {
-                let health: Value = serde_json::from_str(&body).unwrap();
-                health["parts"]["samples"]["state"] == "up"
-            })
-        });
-        dev
-    }
-
-    fn ask(&self, method: &str, path: &str, body: &Value) -> crate::harness::Answer {
-        let text = if body.is_null() { String::new() } else { body.to_string() };
-        call(method, &format!("{}{path}", self.url), &[("content-type", "application/json")], text.as_bytes())
-    }
-}
-
-impl Drop for Dev {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+fn ask(dev: &Dev, method: &str, path: &str, body: &Value) -> Answer {
+    let text = if body.is_null() { String::new() } else { body.to_string() };
+    call(method, &format!("{}{path}", dev.url), &[("content-type", "application/json")], text.as_bytes())
 }
 
 #[test]
@@ -233,40 +195,40 @@ fn in_dev_local_flags_are_in_sqlite_and_those_of_the_file_are_left_alone() {
     let mut body = new_flag(odd);
     body["rollout_percentage"] = json!("100");
     body["target_users"] = json!(["u-1"]);
-    let made = dev.ask("POST", FLAGS, &body);
+    let made = ask(&dev, "POST", FLAGS, &body);
     contract.check("POST", FLAGS, &made);
     assert_eq!(made.status, 201, "{made:?}");
     let evaluated = || {
-        let ask = json!({"flag_name": odd, "user_id": "u"});
-        dev.ask("POST", "/api/v1/feature-flags/evaluate", &ask).json()["value"].clone()
+        let question = json!({"flag_name": odd, "user_id": "u"});
+        ask(&dev, "POST", "/api/v1/feature-flags/evaluate", &question).json()["value"].clone()
     };
     assert_eq!(evaluated(), true);
-    let changed = dev.ask("PUT", &path(odd), &json!({"rollout_percentage": 0}));
+    let changed = ask(&dev, "PUT", &path(odd), &json!({"rollout_percentage": 0}));
     contract.check("PUT", "/api/v1/feature-flags/{name}", &changed);
     assert_eq!((changed.status, evaluated()), (200, json!(false)), "{changed:?}");
 
     for (method, body) in [("PUT", json!({"is_enabled": false})), ("DELETE", Value::Null)] {
-        let answer = dev.ask(method, &path("theme-variant"), &body);
+        let answer = ask(&dev, method, &path("theme-variant"), &body);
         assert_eq!(answer.status, 409, "{answer:?}");
         assert!(answer.json()["detail"].as_str().unwrap().contains("flags.json"), "{answer:?}");
     }
-    let synced = dev.ask("POST", "/api/v1/feature-flags/sync?environment=development", &Value::Null);
+    let synced = ask(&dev, "POST", "/api/v1/feature-flags/sync?environment=development", &Value::Null);
     contract.check("POST", "/api/v1/feature-flags/sync", &synced);
     assert_eq!((synced.status, &synced.json()["synced_count"]), (200, &json!(10)), "{synced:?}");
     // Ten flags of the file and four local ones in each of two environments, and the one made here.
     wait_until("all are listed", TEST_TIMEOUT, || {
-        let list = dev.ask("GET", FLAGS, &Value::Null);
+        let list = ask(&dev, "GET", FLAGS, &Value::Null);
         contract.check("GET", FLAGS, &list);
         list.json()["total"] == 29
     });
     wait_until("its history", TEST_TIMEOUT, || {
         let path = format!("{FLAGS}/{}/history?environment=development", encoded(odd));
-        let history = dev.ask("GET", &path, &Value::Null);
+        let history = ask(&dev, "GET", &path, &Value::Null);
         contract.check("GET", "/api/v1/feature-flags/{name}/history", &history);
         history.json().as_array().map(Vec::len) == Some(2)
     });
     let path_of_changes = format!("{FLAGS}/{}/changes?environment=development", encoded(odd));
-    let changes = dev.ask("GET", &path_of_changes, &Value::Null);
+    let changes = ask(&dev, "GET", &path_of_changes, &Value::Null);
     contract.check("GET", "/api/v1/feature-flags/{name}/changes", &changes);
     assert_eq!(changes.json()[0]["after"]["rollout_percentage"], 0);
 
@@ -274,9 +236,9 @@ fn in_dev_local_flags_are_in_sqlite_and_those_of_the_file_are_left_alone() {
     drop(dev);
     let dev = Dev::start(folder.path());
     wait_until("the local flag in force again", TEST_TIMEOUT, || {
-        dev.ask("GET", &path(odd), &Value::Null).json()["in_force"] == true
+        ask(&dev, "GET", &path(odd), &Value::Null).json()["in_force"] == true
     });
-    let gone = dev.ask("DELETE", &path(odd), &Value::Null);
+    let gone = ask(&dev, "DELETE", &path(odd), &Value::Null);
     assert_eq!(gone.status, 204, "{gone:?}");
-    assert_eq!(dev.ask("GET", &path(odd), &Value::Null).status, 404);
+    assert_eq!(ask(&dev, "GET", &path(odd), &Value::Null).status, 404);
 }

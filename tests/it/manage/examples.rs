@@ -2,8 +2,7 @@
 
 use serde_json::Value;
 
-use super::elsewhere::Dev;
-use crate::harness::{OpenApiValidator, call, temporary_folder};
+use crate::harness::{Dev, OpenApiValidator, call, temporary_folder};
 
 const DOCUMENT: &str = include_str!("../../../docs/api.md");
 const SECTION: &str = "### Management over HTTP";

@@ -1,3 +1,5 @@
+use chrono::Utc;
+
 use super::*;
 use crate::experiment::results::Conversions;
 use flagstream_experiments::sample_data::{experiment, tally, variant};
@@ -83,4 +85,26 @@ fn a_name_cannot_move_the_cursor() {
     let counted = tally(vec![variant("old", 500, 100, 20), variant("new", 500, 112, 20)]);
     let shown = of(&Results::of(named, &[counted], CONVERSIONS), &SCREEN);
     assert!(!shown.contains('\x1b'), "{shown}");
+}
+
+#[test]
+fn the_age_of_the_count_and_what_is_not_in_it_stand_below_the_numbers() {
+    let counted = |evaluations_since, conversions_since| Counted {
+        at: Utc::now(),
+        age_seconds: 2,
+        evaluations_since,
+        conversions_since,
+    };
+    let line = |counted| {
+        let results = Results::of(experiment(None), &[], Conversions::default());
+        let shown = of(&Results { counted: Some(counted), ..results }, &Screen { width: 120, ..SCREEN });
+        shown.lines().find(|line| line.starts_with("Counted")).unwrap().to_owned()
+    };
+    let expected =
+        "Counted 2 s ago; about 2,004 evaluations (of all flags) and 2,272 conversions have come in since.";
+    assert_eq!(line(counted(Some(2_004), Some(2_272))), expected);
+    assert_eq!(line(counted(Some(0), Some(0))), "Counted 2 s ago; nothing has come in since.");
+    let unknown = "Counted 2 s ago; Kafka does not answer, so what has come in since is not known.";
+    assert_eq!(line(counted(None, None)), unknown);
+    assert_eq!(line(counted(Some(1), None)), unknown);
 }
