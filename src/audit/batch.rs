@@ -38,6 +38,8 @@ pub struct Batch {
     /// Concatenated rows in the database's encoding.
     pub encoded: Vec<u8>,
     pub flags: Flags,
+    /// Partitions that were taken out of the batch, because a dead letter of theirs cannot be written.
+    pub left_out: Vec<LeftOut>,
     /// Number of events that are duplicates and were skipped.
     pub repeated: u64,
     /// Time at which the first record was added.
@@ -55,6 +57,15 @@ pub struct Move {
     pub sources: Sources,
     /// Last sequence numbers of the streams that have changed.
     pub streams: Vec<Sequence>,
+}
+
+/// Partition that was taken out of a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeftOut {
+    pub partition: i32,
+    /// Offset of the record whose dead letter cannot be written.
+    pub offset: i64,
+    pub why: String,
 }
 
 /// One record of a batch.
@@ -135,6 +146,7 @@ impl Default for Batch {
             entries: Vec::new(),
             encoded: Vec::new(),
             flags: Flags::default(),
+            left_out: Vec::new(),
             repeated: 0,
             opened: Instant::now(),
             bytes: Vec::new(),
@@ -160,6 +172,7 @@ impl Batch {
         self.entries.clear();
         self.encoded.clear();
         self.flags.clear();
+        self.left_out.clear();
         self.repeated = 0;
         self.bytes.clear();
     }
@@ -262,6 +275,13 @@ impl Batch {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(bytes);
         start..self.bytes.len()
+    }
+
+    /// Takes a partition out of the batch. Its position does not move, so all its records are read again.
+    pub fn leave_out(&mut self, left_out: LeftOut) {
+        self.entries.retain(|entry| entry.partition != left_out.partition);
+        self.moves.retain(|moved| moved.partition != left_out.partition);
+        self.left_out.push(left_out);
     }
 
     /// Marks the entries at these indexes as refused.

@@ -15,6 +15,7 @@ mod producer;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
@@ -49,7 +50,16 @@ enum Extent {
 /// Refused record, with the reason.
 type PendingDeadLetter<'b> = (&'b Entry, &'b Refusal);
 
-/// Reason why dead letters were not sent. The batch is retried.
+/// Dead letter that could not be sent. Those of its partition before it are sent.
+#[derive(Debug, thiserror::Error)]
+#[error("the dead letter of partition {partition} offset {offset}: {error}")]
+pub struct UnsentDeadLetter {
+    pub partition: i32,
+    pub offset: i64,
+    pub error: DeadLetterError,
+}
+
+/// Reason why dead letters were not sent.
 #[derive(Debug, thiserror::Error)]
 pub enum DeadLetterError {
     #[error("cannot write to the dead-letter topic: {0}")]
@@ -82,19 +92,29 @@ impl DeadLetters {
 
     /// Sends the refused entries of a batch that were not sent before, and returns once they are committed. Blocks. The
     /// caller must hold the database locks on the positions of the batch's partitions.
-    pub fn send(&mut self, log: &Log, batch: &Batch) -> Result<(), DeadLetterError> {
+    ///
+    /// Returns the first unsent dead letter of each partition that has one. After [`CALL_TIMEOUT`] no further partition
+    /// is tried, because the locks are held meanwhile.
+    pub fn send(&mut self, log: &Log, batch: &Batch) -> Result<(), Vec<UnsentDeadLetter>> {
         let mut pending_dead_letters: BTreeMap<i32, Vec<PendingDeadLetter<'_>>> = BTreeMap::new();
         for entry in &batch.entries {
             if let Some(refusal) = &entry.refusal {
                 pending_dead_letters.entry(entry.partition).or_default().push((entry, refusal));
             }
         }
+        let (started, mut unsent) = (Instant::now(), Vec::new());
         for (partition, pending_dead_letters) in pending_dead_letters {
+            if !unsent.is_empty() && started.elapsed() >= CALL_TIMEOUT {
+                break;
+            }
             for pending_dead_letters in pending_dead_letters.chunks(TRANSACTION_LETTERS_MAX) {
-                self.send_some(log, batch, partition, pending_dead_letters)?;
+                if let Err(failed) = self.send_some(log, batch, partition, pending_dead_letters) {
+                    unsent.push(failed);
+                    break;
+                }
             }
         }
-        Ok(())
+        if unsent.is_empty() { Ok(()) } else { Err(unsent) }
     }
 
     fn send_some(
@@ -103,16 +123,24 @@ impl DeadLetters {
         batch: &Batch,
         partition: i32,
         pending_dead_letters: &[PendingDeadLetter<'_>],
-    ) -> Result<(), DeadLetterError> {
-        match self.commit(log, batch, partition, pending_dead_letters, Extent::Whole) {
-            Err(error) if error.is_refusal() => {}
-            sent => return sent,
+    ) -> Result<(), UnsentDeadLetter> {
+        let unsent = |dead_letter: &PendingDeadLetter<'_>, error| UnsentDeadLetter {
+            partition,
+            offset: dead_letter.0.offset,
+            error,
+        };
+        match (self.commit(log, batch, partition, pending_dead_letters, Extent::Whole), pending_dead_letters)
+        {
+            (Err(error), _) if error.is_refusal() => {}
+            (Err(error), [first, ..]) => return Err(unsent(first, error)),
+            _ => return Ok(()),
         }
         // The broker rejects a whole produce request because of one record. Sending each record alone shows which one
         // it is.
         let mut refused_bytes = usize::MAX;
         for dead_letter in pending_dead_letters {
-            self.send_alone(log, batch, partition, dead_letter, &mut refused_bytes)?;
+            let sent = self.send_alone(log, batch, partition, dead_letter, &mut refused_bytes);
+            sent.map_err(|error| unsent(dead_letter, error))?;
         }
         Ok(())
     }

@@ -35,7 +35,7 @@ impl Fixture {
         Self { cluster, config: Arc::new(config), log }
     }
 
-    fn send(&self, batch: &Batch) -> Result<(), DeadLetterError> {
+    fn send(&self, batch: &Batch) -> Result<(), Vec<UnsentDeadLetter>> {
         DeadLetters::new(Arc::clone(&self.config)).send(&self.log, batch)
     }
 
@@ -114,7 +114,9 @@ fn what_a_broker_refuses_is_sent_with_less_each_time() {
 fn a_letter_that_nobody_takes_is_an_error_and_no_loop() {
     let fixture = Fixture::new();
     fixture.cluster.request_errors(RDKafkaApiKey::Produce, &[TOO_LARGE; 4]);
-    let error = fixture.send(&batch(&[(b"a", header(b"x"))])).unwrap_err();
+    let [unsent] = fixture.send(&batch(&[(b"a", header(b"x"))])).unwrap_err().try_into().unwrap();
+    assert_eq!((unsent.partition, unsent.offset), (0, 0));
+    let error = unsent.error;
     assert!(matches!(error, DeadLetterError::Undelivered(RDKafkaErrorCode::MessageSizeTooLarge)), "{error}");
 }
 

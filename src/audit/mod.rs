@@ -257,6 +257,7 @@ impl<R: AuditStore, M: Fn() -> R> SinkPipeline<M> {
             let mut reader = Reader {
                 consumer,
                 topic: self.topic.clone(),
+                dead_letters: config.topics.dead_letters.clone(),
                 take,
                 limits: config.audit.clone(),
                 commands,

@@ -4,6 +4,7 @@
 //! and seeks to them. The offsets committed in Kafka are only for display. While the writer works, the next batch is
 //! filled; when that one is full too, nothing more is fetched.
 
+mod blocked;
 mod bounds;
 mod log_check;
 mod start;
@@ -17,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use chrono::Utc;
 use rdkafka::consumer::{CommitMode, Consumer};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::mpsc::Sender;
 
@@ -67,6 +68,8 @@ pub trait Decode: Send + 'static {
 pub struct Reader<T> {
     pub consumer: BatchConsumer,
     pub topic: String,
+    /// Name of the dead-letter topic, for messages.
+    pub dead_letters: String,
     pub take: T,
     pub limits: AuditConfig,
     pub commands: Sender<Command>,
@@ -100,6 +103,8 @@ impl<T: Decode> Reader<T> {
         let mut reader_state = ReaderState { rebalances: usize::MAX, ..ReaderState::default() };
         let topic = CString::new(self.topic.as_str()).unwrap_or_default();
         let mut told = Instant::now();
+        // A session that failed may have left it.
+        self.health.condition(blocked::CONDITION, None);
         while !self.shutdown.is_cancelled() {
             self.consumer.serve()?;
             if reader_state.rebalances != self.consumer.rebalances() {
@@ -111,12 +116,16 @@ impl<T: Decode> Reader<T> {
                 told = Instant::now();
                 self.health.refresh();
                 self.look(&mut reader_state, &topic);
+                self.note_blocked(&reader_state);
+                if reader_state.sure && reader_state.blocked.is_due(Instant::now()) {
+                    reader_state.doubt();
+                }
             }
             if !reader_state.sure {
                 self.find_position(&mut reader_state)?;
                 continue;
             }
-            self.fill(&mut reader_state, &topic);
+            self.fill(&mut reader_state, &topic)?;
             self.hand_over(&mut reader_state)?;
             if reader_state.held_up && reader_state.batch.is_empty() {
                 self.look_again(&mut reader_state)?;
@@ -151,7 +160,7 @@ impl<T: Decode> Reader<T> {
         if reader_state.log.as_ref().is_some_and(|known| *known != log) {
             self.report_recreated();
         }
-        reader_state.follow(&log);
+        self.retain_blocked(reader_state, &log, &partitions);
         self.command(reader_state, Command::Position(log, partitions))
     }
 
@@ -195,9 +204,12 @@ impl<T: Decode> Reader<T> {
                 reader_state.receded.clear();
                 reader_state.cut.clear();
                 reader_state.floors.clear();
+                reader_state.blocked.clear();
+                self.report_blocked(reader_state);
             }
             Completion::Written(batch) => {
                 self.show(&batch);
+                self.note_written(reader_state, &batch);
                 reader_state.spare = Some(batch);
             }
             Completion::Conflict(batch) => {
@@ -222,13 +234,13 @@ impl<T: Decode> Reader<T> {
     }
 
     /// Adds the records that have arrived to the batch, unless it is full.
-    fn fill(&mut self, reader_state: &mut ReaderState, topic: &CStr) {
+    fn fill(&mut self, reader_state: &mut ReaderState, topic: &CStr) -> KafkaResult<()> {
         if reader_state.is_full(&self.limits) {
-            return;
+            return Ok(());
         }
         let patience = if reader_state.batch.is_empty() { IDLE } else { self.limits.batch_max / 10 };
         let max_bytes = self.limits.batch_max_bytes.saturating_add(MAX_EXCESS_BYTES);
-        let mut expired = Vec::new();
+        let (mut expired, mut skipped, now) = (Vec::new(), Vec::new(), Instant::now());
         // The low watermarks cannot be read while the fetch borrows the consumer.
         let lows: BTreeMap<i32, i64> = reader_state
             .positions
@@ -237,7 +249,8 @@ impl<T: Decode> Reader<T> {
             .collect();
         let now_ms = Utc::now().timestamp_millis();
         let fetched = self.consumer.fetch(patience);
-        let ReaderState { positions, batch, held_up, floors, ends, receded, .. } = &mut *reader_state;
+        let ReaderState { positions, batch, held_up, floors, ends, receded, blocked, .. } =
+            &mut *reader_state;
         ends.extend(fetched.ends());
         for record in fetched.records() {
             let (partition, offset) = (record.partition(), record.offset());
@@ -247,6 +260,12 @@ impl<T: Decode> Reader<T> {
                 // truncated.
                 receded.insert(partition, offset);
                 break;
+            }
+            if blocked.stops(partition, offset, now) {
+                if !skipped.contains(&partition) {
+                    skipped.push(partition);
+                }
+                continue;
             }
             let floor = floors.get(&partition).copied().unwrap_or_default();
             let expected = position.next_offset.max(floor);
@@ -284,6 +303,7 @@ impl<T: Decode> Reader<T> {
             reader_state.doubt();
             std::thread::park_timeout(RETRY_BACKOFF);
         }
+        self.pause_blocked(reader_state, &skipped)
     }
 
     /// Reads a record that could not be processed again, once everything before it is written.

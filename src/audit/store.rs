@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use crate::database::DatabaseError;
 
 use super::batch::{Batch, Refusal};
-use super::dead_letters::{DeadLetterError, DeadLetters};
+use super::dead_letters::{DeadLetters, UnsentDeadLetter};
 use super::evaluation::Evaluation;
 use super::position::{Log, Position};
 use super::retention::Kept;
@@ -65,8 +65,9 @@ pub trait AuditStore: Send + 'static {
 pub enum WriteError {
     #[error("{0}")]
     Database(#[from] DatabaseError),
-    #[error("{0}")]
-    DeadLetters(#[from] DeadLetterError),
+    /// The first dead letter of each partition that cannot be written.
+    #[error("{} dead letters are not written", .0.len())]
+    DeadLetters(Vec<UnsentDeadLetter>),
     /// Entries, by index in the batch, that turned out to be invalid.
     #[error("{} entries of the batch are invalid", .0.len())]
     Refused(Vec<(usize, Refusal)>),
@@ -83,11 +84,11 @@ pub fn send_dead_letters(
     pending_dead_letters: &mut DeadLetters,
     log: &Log,
     batch: &Batch,
-) -> Result<(), DeadLetterError> {
+) -> Result<(), WriteError> {
     if batch.entries.iter().all(|entry| entry.refusal.is_none()) {
         return Ok(());
     }
-    tokio::task::block_in_place(|| pending_dead_letters.send(log, batch))
+    tokio::task::block_in_place(|| pending_dead_letters.send(log, batch)).map_err(WriteError::DeadLetters)
 }
 
 /// Result of a write that the database has answered.

@@ -17,8 +17,8 @@ use crate::metrics::{AuditBatchLabels, ClockLabels, CodeLabels, EnvironmentLabel
 use crate::progress::{Progress, Reason};
 use crate::shutdown::Shutdown;
 
-use super::batch::{Batch, Content, Refusal};
-use super::dead_letters::DeadLetters;
+use super::batch::{Batch, Content, LeftOut, Refusal};
+use super::dead_letters::{DeadLetters, UnsentDeadLetter};
 use super::health::PipelineHealth;
 use super::position::{Log, Position};
 use super::reader::READER;
@@ -71,17 +71,6 @@ pub struct Writer<R> {
     pub paused: Option<&'static str>,
 }
 
-impl WriteError {
-    /// Metrics label of the reason why a batch is retried.
-    fn reason(&self) -> &'static str {
-        match self {
-            Self::Database(error) => error.trouble().as_str(),
-            Self::DeadLetters(_) => "dead_letters",
-            Self::Refused(_) => "refused",
-        }
-    }
-}
-
 impl<R: AuditStore> Writer<R> {
     /// Serves the reader until its channel closes or `shutdown`.
     pub async fn run(
@@ -120,7 +109,7 @@ impl<R: AuditStore> Writer<R> {
                     self.well();
                     return Some(Completion::Positions(positions));
                 }
-                Err(error) => self.pause(&error.into(), &mut backoff).await?,
+                Err(error) => self.pause(&error, &mut backoff).await?,
             }
         }
     }
@@ -133,7 +122,7 @@ impl<R: AuditStore> Writer<R> {
                     self.well();
                     return Some(Completion::Restarted(restarted));
                 }
-                Err(error) => self.pause(&error.into(), &mut backoff).await?,
+                Err(error) => self.pause(&error, &mut backoff).await?,
             }
         }
     }
@@ -142,7 +131,7 @@ impl<R: AuditStore> Writer<R> {
         let mut backoff = MIN_BACKOFF;
         loop {
             let started = Instant::now();
-            let pause = match self.rows.write(log, &batch, &mut self.pending_dead_letters).await {
+            let error = match self.rows.write(log, &batch, &mut self.pending_dead_letters).await {
                 Ok(Written::Conflict) => {
                     self.outcome("conflict");
                     tracing::info!(
@@ -155,26 +144,33 @@ impl<R: AuditStore> Writer<R> {
                     self.committed(&batch, written, started.elapsed());
                     return Some(Completion::Written(batch));
                 }
-                Err(WriteError::Database(error)) if error.is_about_data() => {
-                    match self.narrow(&mut batch).await {
-                        Ok(true) => continue,
-                        // No single entry is the reason.
-                        Ok(false) => WriteError::Database(error),
-                        Err(error) => error.into(),
-                    }
-                }
                 Err(WriteError::Refused(refused)) => {
                     batch.refuse(refused);
                     continue;
                 }
-                Err(pause) => pause,
+                Err(WriteError::DeadLetters(unsent)) => {
+                    self.outcome("failed");
+                    leave_out(&mut batch, unsent);
+                    if batch.is_empty() {
+                        return Some(Completion::Written(batch));
+                    }
+                    continue;
+                }
+                Err(WriteError::Database(error)) if error.is_about_data() => {
+                    match self.narrow(&mut batch).await {
+                        Ok(true) => continue,
+                        // No single entry is the reason.
+                        Ok(false) => error,
+                        Err(error) => error,
+                    }
+                }
+                Err(WriteError::Database(error)) => error,
             };
             self.outcome("failed");
-            if matches!(&pause, WriteError::Database(error) if error.trouble() == DatabaseFault::NoPartition)
-            {
+            if error.trouble() == DatabaseFault::NoPartition {
                 self.maintain().await;
             }
-            self.pause(&pause, &mut backoff).await?;
+            self.pause(&error, &mut backoff).await?;
         }
     }
 
@@ -294,22 +290,15 @@ impl<R: AuditStore> Writer<R> {
     }
 
     /// Reports the reason and waits for the backoff. `None`: shutdown came first.
-    async fn pause(&mut self, pause: &WriteError, backoff: &mut Duration) -> Option<()> {
+    async fn pause(&mut self, error: &DatabaseError, backoff: &mut Duration) -> Option<()> {
+        let reason = error.trouble().as_str();
         // Repeated failures with the same reason are logged once.
-        if self.paused != Some(pause.reason()) {
-            tracing::warn!(
-                what = self.what,
-                reason = pause.reason(),
-                "the audit sink is paused: {pause}; retrying"
-            );
+        if self.paused != Some(reason) {
+            tracing::warn!(what = self.what, reason, "the audit sink is paused: {error}; retrying");
         }
-        self.note(Some(pause.reason()));
-        self.health.down(format!("paused ({}): {pause}", pause.reason()));
-        let reason = match pause {
-            WriteError::Database(_) => Reason::Database,
-            WriteError::DeadLetters(_) | WriteError::Refused(_) => Reason::BatchFailed,
-        };
-        self.progress.blocked_reader(READER, reason, pause.to_string());
+        self.note(Some(reason));
+        self.health.down(format!("paused ({reason}): {error}"));
+        self.progress.blocked_reader(READER, Reason::Database, error.to_string());
         let jitter = rand::rng().random_range(0.5..1.0);
         let wait = tokio::time::sleep(backoff.mul_f64(jitter));
         *backoff = (*backoff * 2).min(MAX_BACKOFF);
@@ -317,5 +306,12 @@ impl<R: AuditStore> Writer<R> {
             () = self.shutdown.cancelled() => None,
             () = wait => Some(()),
         }
+    }
+}
+
+/// Takes the partitions out of the batch whose dead letters cannot be written, so that the others are.
+fn leave_out(batch: &mut Batch, unsent: Vec<UnsentDeadLetter>) {
+    for UnsentDeadLetter { partition, offset, error } in unsent {
+        batch.leave_out(LeftOut { partition, offset, why: error.to_string() });
     }
 }

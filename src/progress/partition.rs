@@ -22,6 +22,8 @@ pub enum Reason {
     Held,
     /// The next records belong to an open transaction of a producer.
     OpenTransaction,
+    /// A record cannot be processed, and its dead letter cannot be written.
+    DeadLetter,
     /// The database cannot be written.
     Database,
     /// No error was reported: the reader is slow.
@@ -38,6 +40,7 @@ impl Reason {
             Self::BatchFailed => "batch_failed",
             Self::Held => "held",
             Self::OpenTransaction => "open_transaction",
+            Self::DeadLetter => "dead_letter",
             Self::Database => "database",
             Self::Unknown => "unknown",
         }

@@ -16,6 +16,7 @@ impl<T: Decode> Reader<T> {
         reader_state: &mut ReaderState,
         positions: Vec<Position>,
     ) -> Result<(), ReaderError> {
+        self.resume_blocked(reader_state)?;
         let mut targets = TopicPartitionList::new();
         for position in &positions {
             let partition = position.partition;

@@ -6,6 +6,7 @@ use crate::config::AuditConfig;
 
 use super::super::batch::Batch;
 use super::super::position::{Log, Position};
+use super::blocked::BlockedPartitions;
 
 /// State of one reader.
 #[derive(Debug, Default)]
@@ -30,6 +31,7 @@ pub(super) struct ReaderState {
     pub(super) receded: BTreeMap<i32, i64>,
     /// Position of a log that looked truncated at the last check, by partition. A second check must confirm it.
     pub(super) cut: BTreeMap<i32, i64>,
+    pub(super) blocked: BlockedPartitions,
 }
 
 impl ReaderState {
@@ -48,6 +50,7 @@ impl ReaderState {
             self.floors.clear();
             self.receded.clear();
             self.cut.clear();
+            self.blocked.clear();
             self.log = Some(log.clone());
         }
     }
@@ -59,9 +62,10 @@ impl ReaderState {
     }
 
     /// Offset up to which a partition is read and written. At the end of the log this is the end itself, which
-    /// transaction markers may separate from the last record. `None` while a batch is open, or if nothing was read.
+    /// transaction markers may separate from the last record. `None` while a batch is open, if nothing was read, and for a
+    /// blocked partition.
     pub(super) fn read_to(&self, partition: i32) -> Option<i64> {
-        if self.waiting || !self.batch.is_empty() {
+        if self.waiting || !self.batch.is_empty() || self.blocked.contains(partition) {
             return None;
         }
         let next = self.positions.get(&partition)?.next_offset;
