@@ -1,6 +1,7 @@
 //! The audit trail: every committed event is a row, once, whatever breaks.
 
 mod again;
+mod blocked;
 mod broken;
 mod chain;
 

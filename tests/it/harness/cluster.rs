@@ -53,6 +53,12 @@ pub const TRIPLE: &[(&str, &str)] = &[
     ("share.coordinator.state.topic.min.isr", "2"),
 ];
 
+/// Access control lists, which allow everything that no entry is about.
+pub const AUTHORIZER: &[(&str, &str)] = &[
+    ("authorizer.class.name", "org.apache.kafka.metadata.authorizer.StandardAuthorizer"),
+    ("allow.everyone.if.no.acl.found", "true"),
+];
+
 /// A running cluster; its nodes are killed on drop.
 #[derive(Debug)]
 pub struct Cluster {
@@ -216,6 +222,22 @@ impl Cluster {
         command.args(["kafka.admin.ConfigCommand", "--bootstrap-server", &self.internal()]).args(arguments);
         let output = command.output().unwrap();
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// Denies everyone to write to a topic. Needs the setting [`AUTHORIZER`].
+    pub fn deny_writes(&self, topic: &str) {
+        self.change_acls("deny", topic);
+    }
+
+    /// Removes all access control entries of a topic.
+    pub fn clear_acls(&self, topic: &str) {
+        self.change_acls("clear", topic);
+    }
+
+    fn change_acls(&self, what: &str, topic: &str) {
+        let program = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/harness/acls.java");
+        let output = self.java().args([program, &self.kafka(), what, topic]).output().unwrap();
+        assert!(output.status.success(), "{what} {topic}: {}", String::from_utf8_lossy(&output.stderr));
     }
 
     /// Formats the data folders: the first one with Kafka's tool, the others as copies with different ids.

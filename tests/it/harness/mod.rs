@@ -25,7 +25,7 @@ mod unleash;
 use std::time::{Duration, Instant};
 
 pub use callers::Callers;
-pub use cluster::{Cluster, PROMPT, TRIPLE};
+pub use cluster::{AUTHORIZER, Cluster, PROMPT, TRIPLE};
 pub use command::{binary as command, flagstream};
 pub use database::Database;
 pub use dev::Dev;
