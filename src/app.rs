@@ -71,7 +71,7 @@ impl Role {
         ("warmer", Self::Warmer),
         ("api", Self::Api),
     ];
-    /// All roles. `run` starts them unless it is told which ones.
+    /// All roles. `run` starts them unless roles are given.
     pub const ALL: &[Self] = &[Self::Evaluator, Self::Feeder, Self::Sink, Self::Warmer, Self::Api];
 }
 

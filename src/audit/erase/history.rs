@@ -159,7 +159,7 @@ async fn deleted_flags(database: &Database, user: &str) -> Result<(), DatabaseEr
                 query.execute(&mut *transaction).await?;
             }
         }
-        // Compared here and not by a pattern of SQL, whose escapes and letter case differ between the databases.
+        // Compared here and not by a pattern of SQL, whose escape and case rules differ between the databases.
         let rows: Vec<(String, String, String)> =
             sqlx::query_as(sql(TARGETED)).fetch_all(&mut *transaction).await?;
         for (environment, name, users) in rows {

@@ -219,7 +219,14 @@ impl Session<'_> {
             let labels = PartitionLabels { partition };
             self.parts.metrics.requests_expired.get_or_create(&labels).inc_by(count);
             let topic = &self.parts.config.topics.requests;
-            tracing::error!(topic, partition, from, to, count, "Kafka deleted requests before they were read");
+            tracing::error!(
+                topic,
+                partition,
+                from,
+                to,
+                count,
+                "Kafka deleted requests before they were read"
+            );
         }
     }
 

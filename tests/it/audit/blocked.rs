@@ -33,9 +33,13 @@ fn stops_its_partition_only(fixture: &Fixture, why: &str, release: impl FnOnce()
     let sender = Sender::new(&topics.kafka);
     let send =
         |partition: i32, body: &[u8]| sender.send(&topics.events, Some(partition), Some(b"k"), body, None);
-    (0..2).for_each(|number| drop(send(BLOCKED, &row(number))));
+    for number in 0..2 {
+        send(BLOCKED, &row(number));
+    }
     let (_, offset) = send(BLOCKED, b"no event");
-    (2..4).for_each(|number| drop(send(BLOCKED, &row(number))));
+    for number in 2..4 {
+        send(BLOCKED, &row(number));
+    }
     let mut rows = 2;
     wait_until("what is before the record is written", TEST_TIMEOUT, || fixture.database.audited() == rows);
     let place = format!("degraded topic {} partition {BLOCKED} waits at offset {offset}", topics.events);

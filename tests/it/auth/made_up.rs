@@ -10,7 +10,7 @@ fn made_up_calls_get_documented_answers() {
     let (stack, _shared) = Stack::shared();
     let fixture = Fixture::with(stack, |group| group.set("FLAGSTREAM_UNLEASH__WEBHOOK_SECRET", BOOTSTRAP));
     let service = fixture.start("one");
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/access/made_up.py");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/auth/made_up.py");
     let examples = if is_long() { "300" } else { "12" };
     let output = Command::new("python3")
         .args([script, &service.url, BOOTSTRAP, examples])

@@ -204,7 +204,7 @@ fn an_unclean_leader_election_stops_nothing() {
     cluster.configure(&[&setting, &topic[..]].concat());
     cluster.kill(2);
     cluster.spawn(3);
-    // What was read is partly gone, so the books begin anew.
+    // A part of the events that were read is gone, so the ledger starts again.
     let topics = &fixture.group.topics;
     wait_until("another leader", TEST_TIMEOUT * 2, || cluster.has_leaders());
     fixture.ledger = Ledger::open(topics, &fixture.reply_to);
