@@ -21,7 +21,7 @@ pub enum Command {
         name: String,
     },
     /// Register the schemas that are not registered yet
-    TokenCache,
+    Register,
     /// List the schemas that the registry would reject, without registering any; exit code 1 if there are any
     Check,
 }
@@ -66,7 +66,7 @@ pub async fn run(command: Command, global: &Global) -> anyhow::Result<ExitCode> 
         };
         if let Some(registry) = &registry {
             let problems = match command {
-                Command::TokenCache => match registry.register(line.subject, &registration.schema).await {
+                Command::Register => match registry.register(line.subject, &registration.schema).await {
                     Ok(id) => {
                         line.id = Some(id);
                         Vec::new()

@@ -73,7 +73,8 @@ mod tests {
         assert_eq!(text(&report(vec![], vec![Difference::Missing])), ["t: does not exist"]);
         let partitions = Difference::Partitions { needed: 12, found: 3 };
         assert!(
-            text(&report(vec![], vec![partitions]))[0].starts_with("t: has 3 partitions instead of 12; not changed")
+            text(&report(vec![], vec![partitions]))[0]
+                .starts_with("t: has 3 partitions instead of 12; not changed")
         );
     }
 }

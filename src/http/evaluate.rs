@@ -111,7 +111,7 @@ async fn single(
     let (body, event_batch, version) =
         answered(api, caller, &environment, &query, min_version, |call, event_sink| {
             let (Asked::These(asks), Subjects::One(subject)) = (&query.asked, &query.subjects) else {
-                let several = "not supported by this route; use evaluate/bulk for several contexts";
+                let several = "expected no contexts on this route; use evaluate/bulk for several contexts";
                 return Err(Problem::of_field(StatusCode::UNPROCESSABLE_ENTITY, "contexts", several));
             };
             let (call_subject, mut body) = (call.call_subject(subject), Vec::with_capacity(body::ONE_BYTES));

@@ -107,7 +107,7 @@ fn only_killed_flags_count_as_killed_and_each_limit_has_its_own_message() {
     assert!(admits([0, killed, killed - 1]).is_ok(), "no flag is killed");
     assert!(matches!(admits([killed, 0, 0]), Err(KillError::TooMany)));
     assert!(matches!(admits([1, killed, killed - 1]), Err(KillError::TooManyStored)));
-    assert!(KillError::TooMany.to_string().contains("10000 flags are killed"));
+    assert!(KillError::TooMany.to_string().contains("10000 killed flags"));
     assert!(KillError::TooManyStored.to_string().contains("20000 flags have a kill switch"));
     // The flag's own switch: in force, it can always be changed; lifted, it can be set if not too many are killed.
     let mut full = topic([killed - 1, stored - killed, 0], now);

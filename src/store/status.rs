@@ -24,11 +24,13 @@ pub enum LoadedFrom {
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct StoreStatus {
     pub ready: bool,
+    #[serde(rename = "origin")]
     pub loaded_from: LoadedFrom,
     /// Time at which the flags in force were last known to match the topic; `None` if no flags were ever
     /// loaded.
     pub as_of: Option<DateTime<Utc>>,
     /// Problem that prevents the reader from following the topic; `None` if there is none.
+    #[serde(rename = "trouble")]
     pub follow_error: Option<String>,
     /// Sources of flags that were never read completely, so that the store is not ready.
     #[serde(skip_serializing_if = "Vec::is_empty")]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rdkafka::Offset;
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerGroupMetadata};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, Headers, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer};
 
@@ -106,7 +106,7 @@ impl DeadLetterProducer {
         // A rejection of one record fails the others of the same request, so the rejection is reported as the reason.
         let refused = failures.iter().find(|failure| is_refusal(failure.code));
         if let Some(failure) = refused.or(failures.first()) {
-            return Err(DeadLetterError::Undelivered(failure.code));
+            return Err(self.reason(failure.code, acknowledged));
         }
         if !acknowledged {
             return Err(DeadLetterError::Unacknowledged);
@@ -121,6 +121,20 @@ impl DeadLetterProducer {
         producer.commit_transaction(CALL_TIMEOUT)?;
         self.sent_to = sent_to;
         Ok(())
+    }
+
+    /// Reason why a dead letter was not delivered. When a transaction fails, librdkafka only purges its records; the
+    /// reason, such as a missing permission, is in the error of the transaction, which a commit returns at once.
+    /// `acknowledged`: every record has a delivery report, so none was purged here.
+    fn reason(&self, code: RDKafkaErrorCode, acknowledged: bool) -> DeadLetterError {
+        let is_purged = matches!(code, RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight);
+        if !is_purged || !acknowledged {
+            return DeadLetterError::Undelivered(code);
+        }
+        match self.producer.inner().commit_transaction(CALL_TIMEOUT) {
+            Err(error) => DeadLetterError::Kafka(error),
+            Ok(()) => DeadLetterError::Undelivered(code),
+        }
     }
 
     fn send(

@@ -331,6 +331,6 @@ async fn a_definition_too_large_for_the_topic_holds_up_neither_other_changes_nor
     assert_eq!((definitions[2].0.as_str(), field(&definitions[2], "actor")), ("dev/b", &json!("ann")));
     until("listed", || environment(&running).refused_total == 1).await;
     let refused = &environment(&running).refused[0];
-    assert!(refused.flag == "a" && refused.reason.contains("too large for the topic"), "{refused:?}");
+    assert!(refused.flag == "a" && refused.reason.contains("larger than max.message.bytes"), "{refused:?}");
     running.stop().await;
 }

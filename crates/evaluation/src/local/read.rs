@@ -168,7 +168,7 @@ fn read(body: &[u8], whole: bool) -> Result<Checked, Vec<Invalid>> {
     for (field, value) in members {
         if !seen.insert(field.clone()) {
             once.remove(&field);
-            problems.push(Invalid::new(&field, "duplicate field"));
+            problems.push(Invalid::new(&field, "expected the field once; it is given twice"));
         } else if has_nul(&value) {
             problems.push(Invalid::new(&field, "must not contain NUL characters"));
         } else {

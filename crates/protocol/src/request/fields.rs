@@ -382,5 +382,5 @@ fn last_member<'a>(object: &'a str, name: &str) -> Result<Option<Span<'a>>, Refu
 }
 
 fn twice(key: &str) -> Refusal {
-    refuse(RefusalCode::DuplicateField, key, "duplicate field".into())
+    refuse(RefusalCode::DuplicateField, key, "expected the field once; it is given twice".into())
 }

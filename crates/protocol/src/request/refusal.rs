@@ -179,7 +179,7 @@ pub(super) fn expected(field: &str, expected: &str, got: Kind) -> Refusal {
 }
 
 pub(super) fn conflict(one: &str, other: &str) -> Refusal {
-    refuse(RefusalCode::ConflictingFields, one, format!("cannot be combined with {other}"))
+    refuse(RefusalCode::ConflictingFields, one, format!("expected only one of {one} and {other}, got both"))
 }
 
 pub(super) fn refuse(code: RefusalCode, field: &str, message: String) -> Refusal {
