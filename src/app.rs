@@ -121,6 +121,11 @@ pub async fn run(config: Arc<Config>, roles: &[Role], signals: StopSignals) -> a
     .await
 }
 
+/// Name of the local flags as a source of flags, for all environments.
+fn local_source() -> SourceName {
+    SourceName { source: Source::Local, environment: feed::EVERYWHERE.to_owned() }
+}
+
 impl App {
     /// Starts the parts of `roles`, with `flag_sources` as the feeder's sources.
     pub async fn start(
@@ -159,9 +164,7 @@ impl App {
         let servers = app.bind().await?;
         app.start_health();
         app.start_registry();
-        let local = database
-            .is_some()
-            .then(|| SourceName { source: Source::Local, environment: feed::EVERYWHERE.to_owned() });
+        let local = database.is_some().then(local_source);
         let sources = flag_sources.iter().map(FlagSource::name).chain(local).collect();
         let (ids_sender, ids) = watch::channel(Arc::default());
         app.start_store(ids, sources);

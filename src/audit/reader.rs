@@ -242,11 +242,7 @@ impl<T: Decode> Reader<T> {
         let max_bytes = self.limits.batch_max_bytes.saturating_add(MAX_EXCESS_BYTES);
         let (mut expired, mut skipped, now) = (Vec::new(), Vec::new(), Instant::now());
         // The low watermarks cannot be read while the fetch borrows the consumer.
-        let lows: BTreeMap<i32, i64> = reader_state
-            .positions
-            .keys()
-            .filter_map(|partition| Some((*partition, self.consumer.low_watermark(topic, *partition)?)))
-            .collect();
+        let lows = self.low_watermarks(reader_state, topic);
         let now_ms = Utc::now().timestamp_millis();
         let fetched = self.consumer.fetch(patience);
         let ReaderState { positions, batch, held_up, floors, ends, receded, blocked, .. } =
@@ -304,6 +300,11 @@ impl<T: Decode> Reader<T> {
             std::thread::park_timeout(RETRY_BACKOFF);
         }
         self.pause_blocked(reader_state, &skipped)
+    }
+
+    fn low_watermarks(&self, reader_state: &ReaderState, topic: &CStr) -> BTreeMap<i32, i64> {
+        let low = |partition: &i32| Some((*partition, self.consumer.low_watermark(topic, *partition)?));
+        reader_state.positions.keys().filter_map(low).collect()
     }
 
     /// Reads a record that could not be processed again, once everything before it is written.

@@ -21,7 +21,7 @@ use crate::kafka::ends::{EndsClient, EndsError, TopicEnds};
 
 use super::results::{Counted, Results};
 
-/// How long a call waits for the ends of the topics. The request goes on, for the next call.
+/// Time that a call waits for the ends of the topics. A later answer is used by the next call.
 const ENDS_TIMEOUT: Duration = Duration::from_secs(2);
 /// Timeout of each request to Kafka.
 const CALL_TIMEOUT: Duration = Duration::from_secs(1);

@@ -126,9 +126,14 @@ impl Stream {
         stream
     }
 
-    /// The next line that begins like this.
+    /// The next line that begins like this. Heartbeats arrive meanwhile, so that the read timeout alone is no deadline.
     fn until(&mut self, start: &str) -> String {
+        let deadline = std::time::Instant::now() + TEST_TIMEOUT;
         loop {
+            assert!(
+                std::time::Instant::now() < deadline,
+                "no line that begins with {start:?} within {TEST_TIMEOUT:?}"
+            );
             let mut line = String::new();
             assert!(self.0.read_line(&mut line).unwrap() > 0, "the stream ended before {start}");
             if line.starts_with(start) {

@@ -49,7 +49,7 @@ impl CompiledFlag {
         }
     }
 
-    /// How long the state that is independent of any context (whether the flag is switched on or killed) stays as it is.
+    /// Cacheability of the state that is independent of any context: whether the flag is switched on or killed.
     pub fn state_cacheability(&self, now_ms: i64) -> Cacheability {
         self.steadily_killed(now_ms).unwrap_or(Cacheability::UntilChanged)
     }

@@ -471,12 +471,13 @@ fn streams_tell_of_the_flags_that_a_token_is_for() {
     assert!(ofrep.until("data: ").contains(&format!("v{made}")));
     // The flag leaves the project: its last event is the one that reports this.
     let moved = flags.set(ENVIRONMENT, on("moving", "pay"));
+    assert_eq!(told(&mut by_project), change("UPDATED", "moving", moved));
     flags.set(ENVIRONMENT, on("moving", "pay").variant("v", None));
     flags.remove(ENVIRONMENT, "moving");
+    // Each change is awaited before the next: changes of a flag that arrive together become one event, or none.
     let last = flags.set(ENVIRONMENT, on("last", "shop"));
-    let gone = flags.remove(ENVIRONMENT, "last");
-    assert_eq!(told(&mut by_project), change("UPDATED", "moving", moved));
     assert_eq!(told(&mut by_project), change("CREATED", "last", last));
+    let gone = flags.remove(ENVIRONMENT, "last");
     assert_eq!(told(&mut by_project), change("DELETED", "last", gone));
     fixture.create("local-c", "team-b");
     fixture.create("local-d", "team-a");

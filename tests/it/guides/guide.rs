@@ -64,8 +64,8 @@ fn file_name(prose: &str, language: &str) -> String {
     quoted.last().unwrap_or_else(|| panic!("no file is named: {prose}")).to_owned()
 }
 
-/// Each command begins with `$ `, goes on while a quote is open or its line ends with a backslash, and is followed by what
-/// it prints.
+/// Reads commands and their output. A command begins with `$ ` and continues while a quote is open or its line ends
+/// with a backslash.
 fn commands(block: &[&str]) -> Vec<(String, String)> {
     let mut commands: Vec<(String, String)> = Vec::new();
     let mut is_open = false;

@@ -16,7 +16,7 @@ pub struct Shell<'d> {
     dev: &'d Dev,
 }
 
-/// A command that goes on, until the test ends.
+/// Command that runs in the background until the test ends.
 pub struct Background {
     child: Child,
     output: PathBuf,
