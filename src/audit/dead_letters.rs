@@ -93,7 +93,7 @@ impl DeadLetters {
     /// Sends the refused entries of a batch that were not sent before, and returns once they are committed. Blocks. The
     /// caller must hold the database locks on the positions of the batch's partitions.
     ///
-    /// Returns the first unsent dead letter of each partition that has one. After [`CALL_TIMEOUT`] no further partition
+    /// Returns the first unsent dead letter of each partition that has one. After `CALL_TIMEOUT` no further partition
     /// is tried, because the locks are held meanwhile.
     pub fn send(&mut self, log: &Log, batch: &Batch) -> Result<(), Vec<UnsentDeadLetter>> {
         let mut pending_dead_letters: BTreeMap<i32, Vec<PendingDeadLetter<'_>>> = BTreeMap::new();
