@@ -153,6 +153,11 @@ fn an_event_says_everything_about_its_request() {
     let id = members.remove("event_id").unwrap();
     let id = uuid::Uuid::parse_str(id.as_str().unwrap()).unwrap();
     assert_eq!(id.get_variant(), uuid::Variant::RFC4122);
+    let topic_id = members["source"].as_object_mut().unwrap().remove("topic_id").unwrap();
+    assert!(
+        topic_id.as_str().is_some_and(|id| id.len() == 22),
+        "Kafka's id of the requests topic: {topic_id}"
+    );
     let version = members.remove("flags_version").unwrap().as_u64().unwrap();
     // Other tests change flags meanwhile.
     assert!(Some(&version) >= pipeline.versions.values().max(), "of all flags: {version}");
