@@ -26,6 +26,11 @@ pub const MAX_WAITING_BODIES: usize = 1_024;
 /// Maximum memory of all incomplete bodies together, in bytes.
 pub const MAX_WAITING_BYTES: usize = 64 << 20;
 
+/// Maximum bytes of a refused body that are read and dropped.
+const DISCARD_MAX_BYTES: usize = 4 << 20;
+/// Maximum time for reading and dropping a refused body.
+const DISCARD_TIMEOUT: Duration = Duration::from_millis(500);
+
 /// Incomplete bodies of all requests.
 #[derive(Debug)]
 pub(super) struct Bodies {
@@ -74,6 +79,7 @@ impl Bodies {
     pub(super) async fn read(self: &Arc<Self>, mut body: Body) -> Result<Bytes, Problem> {
         // Refuses by the announced length, before anything was received.
         if body.size_hint().lower() > MAX_BODY_BYTES as u64 {
+            discard(body).await;
             return Err(too_large());
         }
         let (mut collected, mut slow) = (Collected::default(), None::<Slow>);
@@ -91,6 +97,7 @@ impl Bodies {
             })?;
             let Ok(data) = frame.into_data() else { continue };
             if collected.len() + data.len() > MAX_BODY_BYTES {
+                discard(body).await;
                 return Err(too_large());
             }
             if let Some(slow) = &slow {
@@ -206,6 +213,21 @@ impl Collected {
     fn into_bytes(self) -> Bytes {
         if self.joined.is_empty() { self.first } else { self.joined.into() }
     }
+}
+
+/// Reads and drops the rest of a refused body, within limits. A client that still writes when the connection closes gets
+/// a reset instead of the response.
+async fn discard(mut body: Body) {
+    let rest = async {
+        let mut dropped = 0;
+        while let Some(Ok(frame)) = body.frame().await {
+            dropped += frame.data_ref().map_or(0, Bytes::len);
+            if dropped > DISCARD_MAX_BYTES {
+                break;
+            }
+        }
+    };
+    let _ = tokio::time::timeout(DISCARD_TIMEOUT, rest).await;
 }
 
 fn too_large() -> Problem {
