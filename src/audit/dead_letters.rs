@@ -34,7 +34,7 @@ const TRANSACTION_LETTERS_MAX: usize = 500;
 #[derive(Debug)]
 pub struct DeadLetters {
     config: Arc<Config>,
-    desks: BTreeMap<i32, DeadLetterProducer>,
+    producers: BTreeMap<i32, DeadLetterProducer>,
 }
 
 /// Parts of its record that a dead letter contains.
@@ -87,7 +87,7 @@ impl DeadLetterError {
 
 impl DeadLetters {
     pub fn new(config: Arc<Config>) -> Self {
-        Self { config, desks: BTreeMap::new() }
+        Self { config, producers: BTreeMap::new() }
     }
 
     /// Sends the refused entries of a batch that were not sent before, and returns once they are committed. Blocks. The
@@ -187,14 +187,15 @@ impl DeadLetters {
         extent: Extent,
     ) -> Result<(), DeadLetterError> {
         let life = life(log, batch, partition);
-        let dead_letter_producer = match self.desks.remove(&partition) {
+        let dead_letter_producer = match self.producers.remove(&partition) {
             Some(dead_letter_producer) if dead_letter_producer.life == life => dead_letter_producer,
             _ => DeadLetterProducer::open(&self.config, log, partition, life)?,
         };
-        let dead_letter_producer = self.desks.entry(partition).insert_entry(dead_letter_producer).into_mut();
+        let dead_letter_producer =
+            self.producers.entry(partition).insert_entry(dead_letter_producer).into_mut();
         let sent = dead_letter_producer.commit(log, batch, pending_dead_letters, extent);
         if sent.is_err() {
-            self.desks.remove(&partition);
+            self.producers.remove(&partition);
         }
         sent
     }

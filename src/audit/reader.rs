@@ -111,7 +111,7 @@ impl<T: Decode> Reader<T> {
                 reader_state.rebalances = self.consumer.rebalances();
                 reader_state.doubt();
             }
-            self.hear(&mut reader_state, Duration::ZERO)?;
+            self.receive_completions(&mut reader_state, Duration::ZERO)?;
             if told.elapsed() > LAG_INTERVAL {
                 told = Instant::now();
                 self.health.refresh();
@@ -138,7 +138,7 @@ impl<T: Decode> Reader<T> {
     /// Requests the database's positions, once the writer is idle.
     fn find_position(&mut self, reader_state: &mut ReaderState) -> Result<(), ReaderError> {
         if reader_state.waiting {
-            return self.hear(reader_state, IDLE);
+            return self.receive_completions(reader_state, IDLE);
         }
         let assigned = self.consumer.inner().assignment()?;
         let partitions: Vec<i32> = assigned.elements().iter().map(|element| element.partition()).collect();
@@ -179,7 +179,11 @@ impl<T: Decode> Reader<T> {
         Ok(())
     }
 
-    fn hear(&mut self, reader_state: &mut ReaderState, patience: Duration) -> Result<(), ReaderError> {
+    fn receive_completions(
+        &mut self,
+        reader_state: &mut ReaderState,
+        patience: Duration,
+    ) -> Result<(), ReaderError> {
         if !reader_state.waiting {
             return Ok(());
         }
@@ -310,7 +314,7 @@ impl<T: Decode> Reader<T> {
     /// Reads a record that could not be processed again, once everything before it is written.
     fn look_again(&mut self, reader_state: &mut ReaderState) -> Result<(), ReaderError> {
         if reader_state.waiting {
-            return self.hear(reader_state, IDLE);
+            return self.receive_completions(reader_state, IDLE);
         }
         reader_state.doubt();
         std::thread::park_timeout(RETRY_BACKOFF);
@@ -325,7 +329,7 @@ impl<T: Decode> Reader<T> {
         }
         let full = reader_state.is_full(&self.limits);
         if reader_state.waiting {
-            return if full { self.hear(reader_state, IDLE) } else { Ok(()) };
+            return if full { self.receive_completions(reader_state, IDLE) } else { Ok(()) };
         }
         let (true, Some(log)) =
             (full || reader_state.batch.opened.elapsed() >= self.limits.batch_max, &reader_state.log)
