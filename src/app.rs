@@ -27,6 +27,7 @@ use crate::evaluate::{Evaluator, Parts};
 use crate::feed::{self, Feeder, FlagSource, LocalSource, Usage};
 use crate::health::{Registry, Reporter};
 use crate::http::{self, Api, HttpState, Server};
+use crate::kafka::identity::TopicIds;
 use crate::kafka::topics;
 use crate::kill::KillSwitches;
 use crate::manage::{self, Manager, Repository};
@@ -374,13 +375,13 @@ impl App {
         });
     }
 
-    fn start_store(&mut self, topic_ids: topics::TopicIds, sources: Vec<SourceName>) {
+    fn start_store(&mut self, topic_ids: TopicIds, sources: Vec<SourceName>) {
         let Parts { config, store, metrics, .. } = self.parts.clone();
         let mut reading = ReaderConfig::from(&*config);
         reading.topic_ids = Some(topic_ids);
         reading.expected.sources = sources;
         self.supervisor.start(Stage::Base, "store", |shutdown| async move {
-            let reader = Reader::start(reading, store, metrics, shutdown.clone())?;
+            let reader = Reader::start(reading, store, Arc::clone(&metrics.store), shutdown.clone())?;
             run_threads(reader, shutdown).await
         });
     }

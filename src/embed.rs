@@ -3,42 +3,28 @@
 //! [`Embedded`] reads the topics of definitions and kill switches, follows them, and answers from memory. Evaluations
 //! are not reported anywhere: there is no event, no row in the audit trail, and no usage in Unleash.
 
-use std::ffi::{OsStr, OsString};
+pub mod settings;
+
+use std::ffi::OsString;
 use std::io;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use chrono::{SecondsFormat, Utc};
 use tokio::time::Instant;
 
-use crate::config::{Config, ConfigError, Profile, load_from};
 use crate::flag::{Answer, Lookup, Moment, answer};
 use crate::message::request::{Ask, Request};
-use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
-use crate::store::{Reader, ReaderConfig, Store, StoreStatus};
+use crate::store::metrics::StoreMetrics;
+use crate::store::{Expected, Reader, ReaderConfig, Store, StoreStatus};
 
-/// The settings that are used. All others are ignored, so a program may pass its whole environment.
-const SETTINGS: [&str; 7] = [
-    "KAFKA_BOOTSTRAP_SERVERS",
-    "UNLEASH_ENVIRONMENT",
-    "UNLEASH_APP_NAME",
-    "FLAGSTREAM_TOPICS__DEFINITIONS",
-    "FLAGSTREAM_TOPICS__OVERRIDES",
-    "FLAGSTREAM_FEED__START_WITHOUT_SOURCE",
-    STATE_DIR,
-];
-/// Prefix of further settings that are used.
-const KAFKA_SETTINGS: &str = "FLAGSTREAM_KAFKA__";
-const STATE_DIR: &str = "FLAGSTREAM_STATE_DIR";
-/// Part of the Kafka clients' ids.
-const INSTANCE: &str = "embedded";
+pub use settings::{EmbeddedConfig, SettingsError};
 
 /// Reason why reading the flags cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error(transparent)]
-    Config(#[from] ConfigError),
+    Config(#[from] SettingsError),
     #[error("the thread that reads the flags cannot be started: {0}")]
     Thread(#[from] io::Error),
 }
@@ -69,24 +55,27 @@ impl Embedded {
     /// Starts reading. The settings have the names and defaults of the service's. `FLAGSTREAM_STATE_DIR` must be a
     /// folder of this process alone; without it no snapshot is stored on disk for a start without Kafka.
     pub fn start(settings: impl IntoIterator<Item = (OsString, OsString)>) -> Result<Self, StartError> {
-        let settings: Vec<_> = settings.into_iter().filter(|(name, _)| counts(name)).collect();
-        let folder = settings.iter().find(|(name, folder)| name == STATE_DIR && !folder.is_empty());
-        let state_dir = folder.map(|(_, folder)| PathBuf::from(folder));
-        let instance = ("FLAGSTREAM_INSTANCE".into(), INSTANCE.into());
-        let config: Config =
-            load_from(None, settings.into_iter().chain([instance]), Profile::Service)?.config;
-        let environment = config.unleash.default_environment.clone();
+        Self::start_with(EmbeddedConfig::read(settings)?)
+    }
+
+    /// Starts reading with a configuration that is built by the program.
+    pub fn start_with(config: EmbeddedConfig) -> Result<Self, StartError> {
         let reading = ReaderConfig {
-            environments: vec![environment.clone()],
-            state_dir,
-            ..ReaderConfig::from(&config)
+            kafka: config.kafka,
+            definitions: config.definitions,
+            overrides: config.overrides,
+            environments: vec![config.environment.clone()],
+            state_dir: config.state_dir,
+            expected: Expected { sources: Vec::new(), start_without_source: config.start_without_source },
+            topic_ids: None,
         };
         let (store, shutdown) = (Arc::new(Store::default()), Shutdown::new());
-        let reader = Reader::start(reading, Arc::clone(&store), Metrics::new(), shutdown.clone())?;
+        let metrics = Arc::new(StoreMetrics::default());
+        let reader = Reader::start(reading, Arc::clone(&store), metrics, shutdown.clone())?;
         Ok(Self {
             store,
-            environment,
-            app_name: config.unleash.app_name,
+            environment: config.environment,
+            app_name: config.app_name,
             hostname: gethostname::gethostname().to_string_lossy().into_owned(),
             shutdown,
             reader: Mutex::new(Some(reader)),
@@ -142,10 +131,6 @@ impl Embedded {
             reader.join();
         }
     }
-}
-
-fn counts(name: &OsStr) -> bool {
-    name.to_str().is_some_and(|name| SETTINGS.contains(&name) || name.starts_with(KAFKA_SETTINGS))
 }
 
 impl Drop for Embedded {

@@ -43,6 +43,20 @@ pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     create(path)?.write_all(bytes)
 }
 
+/// Replaces a file atomically. On an error the previous file is unchanged.
+pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let folder = path.parent().unwrap_or_else(|| Path::new("."));
+    create_folder(folder)?;
+    let temporary = path.with_extension("new");
+    let mut file = create(&temporary)?;
+    file.write_all(bytes)?;
+    // Without the sync, a crash of the machine could leave an empty file under the final name.
+    file.sync_all()?;
+    drop(file);
+    fs::rename(&temporary, path)?;
+    File::open(folder)?.sync_all()
+}
+
 /// Creates an empty file at `path` if there is none. An existing file is left unchanged.
 pub fn create_if_missing(path: &Path) -> io::Result<()> {
     match options().write(true).create_new(true).open(path) {

@@ -68,7 +68,7 @@ impl CheckpointError {
 
 impl Checkpoints {
     pub fn new(config: Arc<Config>, database: PostgresDatabase, hasher: Hasher) -> Self {
-        let sender = Sender::new(Arc::clone(&config), "audit-checkpoints");
+        let sender = Sender::new(config.kafka.clone(), "audit-checkpoints");
         Self { config, database, hasher, sender }
     }
 

@@ -285,7 +285,7 @@ pub fn hasher(config: &Config) -> Hasher {
 /// Creates a consumer that is a static member of the sink's group.
 fn consumer(config: &Config, role: &str, topic: &str) -> Result<BatchConsumer, KafkaError> {
     let name = format!("{}-{role}-{}", config.kafka.group_id, config.instance);
-    let mut settings = client::member(config, role, role, &name);
+    let mut settings = client::member(&config.kafka, config.membership(), role, role, &name);
     settings.set("fetch.wait.max.ms", "50").set("queued.max.messages.kbytes", "16384");
     // The end of a partition lies behind its last record if transaction markers follow that record.
     settings.set("enable.partition.eof", "true");

@@ -91,7 +91,7 @@ impl Bench {
     pub async fn prepare(mut config: Config, flags: usize, partitions: i32) -> anyhow::Result<Self> {
         ensure!(flags > 0, "--flags: expected at least 1");
         let run = format!("flagstream-bench-{}", uuid::Uuid::now_v7().simple());
-        config.instance = "bench".to_owned();
+        config.set_instance("bench");
         config.kafka.group_id.clone_from(&run);
         config.topics.requests = format!("{run}-requests");
         config.topics.events = format!("{run}-events");
@@ -247,7 +247,7 @@ impl Bench {
     }
 
     pub fn client(&self, role: &str) -> ClientConfig {
-        client::base(&self.config.kafka, "bench", role)
+        client::base(&self.config.kafka, role)
     }
 
     fn admin(&self) -> anyhow::Result<AdminClient<DefaultClientContext>> {

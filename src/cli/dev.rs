@@ -258,7 +258,7 @@ fn banner(config: &Config, setup: &ServedSetup<'_>) -> Vec<String> {
 
 /// Prints evaluations and flag changes until `shutdown`. If stdout is closed, only the printing ends.
 fn print_events(config: &Config, output: Output, shutdown: &Shutdown) -> anyhow::Result<()> {
-    let follower = Follower::open(config, "dev-events", &config.topics.events, Start::End)?;
+    let follower = Follower::open(&config.kafka, "dev-events", &config.topics.events, Start::End)?;
     let mut decoder = Decoder::open(config)?;
     while !shutdown.is_cancelled() {
         let Some(record) = follower.next(POLL_INTERVAL)? else {

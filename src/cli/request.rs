@@ -78,7 +78,7 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
     let deadline = Instant::now() + args.timeout;
     let patience = REACH_TIMEOUT.min(if args.wait { args.timeout } else { SEND_TIMEOUT });
     let reached = config.clone();
-    tokio::task::spawn_blocking(move || reach(&reached, patience)).await??;
+    tokio::task::spawn_blocking(move || reach(&reached.kafka, &reached.topics.events, patience)).await??;
     if !args.wait {
         let sent = send(&config, &args, body, request_id, None, SEND_TIMEOUT).await?;
         print::line(&sent_line(&sent, global.output))?;
@@ -87,8 +87,9 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
     let topic = reply_topic(&config, args.reply_to.as_deref())?;
     // Opened before the request is sent; otherwise the reply could arrive earlier and be missed.
     let opening = (config.clone(), topic.clone());
-    let follower =
-        tokio::task::spawn_blocking(move || Follower::open(&opening.0, "request", &opening.1, Start::End));
+    let follower = tokio::task::spawn_blocking(move || {
+        Follower::open(&opening.0.kafka, "request", &opening.1, Start::End)
+    });
     let follower = follower.await?.map_err(|error| explain(error, &topic))?;
     let sending = SEND_TIMEOUT.min(deadline.saturating_duration_since(Instant::now()).max(POLL_INTERVAL));
     let sent = send(&config, &args, body, request_id, Some(&topic), sending).await?;
@@ -120,7 +121,7 @@ async fn send(
     reply_to: Option<&str>,
     timeout: Duration,
 ) -> anyhow::Result<Sent> {
-    let producer: FutureProducer<Logged> = client::base(&config.kafka, &config.instance, "request")
+    let producer: FutureProducer<Logged> = client::base(&config.kafka, "request")
         .set("acks", "all")
         .set("linger.ms", "0")
         .set("message.timeout.ms", timeout.as_millis().to_string())

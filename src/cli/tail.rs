@@ -62,8 +62,8 @@ fn follow(args: &Args, config: &Config, output: Output, stop: &Shutdown) -> anyh
         None if args.from_beginning => Start::Beginning,
         None => Start::End,
     };
-    reach(config, REACH_TIMEOUT)?;
-    let follower = Follower::open(config, "tail", topic, start)?;
+    reach(&config.kafka, &config.topics.events, REACH_TIMEOUT)?;
+    let follower = Follower::open(&config.kafka, "tail", topic, start)?;
     args.filter.check(topic, follower.partitions())?;
     let mut decoder = Decoder::open(config)?;
     let mut left = args.count.unwrap_or(u64::MAX);

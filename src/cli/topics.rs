@@ -19,7 +19,7 @@ pub enum Command {
 pub async fn run(command: Command, global: &Global) -> anyhow::Result<ExitCode> {
     let config = global.load_config()?;
     let topics = Topics::new(&config)?;
-    tokio::task::spawn_blocking(move || reach(&config, REACH_TIMEOUT)).await??;
+    tokio::task::spawn_blocking(move || reach(&config.kafka, &config.topics.events, REACH_TIMEOUT)).await??;
     let reports = match command {
         Command::Apply => topics.apply().await?,
         Command::Check => topics.check().await?,

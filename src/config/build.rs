@@ -7,11 +7,13 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::values::Values;
+use crate::kafka::properties::{self, Invalid};
+
+use super::values::{Origin, Values};
 use super::{
     ApiConfig, AuditConfig, AuthConfig, Config, DatabaseConfig, DeliveryConfig, DeliveryMode, Durability,
     EvaluationConfig, FeedConfig, FlagsConfig, HealthConfig, HttpConfig, KafkaConfig, LogConfig, LogFormat,
-    PrivacyConfig, ReadPath, RedisConfig, Scope, Secret, TlsConfig, client, formats, parse, topics, unleash,
+    PrivacyConfig, ReadPath, RedisConfig, Scope, Secret, TlsConfig, formats, parse, topics, unleash,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -21,7 +23,7 @@ pub(super) fn config(values: &mut Values) -> Option<Config> {
     let http = http(values);
     let instance = instance(values, http.as_ref());
     let state_dir = values.required("state_dir", parse::text);
-    let kafka = kafka(values);
+    let kafka = kafka(values, instance.as_deref());
     let topics = topics::config(values);
     let unleash = unleash::config(values, instance.as_deref());
     let delivery = delivery(values);
@@ -116,40 +118,34 @@ fn instance(values: &mut Values, http: Option<&HttpConfig>) -> Option<String> {
     Some(instance)
 }
 
-fn kafka(values: &mut Values) -> Option<KafkaConfig> {
+fn kafka(values: &mut Values, instance: Option<&str>) -> Option<KafkaConfig> {
     let bootstrap_servers = values.required("kafka.bootstrap_servers", parse::servers);
     let group_id = values.required("kafka.group_id", parse::group);
     let client = client_properties(values);
-    Some(KafkaConfig { bootstrap_servers: bootstrap_servers?, group_id: group_id?, client: client? })
+    Some(KafkaConfig {
+        bootstrap_servers: bootstrap_servers?,
+        group_id: group_id?,
+        instance: instance?.to_owned(),
+        client: client?,
+    })
 }
 
 fn client_properties(values: &mut Values) -> Option<BTreeMap<String, Secret>> {
-    let mut properties = BTreeMap::new();
-    let mut problems = Vec::new();
-    for (property, value) in &values.client {
-        let text = value.raw.text();
-        match client::check(property, &text) {
-            Ok(()) => {
-                properties.insert(property.clone(), Secret::new(text));
-            }
-            Err(problem) => problems.push(match &value.origin {
-                super::Origin::Environment(variable) => format!("{variable}: {problem}"),
-                origin => format!("{origin}: kafka.client: {problem}"),
-            }),
-        }
+    let set = values.client.iter().map(|(property, value)| (property.clone(), value.raw.text()));
+    let problems = match properties::checked(set) {
+        Ok(properties) => return Some(properties),
+        Err(problems) => problems,
+    };
+    for Invalid { property, problem } in problems {
+        let origin = property.and_then(|property| values.client.get(&property)).map(|value| &value.origin);
+        let text = match origin {
+            Some(Origin::Environment(variable)) => format!("{variable}: {problem}"),
+            Some(origin) => format!("{origin}: kafka.client: {problem}"),
+            None => format!("kafka.client: {problem}"),
+        };
+        values.problem(text);
     }
-    if problems.is_empty()
-        && let Err((property, problem)) = client::check_together(&properties)
-    {
-        let origin = property.and_then(|property| values.client.get(property)).map(|value| &value.origin);
-        problems.push(match origin {
-            Some(super::Origin::Environment(variable)) => format!("{variable}: {problem}"),
-            _ => format!("kafka.client: {problem}"),
-        });
-    }
-    let none = problems.is_empty();
-    problems.into_iter().for_each(|problem| values.problem(problem));
-    none.then_some(properties)
+    None
 }
 
 fn delivery(values: &mut Values) -> Option<DeliveryConfig> {

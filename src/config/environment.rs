@@ -2,7 +2,8 @@
 
 use std::ffi::OsString;
 
-use super::client;
+use crate::kafka::properties;
+
 use super::settings::{self, Mask};
 use super::values::{Origin, Raw, Value, Values};
 
@@ -23,7 +24,7 @@ pub(super) fn read(variables: impl IntoIterator<Item = (OsString, OsString)>, va
                 match name.strip_prefix(setting.variable).filter(|_| setting.mask == Mask::Group) {
                     Some("") => values.problem(format!("{name}: unknown setting")),
                     Some(rest) => {
-                        values.client.insert(client::property_of(rest), Value { raw, origin });
+                        values.client.insert(properties::property_of(rest), Value { raw, origin });
                     }
                     None => values.put(setting, raw, origin),
                 }

@@ -1,14 +1,13 @@
 //! The configuration, parsed into validated structs once, before any port is bound.
 
 mod build;
-mod client;
 mod dev_env;
 mod environment;
 mod file;
 mod formats;
 mod mask;
 mod parse;
-pub mod secret;
+mod sections;
 mod settings;
 mod show;
 #[cfg(test)]
@@ -17,7 +16,6 @@ mod topics;
 mod unleash;
 mod values;
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::net::SocketAddr;
@@ -29,10 +27,11 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 pub use dev_env::{DevEnv, DevEnvError, ENV_FILE};
 pub use formats::{FormatsConfig, InputFormat, OutputFormat, SchemaRegistryConfig, SubjectStrategy};
-pub use secret::Secret;
 pub use settings::markdown;
 pub use show::SettingInForce;
 pub use values::Origin;
+
+pub use crate::kafka::{KafkaConfig, Secret};
 
 use values::Values;
 
@@ -171,14 +170,6 @@ impl Config {
             )
         })
     }
-}
-
-#[derive(Debug, Clone)]
-pub struct KafkaConfig {
-    pub bootstrap_servers: String,
-    pub group_id: String,
-    /// librdkafka properties (`security.protocol`, …) that override the built-in ones.
-    pub client: BTreeMap<String, Secret>,
 }
 
 #[derive(Debug, Clone)]

@@ -9,23 +9,8 @@ use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
-pub(super) type Parsed<T> = Result<T, String>;
-
-pub(super) fn text(text: &str) -> Parsed<String> {
-    match text.trim() {
-        "" => Err("must not be empty".into()),
-        _ if text.chars().any(char::is_control) => Err("must not contain control characters".into()),
-        trimmed => Ok(trimmed.to_owned()),
-    }
-}
-
-pub(super) fn flag(text: &str) -> Parsed<bool> {
-    match text.trim().to_ascii_lowercase().as_str() {
-        "true" | "1" | "yes" | "on" => Ok(true),
-        "false" | "0" | "no" | "off" => Ok(false),
-        _ => Err("expected `true` or `false`".into()),
-    }
-}
+pub(super) use crate::embed::settings::{environment, token};
+pub(super) use crate::kafka::parse::{Parsed, flag, group, instance, is_plain, servers, text, topic};
 
 /// Parses one of the given words.
 pub(super) fn word<T: Copy>(text: &str, words: &[(&str, T)]) -> Parsed<T> {
@@ -95,76 +80,6 @@ fn split_unit(text: &str) -> (&str, &str) {
 
 pub(super) fn address(text: &str) -> Parsed<SocketAddr> {
     text.trim().parse().map_err(|_| "expected an IP address with a port, such as `0.0.0.0:8082`".into())
-}
-
-/// A list of one or more `host:port`, separated by commas.
-pub(super) fn servers(text: &str) -> Parsed<String> {
-    let servers: Vec<&str> = text.split(',').map(str::trim).collect();
-    let valid = |server: &&str| {
-        let port = server.rsplit_once(':').map(|(host, port)| (host, port.parse::<u16>()));
-        matches!(port, Some((host, Ok(1..))) if !host.is_empty() && !host.contains(char::is_whitespace))
-    };
-    if servers.iter().all(valid) {
-        Ok(servers.join(","))
-    } else {
-        Err("expected `host:port`, several with commas".into())
-    }
-}
-
-/// A topic name by Kafka's rules.
-pub(super) fn topic(text: &str) -> Parsed<String> {
-    let name = text.trim();
-    if name == "." || name == ".." {
-        return Err("`.` and `..` are not valid names of topics".into());
-    }
-    plain(name, 249)
-}
-
-/// A consumer group name, short enough for a role's suffix.
-pub(super) fn group(text: &str) -> Parsed<String> {
-    plain(text.trim(), 200)
-}
-
-/// An instance name, valid in file names and transactional ids.
-pub(super) fn instance(text: &str) -> Parsed<String> {
-    let name = text.trim();
-    if name.starts_with('.') {
-        return Err("must not start with `.`".into());
-    }
-    plain(name, 100)
-}
-
-fn plain(name: &str, longest: usize) -> Parsed<String> {
-    if !name.is_empty() && name.len() <= longest && name.chars().all(is_plain) {
-        return Ok(name.to_owned());
-    }
-    Err(format!("expected 1 to {longest} characters of `A-Z`, `a-z`, `0-9`, `.`, `_` and `-`"))
-}
-
-/// Whether the character is allowed in names of topics and instances.
-pub(super) fn is_plain(c: char) -> bool {
-    c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-')
-}
-
-/// An environment name. `/` would make keys (`environment/flag`) ambiguous.
-pub(super) fn environment(text: &str) -> Parsed<String> {
-    let name = text.trim();
-    let valid = |c: char| !c.is_control() && !c.is_whitespace() && c != '/';
-    if (1..=100).contains(&name.len()) && name.chars().all(valid) {
-        Ok(name.to_owned())
-    } else {
-        Err("expected an environment's name of 1 to 100 bytes, without spaces and `/`".into())
-    }
-}
-
-/// A token or another secret that is sent in a header.
-pub(super) fn token(text: &str) -> Parsed<String> {
-    let token = text.trim();
-    if !token.is_empty() && token.chars().all(|c| c.is_ascii_graphic()) {
-        Ok(token.to_owned())
-    } else {
-        Err("expected a token without spaces".into())
-    }
 }
 
 /// A URL with one of `schemes` (`http`, …).

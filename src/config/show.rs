@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::kafka::properties::secret_name;
+
 use super::settings::{Mask, SETTINGS};
 use super::values::{Origin, Values};
 use super::{Config, mask, unleash};
@@ -42,7 +44,7 @@ pub(super) fn in_force(values: &Values) -> Vec<SettingInForce> {
 
 fn client(values: &Values) -> impl Iterator<Item = SettingInForce> {
     values.client.iter().map(|(property, value)| {
-        let mask = if mask::secret_name(property) { Mask::Secret } else { Mask::Open };
+        let mask = if secret_name(property) { Mask::Secret } else { Mask::Open };
         SettingInForce {
             variable: match &value.origin {
                 Origin::Environment(variable) => variable.clone(),

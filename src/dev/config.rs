@@ -18,7 +18,7 @@ const DATABASE_FILE: &str = "flagstream-dev.db";
 /// Adapts `config` for development. `embedded` is the address of the embedded broker; with `None` the configured Kafka
 /// is used. A configured Redis is used; without one its values are stored in this process.
 pub fn embed(config: &mut Config, embedded: Option<String>) -> std::io::Result<()> {
-    "dev".clone_into(&mut config.instance);
+    config.set_instance("dev");
     config.state_dir.set_file_name("dev");
     // Batches are not compressed: several clients need another package before they can read lz4.
     let compression = ("compression.type".to_owned(), Secret::new("none"));

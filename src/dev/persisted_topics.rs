@@ -60,7 +60,7 @@ impl PersistedTopics {
     /// Produces the stored records. Blocks until the broker has them.
     pub fn restore(&self, config: &Config) -> anyhow::Result<()> {
         let producer: BaseProducer<Logged> =
-            client::base(&config.kafka, &config.instance, "restore").create_with_context(Logged)?;
+            client::base(&config.kafka, "restore").create_with_context(Logged)?;
         let topics = [
             (&config.topics.definitions, &self.kept.definitions),
             (&config.topics.overrides, &self.kept.overrides),
@@ -78,7 +78,7 @@ impl PersistedTopics {
 
     /// Follows the topics until `shutdown`, and writes the file after each change. Blocks.
     pub fn follow(mut self, config: &Config, shutdown: &Shutdown) -> anyhow::Result<()> {
-        let open = |topic| Follower::open(config, "keep", topic, Start::Beginning);
+        let open = |topic| Follower::open(&config.kafka, "keep", topic, Start::Beginning);
         let definitions = open(&config.topics.definitions)?;
         let overrides = open(&config.topics.overrides)?;
         // One more iteration after the shutdown stores what other parts wrote in the meantime.
@@ -140,7 +140,7 @@ mod tests {
         {
             let (_broker, config) = scene(folder.path());
             let producer: BaseProducer<Logged> =
-                client::base(&config.kafka, "test", "test").create_with_context(Logged).unwrap();
+                client::base(&config.kafka, "test").create_with_context(Logged).unwrap();
             for (key, body) in [("e/a", Some("1")), ("e/b", Some("1")), ("e/a", Some("2")), ("e/b", None)] {
                 let record = BaseRecord::<str, str>::to(&config.topics.overrides).key(key);
                 let record = BaseRecord { payload: body, ..record };
@@ -162,7 +162,8 @@ mod tests {
         }
         let (_broker, config) = scene(folder.path());
         PersistedTopics::open(folder.path()).restore(&config).unwrap();
-        let follower = Follower::open(&config, "test", &config.topics.overrides, Start::Beginning).unwrap();
+        let follower =
+            Follower::open(&config.kafka, "test", &config.topics.overrides, Start::Beginning).unwrap();
         let mut found = BTreeMap::new();
         let deadline = std::time::Instant::now() + RESTORE_TIMEOUT;
         while found.is_empty() && std::time::Instant::now() < deadline {

@@ -23,7 +23,7 @@ pub const MAX_RATE: f64 = 1_000.0;
 
 /// Sends `rate` requests per second until `shutdown`.
 pub async fn run(config: &Config, rate: f64, shutdown: Shutdown) -> Result<(), KafkaError> {
-    let client = client::base(&config.kafka, &config.instance, "trickle");
+    let client = client::base(&config.kafka, "trickle");
     let producer: BaseProducer<Logged> = client.create_with_context(Logged)?;
     let pause = Duration::from_secs_f64(1.0 / rate.min(MAX_RATE));
     let mut ticks = tokio::time::interval(pause);

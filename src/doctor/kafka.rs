@@ -32,7 +32,8 @@ pub async fn look(config: &Config) -> Vec<Finding> {
     };
     let servers = &config.kafka.bootstrap_servers;
     let asked = config.clone();
-    let reached = tokio::task::spawn_blocking(move || reach(&asked, REACH_TIMEOUT)).await;
+    let reached =
+        tokio::task::spawn_blocking(move || reach(&asked.kafka, &asked.topics.events, REACH_TIMEOUT)).await;
     if let Ok(Err(error)) = reached {
         return vec![Finding::wrong(PART, error, UNREACHABLE_ADVICE)];
     }
@@ -131,7 +132,7 @@ fn of_topic(report: &TopicReport, topics: &TopicsConfig) -> Vec<Finding> {
 
 /// Checks this user's rights on the topics, and the broker's version.
 fn of_user(config: &Config, is_there: impl Fn(&str) -> bool) -> Vec<Finding> {
-    let client = client::base(&config.kafka, &config.instance, "doctor");
+    let client = client::base(&config.kafka, "doctor");
     let consumer: BaseConsumer<Logged> = match client.create_with_context(Logged) {
         Ok(consumer) => consumer,
         Err(error) => return vec![Finding::wrong(PART, error, "correct FLAGSTREAM_KAFKA__CLIENT__…")],
@@ -147,9 +148,8 @@ fn of_user(config: &Config, is_there: impl Fn(&str) -> bool) -> Vec<Finding> {
 fn group(config: &Config) -> Finding {
     let group = format!("{}-evaluator", config.kafka.group_id);
     let ask = || -> Result<(), KafkaError> {
-        let consumer: BaseConsumer<Logged> = client::base(&config.kafka, &config.instance, "doctor")
-            .set("group.id", &group)
-            .create_with_context(Logged)?;
+        let consumer: BaseConsumer<Logged> =
+            client::base(&config.kafka, "doctor").set("group.id", &group).create_with_context(Logged)?;
         let mut asked = TopicPartitionList::new();
         asked.add_partition(&config.topics.requests, 0);
         let committed = consumer.committed_offsets(asked, CALL_TIMEOUT)?;
@@ -168,7 +168,7 @@ fn group(config: &Config) -> Finding {
 fn transactions(config: &Config) -> Finding {
     let name = format!("{}-doctor-{}", config.kafka.group_id, config.instance);
     let ask = || -> Result<(), KafkaError> {
-        let producer: BaseProducer<Logged> = client::base(&config.kafka, &config.instance, "doctor")
+        let producer: BaseProducer<Logged> = client::base(&config.kafka, "doctor")
             .set("transactional.id", &name)
             .create_with_context(Logged)?;
         producer.init_transactions(CALL_TIMEOUT)

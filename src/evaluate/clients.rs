@@ -27,7 +27,7 @@ pub fn producer(
 ) -> Result<ReportingProducer, SessionError> {
     let delivery = &parts.config.delivery;
     let name = member_name(parts, index);
-    let mut config = client::base(&parts.config.kafka, &parts.config.instance, &format!("evaluator-{index}"));
+    let mut config = client::base(&parts.config.kafka, &format!("evaluator-{index}"));
     client::compress(&mut config, &parts.config.kafka)
         .set("enable.idempotence", "true")
         .set("delivery.report.only.error", "true")
@@ -61,7 +61,13 @@ pub fn producer(
 /// Creates the worker's consumer, a static member of the evaluators' group.
 pub fn consumer(parts: &Parts, index: usize) -> Result<BatchConsumer, SessionError> {
     let client = format!("evaluator-{index}");
-    let mut config = client::member(&parts.config, "evaluator", &client, &member_name(parts, index));
+    let mut config = client::member(
+        &parts.config.kafka,
+        parts.config.membership(),
+        "evaluator",
+        &client,
+        &member_name(parts, index),
+    );
     config.set("fetch.wait.max.ms", "20").set("queued.max.messages.kbytes", "65536");
     BatchConsumer::subscribe(&config, &parts.config.topics.requests, FETCH_RECORDS)
         .map_err(SessionError::Consumer)

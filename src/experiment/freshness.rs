@@ -174,7 +174,7 @@ impl Reader {
     ) -> Result<BTreeMap<String, TopicEnds>, EndsError> {
         let client = match self.client.take() {
             Some(client) => client,
-            None => EndsClient::new(config, "experiments")?,
+            None => EndsClient::new(&config.kafka, "experiments")?,
         };
         let read = client.read(&[&topics.events, &topics.conversions], CALL_TIMEOUT);
         self.client = Some(client);

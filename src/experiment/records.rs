@@ -139,7 +139,7 @@ const RESULTS: &str = "SELECT results::text FROM experiments
 
 impl Experiments {
     pub fn new(database: Database, store: Arc<Store>, config: Arc<Config>, formats: &Formats) -> Self {
-        let sender = Sender::new(Arc::clone(&config), "conversions");
+        let sender = Sender::new(config.kafka.clone(), "conversions");
         let freshness = Freshness::new(Arc::clone(&config));
         Self {
             database,

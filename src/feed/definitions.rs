@@ -5,13 +5,14 @@ use std::time::{Duration, Instant};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::KafkaError;
-use rdkafka::message::{BorrowedMessage, Headers};
+use rdkafka::message::BorrowedMessage;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::{ClientContext, Message};
 use tracing::{debug, warn};
 
 use crate::config::Config;
 use crate::kafka::client;
+use crate::store::record::header_version;
 
 use super::state::State;
 
@@ -84,7 +85,7 @@ pub fn read_topic(
 }
 
 fn open(config: &Config, topic: &str, role: &str) -> Result<BaseConsumer<Reader>, KafkaError> {
-    let consumer: BaseConsumer<Reader> = client::base(&config.kafka, &config.instance, role)
+    let consumer: BaseConsumer<Reader> = client::base(&config.kafka, role)
         // The group is never joined, but librdkafka assigns no partitions to a consumer without a group id.
         .set("group.id", format!("{}-{role}", config.kafka.group_id))
         .set("enable.auto.commit", "false")
@@ -126,10 +127,4 @@ fn apply(state: &mut State, message: &BorrowedMessage<'_>) {
         let (topic, offset) = (message.topic(), message.offset());
         warn!(topic, offset, %error, "a definition cannot be decoded; it is treated as absent");
     }
-}
-
-pub fn header_version(message: &BorrowedMessage<'_>) -> Option<u64> {
-    let headers = message.headers()?;
-    let value = headers.iter().find(|header| header.key == "version")?.value?;
-    std::str::from_utf8(value).ok()?.parse().ok()
 }

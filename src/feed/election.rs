@@ -85,7 +85,7 @@ impl Election {
         let session = config.delivery.session_timeout;
         let heartbeat = HEARTBEAT_MAX.min(session / 3);
         let (sender, leads) = watch::channel(false);
-        let consumer: StreamConsumer<Assignment> = client::base(&config.kafka, &config.instance, "feeder")
+        let consumer: StreamConsumer<Assignment> = client::base(&config.kafka, "feeder")
             .set("group.id", &group)
             .set("group.instance.id", format!("{group}-{}", config.instance))
             .set("session.timeout.ms", session.as_millis().to_string())

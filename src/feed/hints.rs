@@ -36,7 +36,7 @@ struct Body<'h> {
 impl Hints {
     pub fn new(config: Arc<Config>, formats: &Formats) -> Self {
         let topic = config.topics.changes.clone();
-        Self { sender: Sender::new(config, "hints"), topic, format: formats.hint.clone() }
+        Self { sender: Sender::new(config.kafka.clone(), "hints"), topic, format: formats.hint.clone() }
     }
 
     /// Forwards a hint from another service. A body that is not understood becomes a hint about everything.

@@ -112,7 +112,7 @@ impl Publisher {
     /// Creates a producer and fences all former ones of this role: the broker refuses their records from now
     /// on.
     pub fn open(config: &Config, role: &str, topics: [&str; 3]) -> Result<Self, PublishError> {
-        let mut settings = client::base(&config.kafka, &config.instance, role);
+        let mut settings = client::base(&config.kafka, role);
         client::compress(&mut settings, &config.kafka)
             // The id is the same for all instances. Owning the partition of the changes topic does not fence
             // a former leader.

@@ -8,7 +8,7 @@ use rdkafka::consumer::ConsumerContext;
 use rdkafka::producer::{DeliveryResult, ProducerContext};
 use rdkafka::{ClientConfig, ClientContext};
 
-use crate::config::{Config, KafkaConfig};
+use super::KafkaConfig;
 use crate::log_limit::KeyedLogLimit;
 
 /// Prefix of the cluster id of librdkafka's mock broker, which `dev` embeds.
@@ -19,11 +19,11 @@ const EMBEDDED_CLUSTER: &str = "mockCluster";
 pub struct Logged;
 
 /// The settings that all clients of this process share. `role` becomes part of the client id.
-pub fn base(kafka: &KafkaConfig, instance: &str, role: &str) -> ClientConfig {
+pub fn base(kafka: &KafkaConfig, role: &str) -> ClientConfig {
     let mut config = ClientConfig::new();
     config
         .set("bootstrap.servers", &kafka.bootstrap_servers)
-        .set("client.id", format!("{}-{instance}-{role}", kafka.group_id))
+        .set("client.id", format!("{}-{}-{role}", kafka.group_id, kafka.instance))
         // The partitioner of the Java client, so that a user's events and a Java service's requests share a partition.
         .set("partitioner", "murmur2_random")
         // A restarted broker is reconnected within a second; the default may take ten.
@@ -58,13 +58,28 @@ pub fn is_embedded<C: ClientContext>(client: &Client<C>, timeout: Duration) -> b
 /// Assignment strategy of all groups.
 pub const ASSIGNMENT_STRATEGY: &str = "cooperative-sticky";
 
+/// Settings of a group's members.
+#[derive(Debug, Clone, Copy)]
+pub struct Membership {
+    /// Time without a heartbeat after which the group gives a member's partitions to the others.
+    pub session_timeout: Duration,
+    /// Whether a consumer's metadata request may create the topic that it names.
+    pub creates_topics: bool,
+}
+
 /// Configuration of a static member of a role's group. It reads only committed records, and the application commits its
-/// offsets.
-pub fn member(config: &Config, role: &str, client: &str, name: &str) -> ClientConfig {
-    let session_timeout = config.delivery.session_timeout;
-    let mut settings = base(&config.kafka, &config.instance, client);
+/// offsets. `client` becomes part of the client id, and `name` is the member's id in the group.
+pub fn member(
+    kafka: &KafkaConfig,
+    membership: Membership,
+    role: &str,
+    client: &str,
+    name: &str,
+) -> ClientConfig {
+    let Membership { session_timeout, creates_topics } = membership;
+    let mut settings = base(kafka, client);
     settings
-        .set("group.id", format!("{}-{role}", config.kafka.group_id))
+        .set("group.id", format!("{}-{role}", kafka.group_id))
         .set("group.instance.id", name)
         .set("partition.assignment.strategy", ASSIGNMENT_STRATEGY)
         .set("session.timeout.ms", session_timeout.as_millis().to_string())
@@ -76,9 +91,9 @@ pub fn member(config: &Config, role: &str, client: &str, name: &str) -> ClientCo
         // With the default of one second, a partition whose queue ran empty would not be fetched again for that long.
         .set("fetch.queue.backoff.ms", "5")
         .set("fetch.message.max.bytes", "2097152")
-        .set("allow.auto.create.topics", if config.reply.create_missing { "true" } else { "false" });
+        .set("allow.auto.create.topics", if creates_topics { "true" } else { "false" });
     // A request to a coordinator that has gone delays the next rebalance for this long; the default is a minute.
-    if !config.kafka.client.contains_key("socket.timeout.ms") {
+    if !kafka.client.contains_key("socket.timeout.ms") {
         settings.set("socket.timeout.ms", "10000");
     }
     settings

@@ -7,8 +7,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::{Offset, TopicPartitionList};
 
-use crate::config::Config;
-
+use super::KafkaConfig;
 use super::client::{self, Logged};
 use super::describe::{self, DescribeError};
 
@@ -35,8 +34,8 @@ pub struct EndsClient(BaseConsumer<Logged>);
 
 impl EndsClient {
     /// Creates the client, without a request to Kafka. `role` is part of the client id.
-    pub fn new(config: &Config, role: &str) -> Result<Self, KafkaError> {
-        let mut settings = client::base(&config.kafka, &config.instance, role);
+    pub fn new(kafka: &KafkaConfig, role: &str) -> Result<Self, KafkaError> {
+        let mut settings = client::base(kafka, role);
         settings.set("allow.auto.create.topics", "false").set("isolation.level", "read_committed");
         Ok(Self(settings.create_with_context(Logged)?))
     }

@@ -3,14 +3,20 @@
 //! Offsets do not reveal it: a consumer whose position lies inside the new log continues in the middle and skips the
 //! records before. Kafka assigns an id to each topic, so the ids are compared.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use prometheus_client::metrics::counter::Counter;
 use rdkafka::ClientContext;
 use rdkafka::client::Client;
+use tokio::sync::watch;
 
 use super::describe::log_id;
+
+/// The ids of topics by name, as of the last check; empty before the first one. A topic that was created again has a
+/// different id.
+pub type TopicIds = watch::Receiver<Arc<BTreeMap<String, String>>>;
 
 /// Timeout of one request to Kafka.
 const CALL_TIMEOUT: Duration = Duration::from_secs(1);

@@ -38,8 +38,7 @@ pub struct Group {
 
 /// Checks the groups until `shutdown`. Blocks.
 pub fn look_after(config: &Arc<Config>, groups: &[Group], shutdown: &Shutdown) -> Result<(), KafkaError> {
-    let asking: BaseConsumer<Logged> =
-        client::base(&config.kafka, &config.instance, "groups").create_with_context(Logged)?;
+    let asking: BaseConsumer<Logged> = client::base(&config.kafka, "groups").create_with_context(Logged)?;
     let mut before: Vec<BTreeSet<i32>> = vec![BTreeSet::new(); groups.len()];
     // With a random offset, so that usually one instance acts before the others check.
     while pause(INTERVAL.mul_f64(rand::rng().random_range(0.7..1.3)), shutdown) {
@@ -88,7 +87,7 @@ fn unowned(asking: &BaseConsumer<Logged>, group: &str, topic: &str) -> Result<BT
 /// Joins the group as a temporary member, without taking partitions from its members, and leaves.
 fn visit(config: &Config, group: &str, shutdown: &Shutdown) -> Result<(), KafkaError> {
     let session_timeout = config.delivery.session_timeout.as_millis().to_string();
-    let visitor: BaseConsumer<Logged> = client::base(&config.kafka, &config.instance, "visitor")
+    let visitor: BaseConsumer<Logged> = client::base(&config.kafka, "visitor")
         .set("group.id", group)
         .set("partition.assignment.strategy", client::ASSIGNMENT_STRATEGY)
         .set("session.timeout.ms", session_timeout)

@@ -9,8 +9,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::BorrowedMessage;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use crate::config::Config;
-
+use super::KafkaConfig;
 use super::client::Logged;
 use super::tail::{self, CALL_TIMEOUT, FollowError};
 
@@ -31,10 +30,15 @@ pub struct Range {
 impl Range {
     /// Opens a range that starts at the first record not before `from` (milliseconds since 1970), or at the beginning
     /// of the topic.
-    pub fn open(config: &Config, role: &str, topic: &str, from: Option<i64>) -> Result<Self, FollowError> {
-        let consumer = tail::consumer(config, role, topic, true)?;
+    pub fn open(
+        kafka: &KafkaConfig,
+        role: &str,
+        topic: &str,
+        from: Option<i64>,
+    ) -> Result<Self, FollowError> {
+        let consumer = tail::consumer(kafka, role, topic, true)?;
         let failed = |error| tail::failed(topic, error);
-        let partitions = tail::partitions(config, &consumer, topic)?;
+        let partitions = tail::partitions(kafka, &consumer, topic)?;
         let starts = from.map(|from| tail::starts(&consumer, topic, &partitions, from)).transpose()?;
         let (mut open, mut assignment) = (BTreeMap::new(), TopicPartitionList::new());
         for partition in partitions {
@@ -52,7 +56,7 @@ impl Range {
         consumer.assign(&assignment).map_err(failed)?;
         let span = |(start, end): &(i64, i64)| u64::try_from(end - start).unwrap_or_default();
         let expected = open.values().map(span).sum();
-        let servers = config.kafka.bootstrap_servers.clone();
+        let servers = kafka.bootstrap_servers.clone();
         Ok(Self { consumer, topic: topic.to_owned(), servers, open, expected })
     }
 

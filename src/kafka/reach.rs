@@ -9,8 +9,7 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
-use crate::config::Config;
-
+use super::KafkaConfig;
 use super::client;
 
 /// How long a command waits for the first answer.
@@ -53,18 +52,17 @@ impl ClientContext for Watched {
 impl ConsumerContext for Watched {}
 
 /// Returns when a broker answers, and an error when no broker accepts a connection, at the latest after `timeout`.
-/// Blocks.
-pub fn reach(config: &Config, timeout: Duration) -> Result<(), Unreachable> {
-    let failed = |why: String| Unreachable { servers: config.kafka.bootstrap_servers.clone(), why };
-    let consumer: BaseConsumer<Watched> = client::base(&config.kafka, &config.instance, "reach")
+/// `topic` is the topic that the broker is asked for; it need not exist. Blocks.
+pub fn reach(kafka: &KafkaConfig, topic: &str, timeout: Duration) -> Result<(), Unreachable> {
+    let failed = |why: String| Unreachable { servers: kafka.bootstrap_servers.clone(), why };
+    let consumer: BaseConsumer<Watched> = client::base(kafka, "reach")
         .create_with_context(Watched::default())
         .map_err(|error| failed(error.to_string()))?;
     let deadline = Instant::now() + timeout;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        // The topic need not exist, since any answer shows a reachable broker. Asking for all topics could return a
-        // long answer.
-        let asked = consumer.fetch_metadata(Some(&config.topics.events), left.min(QUESTION_TIMEOUT));
+        // Any answer shows a reachable broker. Asking for all topics could return a long answer.
+        let asked = consumer.fetch_metadata(Some(topic), left.min(QUESTION_TIMEOUT));
         if asked.is_ok() {
             return Ok(());
         }
@@ -91,18 +89,18 @@ fn shortened(reason: &str) -> String {
 #[allow(clippy::unwrap_used)]
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::config::{Profile, load_from};
+    use rdkafka::mocking::MockCluster;
 
-    fn at(servers: &str) -> Config {
-        let variables = [("KAFKA_BOOTSTRAP_SERVERS".into(), servers.into())];
-        load_from(None, variables, Profile::Service).unwrap().config
+    use super::*;
+
+    fn at(servers: &str) -> KafkaConfig {
+        KafkaConfig { bootstrap_servers: servers.to_owned(), ..KafkaConfig::default() }
     }
 
     #[test]
     fn a_refused_connection_is_reported_in_words_and_before_the_timeout() {
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let error = reach(&at(&free.to_string()), Duration::from_secs(600)).unwrap_err().to_string();
+        let error = reach(&at(&free.to_string()), "any", Duration::from_secs(600)).unwrap_err().to_string();
         assert!(error.contains(&format!("{free} is not reachable (connection refused)")), "{error}");
         assert!(error.contains("KAFKA_BOOTSTRAP_SERVERS"), "{error}");
     }
@@ -111,13 +109,13 @@ mod tests {
     fn a_silent_port_is_given_up_after_the_timeout() {
         let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = silent.local_addr().unwrap().to_string();
-        let error = reach(&at(&address), Duration::from_millis(300)).unwrap_err().to_string();
+        let error = reach(&at(&address), "any", Duration::from_millis(300)).unwrap_err().to_string();
         assert!(error.contains("no answer within 0.3 s"), "{error}");
     }
 
     #[test]
     fn a_broker_that_answers_is_reachable() {
-        let broker = crate::dev::Broker::start().unwrap();
-        reach(&at(&broker.address()), Duration::from_secs(20)).unwrap();
+        let cluster = MockCluster::new(1).unwrap();
+        reach(&at(&cluster.bootstrap_servers()), "any", Duration::from_secs(20)).unwrap();
     }
 }

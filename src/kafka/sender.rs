@@ -1,14 +1,13 @@
 //! A producer of single records, created when the first one is sent.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use rdkafka::error::KafkaError;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 
-use crate::config::Config;
-
+use super::KafkaConfig;
 use super::client::{self, Logged};
 
 /// Timeout for Kafka to acknowledge a record.
@@ -16,7 +15,7 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Sends records and waits for their acknowledgement. A record that timed out may still have been written.
 pub struct Sender {
-    config: Arc<Config>,
+    kafka: KafkaConfig,
     /// Part of the client id.
     role: &'static str,
     producer: OnceLock<FutureProducer<Logged>>,
@@ -29,8 +28,8 @@ impl std::fmt::Debug for Sender {
 }
 
 impl Sender {
-    pub fn new(config: Arc<Config>, role: &'static str) -> Self {
-        Self { config, role, producer: OnceLock::new() }
+    pub fn new(kafka: KafkaConfig, role: &'static str) -> Self {
+        Self { kafka, role, producer: OnceLock::new() }
     }
 
     pub async fn send(
@@ -52,7 +51,7 @@ impl Sender {
         if let Some(producer) = self.producer.get() {
             return Ok(producer);
         }
-        let mut config = client::base(&self.config.kafka, &self.config.instance, self.role);
+        let mut config = client::base(&self.kafka, self.role);
         config.set("linger.ms", "0").set("message.timeout.ms", DEFAULT_TIMEOUT.as_millis().to_string());
         let producer = config.create_with_context(Logged)?;
         Ok(self.producer.get_or_init(|| producer))

@@ -8,8 +8,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::BorrowedMessage;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use crate::config::Config;
-
+use super::KafkaConfig;
 use super::client;
 
 /// Timeout of one request to the broker.
@@ -48,9 +47,9 @@ pub enum FollowError {
 
 impl Follower {
     /// Opens a follower. `role` becomes part of the client id and of the group id; the group is never joined.
-    pub fn open(config: &Config, role: &str, topic: &str, start: Start) -> Result<Self, FollowError> {
-        let consumer = consumer(config, role, topic, false)?;
-        let mut partitions = partitions(config, &consumer, topic)?;
+    pub fn open(kafka: &KafkaConfig, role: &str, topic: &str, start: Start) -> Result<Self, FollowError> {
+        let consumer = consumer(kafka, role, topic, false)?;
+        let mut partitions = partitions(kafka, &consumer, topic)?;
         partitions.sort_unstable();
         let later = match start {
             Start::At(from) => starts(&consumer, topic, &partitions, from)?,
@@ -100,13 +99,13 @@ impl Follower {
 
 /// A consumer that joins no group. With `tells_ends`, it reports the ends of partitions.
 pub(super) fn consumer(
-    config: &Config,
+    kafka: &KafkaConfig,
     role: &str,
     topic: &str,
     tells_ends: bool,
 ) -> Result<BaseConsumer<client::Logged>, FollowError> {
-    client::base(&config.kafka, &config.instance, role)
-        .set("group.id", format!("{}-{role}", config.kafka.group_id))
+    client::base(kafka, role)
+        .set("group.id", format!("{}-{role}", kafka.group_id))
         .set("enable.auto.commit", "false")
         .set("auto.offset.reset", "earliest")
         .set("isolation.level", "read_committed")
@@ -119,13 +118,13 @@ pub(super) fn consumer(
 }
 
 pub(super) fn partitions(
-    config: &Config,
+    kafka: &KafkaConfig,
     consumer: &BaseConsumer<client::Logged>,
     topic: &str,
 ) -> Result<Vec<i32>, FollowError> {
-    let metadata = consumer.fetch_metadata(Some(topic), CALL_TIMEOUT).map_err(|error| {
-        FollowError::Unreachable { servers: config.kafka.bootstrap_servers.clone(), error }
-    })?;
+    let metadata = consumer
+        .fetch_metadata(Some(topic), CALL_TIMEOUT)
+        .map_err(|error| FollowError::Unreachable { servers: kafka.bootstrap_servers.clone(), error })?;
     let known = metadata.topics().iter().find(|known| known.name() == topic);
     let partitions: Vec<i32> = known
         .filter(|known| known.error().is_none())

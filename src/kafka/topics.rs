@@ -13,7 +13,7 @@ use crate::config::TopicsConfig;
 use crate::kafka::describe::{Described, Overview};
 
 pub use admin::{TopicReport, Topics, TopicsError};
-pub use watch::{Fit, TopicIds, look_after, wait_until_fit};
+pub use watch::{Fit, look_after, wait_until_fit};
 
 /// Maximum record size of events, in bytes: an event contains its request (at most 1 MiB) and adds to it.
 const ECHO_BYTES: usize = 2 << 20;

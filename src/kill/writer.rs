@@ -11,7 +11,7 @@ use tracing::{debug, warn};
 use uuid::Uuid;
 
 use crate::config::Config;
-use crate::feed::definitions::{header_version, read_topic};
+use crate::feed::definitions::read_topic;
 use crate::feed::publish::{PublishError, Publisher, Record, Tombstone};
 use crate::message::avro::Kind;
 use crate::message::change::{Change, ChangeKind};
@@ -19,6 +19,7 @@ use crate::message::kill_switch::{
     KillSwitch, SERVICE_ACTOR, SwitchAction, SwitchEvent, SwitchState, Switched,
 };
 use crate::schema_registry::Formats;
+use crate::store::record::header_version;
 
 use super::{KillError, STORED_SWITCHES_MAX, SWITCHES_MAX};
 

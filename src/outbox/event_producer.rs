@@ -240,7 +240,7 @@ impl Drop for EventProducer {
 }
 
 fn client_config(config: &Config) -> ClientConfig {
-    let mut client = client::base(&config.kafka, &config.instance, "api");
+    let mut client = client::base(&config.kafka, "api");
     client::compress(&mut client, &config.kafka)
         .set("enable.idempotence", "true")
         // After a rejection nothing may overtake what is sent again: numbers must grow within a partition.

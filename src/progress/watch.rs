@@ -41,7 +41,7 @@ pub struct Watch {
 impl Watch {
     /// Creates the client, without a request to Kafka. `role` is the part of the group's name after the prefix.
     pub fn new(config: &Config, role: &str, progress: Progress) -> Result<Self, KafkaError> {
-        let mut settings = client::base(&config.kafka, &config.instance, &format!("{role}-offsets"));
+        let mut settings = client::base(&config.kafka, &format!("{role}-offsets"));
         settings
             .set("group.id", format!("{}-{role}", config.kafka.group_id))
             .set("enable.auto.commit", "false")

@@ -20,7 +20,7 @@ const COMMIT_INTERVAL: Duration = Duration::from_secs(1);
 pub(super) fn consumer(parts: &Parts, role: &str, topic: &str, records: usize) -> KafkaResult<BatchConsumer> {
     let config = &parts.config;
     let member = format!("{}-{role}-{}", config.kafka.group_id, config.instance);
-    let mut settings = client::member(config, role, role, &member);
+    let mut settings = client::member(&config.kafka, config.membership(), role, role, &member);
     settings.set("fetch.wait.max.ms", "20").set("queued.max.messages.kbytes", "16384");
     BatchConsumer::subscribe(&settings, topic, records)
 }

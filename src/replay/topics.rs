@@ -24,7 +24,7 @@ const ROLE: &str = "replay";
 /// those that are not compacted yet. Blocks.
 pub fn history(config: &Config) -> Result<History, ReplayError> {
     let mut history = History::default();
-    let mut definitions = Range::open(config, ROLE, &config.topics.definitions, None)?;
+    let mut definitions = Range::open(&config.kafka, ROLE, &config.topics.definitions, None)?;
     while let Some(record) = definitions.record()? {
         let at_ms = record.timestamp().to_millis().unwrap_or_default();
         let (version, actor) = (header(&record, "version"), header(&record, "actor"));
@@ -36,7 +36,7 @@ pub fn history(config: &Config) -> Result<History, ReplayError> {
             history.add(&environment, &name, Version { version, in_force_ms: at_ms, definition })?;
         }
     }
-    let mut switches = Range::open(config, ROLE, &config.topics.overrides, None)?;
+    let mut switches = Range::open(&config.kafka, ROLE, &config.topics.overrides, None)?;
     while let Some(record) = switches.record()? {
         let key = Key::parse(record.key()).ok();
         let switch = key.zip(record.payload()).and_then(|(key, value)| decode_switch(&key, value).ok());
@@ -64,7 +64,7 @@ pub fn evaluations(
 ) -> Result<Session, ReplayError> {
     // An event's timestamp is never before the time of its evaluation.
     let from = filter.from.timestamp_millis();
-    let mut events = Range::open(config, ROLE, &config.topics.events, Some(from))?;
+    let mut events = Range::open(&config.kafka, ROLE, &config.topics.events, Some(from))?;
     let (from, to) = (filter.from.timestamp_micros(), filter.to.timestamp_micros());
     let registry = SchemaRegistry::open(&config.schema_registry, None, Lookups::default(), Handle::current())
         .map_err(|error| ReplayError::Registry(format!("{error:#}")))?;

@@ -12,7 +12,7 @@ use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use crate::store::disk::replace;
+use crate::private_files::replace;
 
 use super::texts::Texts;
 

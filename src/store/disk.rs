@@ -9,7 +9,7 @@
 //! that is incomplete or of another format is renamed to `snapshot.damaged` and not used, not even in part.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -98,7 +98,7 @@ impl Disk {
 
     /// Replaces the snapshot on disk. On an error the previous file is unchanged.
     pub fn save(&self, snapshot: &DiskSnapshot) -> io::Result<()> {
-        replace(&self.path, &encode(snapshot).map_err(io::Error::other)?)
+        private_files::replace(&self.path, &encode(snapshot).map_err(io::Error::other)?)
     }
 
     fn read(&self) -> io::Result<Vec<u8>> {
@@ -107,20 +107,6 @@ impl Disk {
         File::open(&self.path)?.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
         Ok(bytes)
     }
-}
-
-/// Replaces a file atomically. On an error the previous file is unchanged.
-pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let folder = path.parent().unwrap_or_else(|| Path::new("."));
-    private_files::create_folder(folder)?;
-    let temporary = path.with_extension("new");
-    let mut file = private_files::create(&temporary)?;
-    file.write_all(bytes)?;
-    // Without the sync, a crash of the machine could leave an empty file under the final name.
-    file.sync_all()?;
-    drop(file);
-    fs::rename(&temporary, path)?;
-    File::open(folder)?.sync_all()
 }
 
 /// Encodes a snapshot as the content of the file.

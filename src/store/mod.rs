@@ -15,6 +15,7 @@
 pub mod changes;
 pub mod definition_table;
 pub mod disk;
+pub mod metrics;
 pub mod reader;
 pub mod record;
 mod session;

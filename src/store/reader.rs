@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use rand::Rng;
 use tracing::warn;
 
-use crate::config::{Config, KafkaConfig};
-use crate::kafka::topics::TopicIds;
-use crate::metrics::Metrics;
+use super::metrics::StoreMetrics;
+use crate::kafka::KafkaConfig;
+use crate::kafka::identity::TopicIds;
 use crate::shutdown::Shutdown;
 
 use super::Store;
@@ -34,7 +34,6 @@ const PAUSE_POLL_INTERVAL: Duration = Duration::from_millis(20);
 #[derive(Debug, Clone)]
 pub struct ReaderConfig {
     pub kafka: KafkaConfig,
-    pub instance: String,
     /// Topic of definitions. `overrides` is the topic of kill switches.
     pub definitions: String,
     pub overrides: String,
@@ -48,25 +47,6 @@ pub struct ReaderConfig {
     pub topic_ids: Option<TopicIds>,
 }
 
-impl From<&Config> for ReaderConfig {
-    fn from(config: &Config) -> Self {
-        let environments = config.unleash.environments.iter();
-        Self {
-            kafka: config.kafka.clone(),
-            instance: config.instance.clone(),
-            definitions: config.topics.definitions.clone(),
-            overrides: config.topics.overrides.clone(),
-            environments: environments.map(|environment| environment.name.clone()).collect(),
-            state_dir: Some(config.state_dir.clone()),
-            expected: Expected {
-                sources: Vec::new(),
-                start_without_source: config.feed.start_without_source,
-            },
-            topic_ids: None,
-        }
-    }
-}
-
 /// Handle of the running reader.
 #[derive(Debug)]
 pub struct Reader {
@@ -78,7 +58,7 @@ impl Reader {
     pub fn start(
         config: ReaderConfig,
         store: Arc<Store>,
-        metrics: Arc<Metrics>,
+        metrics: Arc<StoreMetrics>,
         shutdown: Shutdown,
     ) -> io::Result<Self> {
         store.serve(config.environments.iter().map(String::as_str));

@@ -1,5 +1,7 @@
 //! Decoding and validation of single records of the definitions topic.
 
+use rdkafka::message::{BorrowedMessage, Headers, Message};
+
 use crate::flag::{CompiledFlag, Provenance, local};
 use crate::message::definition::{Definition, Source};
 use crate::message::kill_switch::KillSwitch;
@@ -95,4 +97,11 @@ pub fn compile(key: &Key<'_>, definition: &Definition) -> Result<CompiledFlag, R
     let revision = (source == Source::Local).then(|| local::revision(text)).flatten();
     flag.provenance = Some(Provenance { source, checksum: definition.checksum.as_str().into(), revision });
     Ok(flag)
+}
+
+/// Value of the header `version`, which a tombstone has in place of a body.
+pub fn header_version(message: &BorrowedMessage<'_>) -> Option<u64> {
+    let headers = message.headers()?;
+    let value = headers.iter().find(|header| header.key == "version")?.value?;
+    std::str::from_utf8(value).ok()?.parse().ok()
 }

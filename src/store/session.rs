@@ -18,13 +18,12 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::{ClientConfig, ClientContext};
 use tracing::debug;
 
-use crate::feed::definitions::header_version;
 use crate::kafka::client;
-use crate::kafka::topics::TopicIds;
+use crate::kafka::identity::TopicIds;
 use crate::shutdown::Shutdown;
 
 use super::reader::ReaderConfig;
-use super::record::Record;
+use super::record::{Record, header_version};
 use super::updater::StoreUpdater;
 
 /// The only partition of each topic.
@@ -200,7 +199,7 @@ impl Session {
 }
 
 fn consumer(config: &ReaderConfig, topic: &str, role: &str) -> Result<BaseConsumer<Contact>, KafkaError> {
-    let mut settings: ClientConfig = client::base(&config.kafka, &config.instance, role);
+    let mut settings: ClientConfig = client::base(&config.kafka, role);
     let consumer: BaseConsumer<Contact> = settings
         // The group is never joined, but librdkafka assigns no partitions to a consumer without a group id.
         .set("group.id", format!("{}-store", config.kafka.group_id))

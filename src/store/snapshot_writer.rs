@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
-use crate::metrics::{Metrics, OutcomeLabels};
+use super::metrics::{OutcomeLabels, StoreMetrics};
 
 use super::disk::{Disk, DiskSnapshot};
 
@@ -27,7 +27,7 @@ pub(super) struct SnapshotWriter {
 }
 
 impl SnapshotWriter {
-    pub(super) fn start(disk: Disk, metrics: Arc<Metrics>) -> io::Result<Self> {
+    pub(super) fn start(disk: Disk, metrics: Arc<StoreMetrics>) -> io::Result<Self> {
         let (jobs, received) = sync_channel(1);
         let busy = Arc::new(AtomicBool::new(false));
         let writing = Arc::clone(&busy);
@@ -59,7 +59,7 @@ impl SnapshotWriter {
     }
 }
 
-fn write_all(disk: &Disk, jobs: &Receiver<DiskSnapshot>, busy: &AtomicBool, metrics: &Metrics) {
+fn write_all(disk: &Disk, jobs: &Receiver<DiskSnapshot>, busy: &AtomicBool, metrics: &StoreMetrics) {
     let path = disk.path().display();
     let mut failing = false;
     for snapshot in jobs {
@@ -67,7 +67,7 @@ fn write_all(disk: &Disk, jobs: &Receiver<DiskSnapshot>, busy: &AtomicBool, metr
         let saved = disk.save(&snapshot);
         busy.store(false, Ordering::Release);
         let outcome = if saved.is_ok() { "ok" } else { "failed" };
-        metrics.store.saves.get_or_create(&OutcomeLabels { outcome }).inc();
+        metrics.saves.get_or_create(&OutcomeLabels { outcome }).inc();
         match saved {
             Ok(()) if failing => info!(%path, "the snapshot can be saved again"),
             // Logged only once, because otherwise a full disk would fill the log too.

@@ -11,9 +11,9 @@ use ahash::AHashMap;
 use chrono::{DateTime, Utc};
 use tracing::{debug, info, warn};
 
+use super::metrics::{OutcomeLabels, StoreMetrics};
 use crate::flag::FlagChange;
 use crate::message::source_status::is_status;
-use crate::metrics::{Metrics, OutcomeLabels};
 
 use super::definition_table::{ApplyOutcome, DefinitionTable};
 use super::disk::Disk;
@@ -41,7 +41,7 @@ const UNREPORTED_SOURCE_TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(super) struct StoreUpdater {
     store: Arc<Store>,
-    metrics: Arc<Metrics>,
+    metrics: Arc<StoreMetrics>,
     table: DefinitionTable,
     sources: Sources,
     /// Writer of snapshots; `None` if nothing is saved on disk.
@@ -79,7 +79,7 @@ pub(super) struct StoreUpdater {
 impl StoreUpdater {
     pub(super) fn new(
         store: Arc<Store>,
-        metrics: Arc<Metrics>,
+        metrics: Arc<StoreMetrics>,
         disk: Option<Disk>,
         topic: &str,
         expected: Expected,
@@ -151,7 +151,7 @@ impl StoreUpdater {
                 "refused"
             }
         };
-        self.metrics.store.records.get_or_create(&OutcomeLabels { outcome }).inc();
+        self.metrics.records.get_or_create(&OutcomeLabels { outcome }).inc();
     }
 
     fn take_status(&mut self, record: &Record<'_>, offset: i64) {
@@ -186,7 +186,7 @@ impl StoreUpdater {
             }
         };
         self.unsaved = true;
-        self.metrics.store.records.get_or_create(&OutcomeLabels { outcome }).inc();
+        self.metrics.records.get_or_create(&OutcomeLabels { outcome }).inc();
     }
 
     /// Whether this reading has reached the end of both topics.
@@ -292,7 +292,7 @@ impl StoreUpdater {
         }
         let kept_without_topic = self.records == 0 && !self.table.is_empty();
         if status.as_of.is_none_or(|as_of| as_of < at) && !kept_without_topic {
-            self.metrics.store.as_of.set(at);
+            self.metrics.as_of.set(at);
             self.store.set_status(|status| {
                 status.as_of = Some(at);
                 status.follow_error = None;
@@ -421,10 +421,10 @@ impl StoreUpdater {
         let refused = self.table.refused();
         let shown = refused.iter().take(MAX_REFUSED_SHOWN);
         let shown = shown.map(|(key, refused)| (key.to_string(), refused.message.clone())).collect();
-        self.metrics.store.note(&self.store.load(), refused.len());
+        self.metrics.note(&self.store.load(), refused.len());
         let (switches, now) = (self.table.switches(), Utc::now());
         let killed = switches.values().filter(|switch| switch.is_on(now)).count();
-        self.metrics.store.killed.set(i64::try_from(killed).unwrap_or(i64::MAX));
+        self.metrics.killed.set(i64::try_from(killed).unwrap_or(i64::MAX));
         self.store.sources.store(self.sources.known());
         self.store.set_status(|status| {
             status.offset = self.offset;
@@ -438,7 +438,7 @@ impl StoreUpdater {
         let since = timestamp_ms.and_then(DateTime::from_timestamp_millis);
         let latency = since.and_then(|since| (Utc::now() - since).to_std().ok());
         if let Some(latency) = latency {
-            self.metrics.store.propagation.0.observe(latency.as_secs_f64());
+            self.metrics.propagation.0.observe(latency.as_secs_f64());
         }
     }
 }

@@ -56,7 +56,7 @@ def variables(root: Path) -> Iterator[str]:
 
 def metrics(root: Path) -> Iterator[str]:
     """Every registered metric has a row in the documents, and every row is a metric."""
-    code = registered("\n".join(read(root, path) for path in tracked(root, "src/metrics.rs", "src/metrics/*.rs")))
+    code = registered("\n".join(read(root, path) for path in tracked(root, "src/metrics.rs", "src/metrics/*.rs", "src/store/metrics.rs", "crates/*/src/metrics.rs")))
     documented = set(re.findall(r"^\| `flagstream_([a-z_]+)`", read(root, OPERATIONS), re.MULTILINE))
     documented = {re.sub(r"_(total|info)$", "", name) for name in documented}
     for name in sorted(code - documented):

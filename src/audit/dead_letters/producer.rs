@@ -58,7 +58,7 @@ impl DeadLetterProducer {
         life: String,
     ) -> Result<Self, DeadLetterError> {
         let name = format!("{}-sink-letters", config.kafka.group_id);
-        let mut settings = client::base(&config.kafka, &config.instance, "sink-dead-letters");
+        let mut settings = client::base(&config.kafka, "sink-dead-letters");
         client::compress(&mut settings, &config.kafka)
             .set("transactional.id", format!("{name}-{}-{partition}", log.topic))
             .set("transaction.timeout.ms", "10000")
@@ -69,7 +69,7 @@ impl DeadLetterProducer {
         producer.inner().init_transactions(CALL_TIMEOUT)?;
         // The consumer is created after `init_transactions`, which ends an open transaction of a previous owner and so
         // settles its offsets.
-        let mut settings = client::base(&config.kafka, &config.instance, "sink-dead-letters");
+        let mut settings = client::base(&config.kafka, "sink-dead-letters");
         settings
             .set("group.id", name)
             .set("enable.auto.commit", "false")

@@ -90,7 +90,7 @@ type Read = (BTreeMap<(String, i32), Said>, BTreeMap<String, Said>, Counted);
 /// Reads all checkpoints; blocks. Those with a bad signature are reported and not used.
 fn read(config: &Config, hasher: &Hasher) -> Result<Read, VerifyError> {
     let (mut chains, mut logs, mut counted) = Read::default();
-    let mut records = range::Range::open(config, ROLE, &config.topics.audit_checkpoints, None)?;
+    let mut records = range::Range::open(&config.kafka, ROLE, &config.topics.audit_checkpoints, None)?;
     while let Some(record) = records.record()? {
         let read = record.payload().and_then(|body| serde_json::from_slice::<Checkpoint>(body).ok());
         let Some(checkpoint) = read.filter(|checkpoint| checkpoint.event_type == EVENT_TYPE) else {

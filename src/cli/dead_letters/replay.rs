@@ -96,7 +96,7 @@ pub async fn replay(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
         Some(_) if !args.dry_run => Writers::open(&config).await?,
         _ => Writers::default(),
     };
-    let producer = client::base(&config.kafka, &config.instance, "dead-letters")
+    let producer = client::base(&config.kafka, "dead-letters")
         .set("enable.idempotence", "true")
         .set("linger.ms", "0")
         .set("message.timeout.ms", SEND_TIMEOUT.as_millis().to_string())

@@ -76,8 +76,9 @@ impl Selection {
         mut take: impl FnMut(DeadLetterRecord) -> anyhow::Result<bool>,
     ) -> anyhow::Result<()> {
         let since = self.since.map(|since| since.timestamp_millis());
-        reach(config, REACH_TIMEOUT)?;
-        let mut dead_letters = Range::open(config, "dead-letters", &config.topics.dead_letters, since)?;
+        reach(&config.kafka, &config.topics.events, REACH_TIMEOUT)?;
+        let mut dead_letters =
+            Range::open(&config.kafka, "dead-letters", &config.topics.dead_letters, since)?;
         let source = self.source.as_deref().map(|source| by_role(&config.topics, source));
         let mut left = self.count.unwrap_or(u64::MAX);
         while left > 0 {

@@ -69,7 +69,7 @@ impl Fixture {
     pub fn config(&self, instance: &str) -> Config {
         let defaults = load_from(None, [], Profile::Service);
         let mut config = defaults.unwrap().config;
-        config.instance = instance.to_owned();
+        config.set_instance(instance);
         config.kafka.bootstrap_servers = self.cluster.bootstrap_servers();
         config.topics = topics(config.topics);
         config.unleash = UnleashConfig {

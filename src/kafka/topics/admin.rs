@@ -80,7 +80,7 @@ pub struct Topics {
 impl Topics {
     /// Creates a client, without a request to Kafka.
     pub fn new(config: &Config) -> Result<Self, TopicsError> {
-        let client = client::base(&config.kafka, &config.instance, "topics");
+        let client = client::base(&config.kafka, "topics");
         let admin =
             AdminClient::from_config_and_context(&client, client::Logged).map_err(TopicsError::Client)?;
         Ok(Self {

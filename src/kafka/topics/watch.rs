@@ -27,10 +27,6 @@ const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long settings of topics that were read stay valid. They rarely change.
 const SETTINGS_MAX_AGE: Duration = Duration::from_secs(15);
 
-/// The ids of our topics by name, as of the last check; empty before the first one. A topic that was created again has
-/// a different id.
-pub type TopicIds = watch::Receiver<Arc<BTreeMap<String, String>>>;
-
 /// Whether the topics have been found fit for the service at least once.
 pub type Fit = watch::Receiver<bool>;
 
@@ -143,7 +139,9 @@ impl Watcher<'_> {
     /// answer. `None` if a broker answers.
     async fn why_unreachable(&self) -> Option<String> {
         let config = self.config.clone();
-        let reached = tokio::task::spawn_blocking(move || reach(&config, REACH_TIMEOUT)).await;
+        let reached =
+            tokio::task::spawn_blocking(move || reach(&config.kafka, &config.topics.events, REACH_TIMEOUT))
+                .await;
         reached.ok()?.err().map(|unreachable| unreachable.to_string())
     }
 

@@ -6,6 +6,8 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer};
 
+use crate::kafka::Secret;
+
 use super::super::definition_table::Saved;
 use super::super::disk::DiskSnapshot;
 use super::super::status::LoadedFrom;
@@ -22,7 +24,7 @@ struct Fixture {
 
 struct Running {
     store: Arc<Store>,
-    metrics: Arc<Metrics>,
+    metrics: Arc<StoreMetrics>,
     shutdown: Shutdown,
     reader: Reader,
 }
@@ -45,14 +47,22 @@ impl Fixture {
     }
 
     fn start_with(&self, start_without_source: bool) -> Running {
-        let loaded = crate::config::load_from(None, [], crate::config::Profile::Dev);
-        let mut config = loaded.unwrap().config;
-        crate::dev::embed(&mut config, Some(self.cluster.bootstrap_servers())).unwrap();
-        config.feed.start_without_source = start_without_source;
-        config.state_dir = self.folder.path().to_owned();
-        let (store, metrics, shutdown) = (Arc::new(Store::default()), Metrics::new(), Shutdown::new());
-        let reader =
-            Reader::start((&config).into(), Arc::clone(&store), Arc::clone(&metrics), shutdown.clone());
+        let mut kafka =
+            KafkaConfig { bootstrap_servers: self.cluster.bootstrap_servers(), ..KafkaConfig::default() };
+        // The mock broker answers a fetch only after the wait time, even if records arrive earlier.
+        kafka.client.insert("fetch.wait.max.ms".to_owned(), Secret::new("10"));
+        let config = ReaderConfig {
+            kafka,
+            definitions: TOPIC.to_owned(),
+            overrides: "feature-flag-overrides".to_owned(),
+            environments: Vec::new(),
+            state_dir: Some(self.folder.path().to_owned()),
+            expected: Expected { sources: Vec::new(), start_without_source },
+            topic_ids: None,
+        };
+        let (store, metrics, shutdown) =
+            (Arc::new(Store::default()), Arc::new(StoreMetrics::default()), Shutdown::new());
+        let reader = Reader::start(config, Arc::clone(&store), Arc::clone(&metrics), shutdown.clone());
         Running { store, metrics, shutdown, reader: reader.unwrap() }
     }
 
@@ -104,7 +114,7 @@ fn the_whole_topic_is_read_and_then_followed() {
     assert_eq!(running.store.version(), 5);
     assert_eq!(running.store.status().refused_total, 1);
     running.until("a sign of life", |store| store.status().follow_error.is_none());
-    assert_eq!(running.metrics.store.version.get(), 5);
+    assert_eq!(running.metrics.version.get(), 5);
     running.stop();
 }
 

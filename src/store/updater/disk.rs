@@ -85,7 +85,7 @@ impl StoreUpdater {
         self.store.apply(changes);
         let (flags, saved_at) = (self.table.len(), snapshot.saved_at);
         info!(path, flags, %saved_at, offset = snapshot.offset, "snapshot loaded from disk");
-        self.metrics.store.as_of.set(saved_at);
+        self.metrics.as_of.set(saved_at);
         self.store.set_status(|status| {
             status.loaded_from = LoadedFrom::Disk;
             status.as_of = Some(saved_at);

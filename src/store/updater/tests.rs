@@ -27,7 +27,7 @@ impl Fixture {
         let store = Arc::new(Store::default());
         let mut updater = StoreUpdater::new(
             Arc::clone(&store),
-            Metrics::new(),
+            Arc::new(StoreMetrics::default()),
             Some(disk.clone()),
             "definitions",
             expected,

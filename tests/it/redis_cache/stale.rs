@@ -80,9 +80,13 @@ fn eight_readers_never_see_an_older_answer_while_flags_change() {
     let changes = if is_long() { 500 } else { 50 };
     let config = config(&world);
     let (store, metrics, shutdown) = (Arc::new(Store::default()), Metrics::new(), Shutdown::new());
-    let following =
-        store::Reader::start((&*config).into(), Arc::clone(&store), Arc::clone(&metrics), shutdown.clone())
-            .unwrap();
+    let following = store::Reader::start(
+        (&*config).into(),
+        Arc::clone(&store),
+        Arc::clone(&metrics.store),
+        shutdown.clone(),
+    )
+    .unwrap();
     let reader = Reader::new(&config, Arc::clone(&store), Arc::clone(&metrics)).unwrap().unwrap();
     let frozen = Reader::new(&config, Arc::new(Store::default()), Arc::clone(&metrics)).unwrap().unwrap();
     let watch = Watch {

@@ -8,7 +8,6 @@ use rdkafka::producer::BaseProducer;
 use rdkafka::types::RDKafkaConfRes;
 
 use super::Secret;
-use super::mask::secret_name;
 
 /// Reserved properties, with the reason.
 const REFUSED: &[(&str, &str)] = &[
@@ -46,7 +45,7 @@ const REFUSED: &[(&str, &str)] = &[
 const EXACTLY_ONCE: &str = "exactly-once delivery depends on it";
 
 /// Converts the last part of a variable to a property name: `SECURITY_PROTOCOL` becomes `security.protocol`.
-pub(super) fn property_of(name: &str) -> String {
+pub fn property_of(name: &str) -> String {
     name.to_ascii_lowercase().replace('_', ".")
 }
 
@@ -57,9 +56,38 @@ const SUPPORTED: &str = "this build supports PLAIN, SCRAM-SHA-256 and SCRAM-SHA-
 /// Names of the property that selects the SASL mechanism.
 const MECHANISM: [&str; 2] = ["sasl.mechanism", "sasl.mechanisms"];
 
+/// A property that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Invalid {
+    /// Name of the property; `None` if the problem concerns several.
+    pub property: Option<String>,
+    /// The reason, without the value of a secret property.
+    pub problem: String,
+}
+
+/// Checks all properties: each by itself, and then all together. Returns them by name, or all problems.
+pub fn checked(
+    properties: impl IntoIterator<Item = (String, String)>,
+) -> Result<BTreeMap<String, Secret>, Vec<Invalid>> {
+    let (mut valid, mut problems) = (BTreeMap::new(), Vec::new());
+    for (property, value) in properties {
+        match check(&property, &value) {
+            Ok(()) => drop(valid.insert(property, Secret::new(value))),
+            Err(problem) => problems.push(Invalid { property: Some(property), problem }),
+        }
+    }
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    match check_together(&valid) {
+        Ok(()) => Ok(valid),
+        Err((property, problem)) => Err(vec![Invalid { property: property.map(str::to_owned), problem }]),
+    }
+}
+
 /// Checks that librdkafka knows the property and accepts the value, and that the property is not reserved. The error
 /// contains librdkafka's reason, but never the value of a secret property.
-pub(super) fn check(property: &str, value: &str) -> Result<(), String> {
+fn check(property: &str, value: &str) -> Result<(), String> {
     if let Some((_, reason)) = REFUSED.iter().find(|(refused, _)| *refused == property) {
         return Err(format!("`{property}` cannot be changed: {reason}"));
     }
@@ -80,7 +108,7 @@ pub(super) fn check(property: &str, value: &str) -> Result<(), String> {
 
 /// Checks what depends on all properties together: unreadable files, a mechanism that this build lacks. The error
 /// contains the name of the property, if it concerns one.
-pub(super) fn check_together(properties: &BTreeMap<String, Secret>) -> Result<(), (Option<&str>, String)> {
+fn check_together(properties: &BTreeMap<String, Secret>) -> Result<(), (Option<&str>, String)> {
     if properties.is_empty() {
         return Ok(());
     }
@@ -108,6 +136,18 @@ pub(super) fn check_together(properties: &BTreeMap<String, Secret>) -> Result<()
         Err(KafkaError::ClientCreation(reason)) => Err((None, reason)),
         Err(error) => Err((None, error.to_string())),
     }
+}
+
+/// Whether a property of this name contains a secret.
+pub fn secret_name(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    ["password", "passphrase", "secret", "token", "key.pem", "oauthbearer.config", "apikey"]
+        .iter()
+        .any(|part| name.contains(part))
+        // The location of a secret is not secret.
+        && !name.ends_with(".url")
+        && !name.ends_with(".location")
+        && !name.ends_with(".file")
 }
 
 #[cfg(test)]
@@ -152,5 +192,21 @@ mod tests {
         let error = together(&[("security.protocol", "ssl"), ("ssl.ca.location", "/none/ca.pem")]);
         let error = error.err().unwrap_or_default();
         assert!(error.contains("ssl.ca.location"), "{error}");
+    }
+
+    #[test]
+    fn secrets_among_librdkafka_properties_are_known() {
+        for name in ["sasl.password", "ssl.key.password", "ssl.key.pem", "sasl.oauthbearer.client.secret"] {
+            assert!(secret_name(name), "{name}");
+        }
+        for name in [
+            "sasl.username",
+            "ssl.ca.location",
+            "security.protocol",
+            "ssl.certificate.pem",
+            "sasl.oauthbearer.token.endpoint.url",
+        ] {
+            assert!(!secret_name(name), "{name}");
+        }
     }
 }
