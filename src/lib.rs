@@ -34,7 +34,7 @@ pub use flagstream_evaluation as flag;
 
 pub mod feed;
 
-pub mod store;
+pub use flagstream_store as store;
 
 pub mod kill;
 
@@ -71,11 +71,11 @@ pub mod config;
 
 pub mod app;
 pub mod cli;
-pub mod embed;
+pub use flagstream_store::embed;
 pub mod health;
-pub mod log_limit;
+pub use flagstream_kafka::log_limit;
 pub mod metrics;
-pub mod private_files;
+pub use flagstream_store::private_files;
 pub mod progress;
 pub mod shutdown;
 pub mod telemetry;

@@ -4,9 +4,9 @@ use std::ffi::OsString;
 use std::sync::Arc;
 use std::time::Duration;
 
-use flagstream::embed::{Embedded, Freshness};
-use flagstream::flag::Answer;
-use flagstream::message::request::{Refusal, Request};
+use flagstream_store::embed::{Embedded, Freshness};
+use flagstream_store::flag::Answer;
+use flagstream_store::message::request::{Refusal, Request};
 use open_feature::provider::{ProviderMetadata, ProviderStatus, ResolutionDetails};
 use open_feature::{EvaluationContext, EvaluationError, EvaluationErrorCode, EvaluationResult};
 use serde_json::Value;
@@ -16,7 +16,7 @@ use crate::answer::{Asked, Said, general};
 use crate::provider::{Resolve, feature_provider};
 use crate::question::body;
 
-pub use flagstream::embed::StartError;
+pub use flagstream_store::embed::StartError;
 
 /// How long `initialize` waits for the flags. Registering a provider blocks all evaluations for that time.
 const READY_TIMEOUT: Duration = Duration::from_secs(5);

@@ -56,7 +56,7 @@ def variables(root: Path) -> Iterator[str]:
 
 def metrics(root: Path) -> Iterator[str]:
     """Every registered metric has a row in the documents, and every row is a metric."""
-    code = registered("\n".join(read(root, path) for path in tracked(root, "src/metrics.rs", "src/metrics/*.rs", "src/store/metrics.rs", "crates/*/src/metrics.rs")))
+    code = registered("\n".join(read(root, path) for path in tracked(root, "src/metrics.rs", "src/metrics/*.rs", "crates/*/src/metrics.rs")))
     documented = set(re.findall(r"^\| `flagstream_([a-z_]+)`", read(root, OPERATIONS), re.MULTILINE))
     documented = {re.sub(r"_(total|info)$", "", name) for name in documented}
     for name in sorted(code - documented):
@@ -93,7 +93,8 @@ def codes(root: Path, path: str) -> Iterator[tuple[int, str]]:
 
 
 def paths(root: Path) -> Iterator[str]:
-    """Every path of the project that a document names exists. docs/architecture.md may leave out `src/` and `.rs`."""
+    """Every path of the project that a document names exists. docs/architecture.md may leave out `src/` and `.rs`, and in
+    `crates/NAME/src` all but the name."""
     for path in tracked(root, "*.md"):
         for number, span in codes(root, path):
             span = span.split(":")[0].rstrip("/") if not re.search(r"[\s<>{}…$*]", span) else ""
@@ -109,7 +110,9 @@ def paths(root: Path) -> Iterator[str]:
 
 def module_exists(root: Path, name: str) -> bool:
     bases = [root, root / "src", *(root / "crates").glob("*/src")]
-    return any((base / name).exists() or (base / f"{name}.rs").exists() for base in bases)
+    crate, _, rest = name.partition("/")
+    places = [base / name for base in bases] + [root / "crates" / crate / "src" / rest]
+    return any(place.exists() or place.with_name(f"{place.name}.rs").exists() for place in places)
 
 
 def tests(root: Path) -> Iterator[str]:

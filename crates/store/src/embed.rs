@@ -12,11 +12,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use chrono::{SecondsFormat, Utc};
 use tokio::time::Instant;
 
+use crate::Shutdown;
 use crate::flag::{Answer, Lookup, Moment, answer};
 use crate::message::request::{Ask, Request};
-use crate::shutdown::Shutdown;
-use crate::store::metrics::StoreMetrics;
-use crate::store::{Expected, Reader, ReaderConfig, Store, StoreStatus};
+use crate::metrics::StoreMetrics;
+use crate::{Expected, Reader, ReaderConfig, Store, StoreStatus};
 
 pub use settings::{EmbeddedConfig, SettingsError};
 

@@ -1,8 +1,8 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::store::disk::DiskSnapshot;
-use crate::store::test_records::{switch, uncompilable, value};
+use crate::disk::DiskSnapshot;
+use crate::test_records::{switch, uncompilable, value};
 
 struct Fixture {
     _folder: tempfile::TempDir,
@@ -69,7 +69,7 @@ fn filled(disk: &Disk, count: usize) {
         saved_at: Utc::now() - chrono::TimeDelta::hours(3),
         topic: "definitions".to_owned(),
         offset: 9,
-        saved: crate::store::definition_table::Saved { values: values.collect(), ..Default::default() },
+        saved: crate::definition_table::Saved { values: values.collect(), ..Default::default() },
         sources: Vec::new(),
     };
     disk.save(&snapshot).unwrap();
@@ -237,7 +237,7 @@ fn a_switch_is_on_its_flag_whichever_comes_first_and_outlives_its_definitions() 
 fn switches_are_on_disk_and_a_topic_made_anew_lifts_none() {
     let killed = || {
         Fixture::with(|disk| {
-            let saved = crate::store::definition_table::Saved {
+            let saved = crate::definition_table::Saved {
                 values: vec![value("e/a", 5, true).into()],
                 switches: vec![switch("e/a", 8, "killed").into()],
                 ..Default::default()

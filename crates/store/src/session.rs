@@ -18,9 +18,9 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::{ClientConfig, ClientContext};
 use tracing::debug;
 
+use crate::Shutdown;
 use crate::kafka::client;
 use crate::kafka::identity::TopicIds;
-use crate::shutdown::Shutdown;
 
 use super::reader::ReaderConfig;
 use super::record::{Record, header_version};

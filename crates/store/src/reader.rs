@@ -13,9 +13,9 @@ use rand::Rng;
 use tracing::warn;
 
 use super::metrics::StoreMetrics;
+use crate::Shutdown;
 use crate::kafka::KafkaConfig;
 use crate::kafka::identity::TopicIds;
-use crate::shutdown::Shutdown;
 
 use super::Store;
 use super::disk::Disk;

@@ -6,17 +6,17 @@ use chrono::Utc;
 use tracing::{info, warn};
 
 use super::StoreUpdater;
-use crate::store::definition_table::ApplyOutcome;
-use crate::store::disk::{Disk, DiskSnapshot};
-use crate::store::snapshot_writer::SnapshotWriter;
-use crate::store::status::LoadedFrom;
+use crate::definition_table::ApplyOutcome;
+use crate::disk::{Disk, DiskSnapshot};
+use crate::snapshot_writer::SnapshotWriter;
+use crate::status::LoadedFrom;
 
 /// Time to wait for Kafka before the snapshot on disk counts as ready.
 const DISK_WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl StoreUpdater {
     /// Starts from the snapshot on disk, if there is a valid one.
-    pub(in crate::store) fn load(&mut self, disk: &Disk) {
+    pub(crate) fn load(&mut self, disk: &Disk) {
         let path = disk.path().display();
         match disk.load() {
             Ok(Some(snapshot)) => self.put_in_force(&snapshot, &path.to_string()),
@@ -26,7 +26,7 @@ impl StoreUpdater {
     }
 
     /// Saves unsaved changes and stops the writer of snapshots.
-    pub(in crate::store) fn finish(self) {
+    pub(crate) fn finish(self) {
         let left = (self.live && self.unsaved).then(|| self.disk_snapshot());
         if let Some(snapshot_writer) = self.snapshot_writer {
             snapshot_writer.finish(left);

@@ -1,7 +1,7 @@
-//! Flag store of this instance: holds the snapshot in force and replaces it atomically.
+//! Flag store: holds the snapshot of flags in force and replaces it atomically.
 //!
 //! ```text
-//!  feature-flag-definitions ─► reader (own thread) ─► ledger: newer? readable? ─► Store ─► evaluation
+//!  feature-flag-definitions ─► reader (own thread) ─► table: newer? readable? ─► Store ─► evaluation
 //!                                  │ every few seconds                              ▲
 //!                                  ▼                                                │ at start
 //!                          {state_dir}/snapshot ────────────────────────────────────┘
@@ -11,11 +11,25 @@
 //! and never stops because of an invalid record. [`definition_table`] defines how a record changes what is in force.
 //! [`disk`] keeps a copy to start from when Kafka is unreachable. The flags in force never expire: their age
 //! is reported by [`StoreStatus`] and as a metric.
+//!
+//! [`embed`] is for other programs: the store together with the evaluation core, with the settings of the service.
+//! [`flag`], [`message`] and [`kafka`] are the libraries that its interface uses.
+
+/// Compiles the example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
+pub use flagstream_evaluation as flag;
+pub use flagstream_kafka as kafka;
+pub use flagstream_protocol as message;
 
 pub mod changes;
 pub mod definition_table;
 pub mod disk;
+pub mod embed;
 pub mod metrics;
+pub mod private_files;
 pub mod reader;
 pub mod record;
 mod session;
@@ -46,6 +60,7 @@ pub use reader::{Reader, ReaderConfig};
 pub use sources::{Expected, Statuses};
 pub use status::{LoadedFrom, StoreStatus};
 pub use switches::RecentSwitch;
+pub use tokio_util::sync::CancellationToken as Shutdown;
 
 /// Holder of the snapshot in force. [`Store::load`] never blocks.
 #[derive(Debug)]
@@ -211,7 +226,7 @@ impl Store {
     }
 
     /// Reports flags and kill switches as missing in the topics.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "test-support"))]
     pub fn lose(&self, missing: Missing) {
         self.missing.send_replace(Arc::new(missing));
     }

@@ -100,7 +100,7 @@ pub fn member(
 }
 
 /// The log target of the lines that [`log`] writes.
-pub(crate) const LOG_TARGET: &str = module_path!();
+pub const LOG_TARGET: &str = module_path!();
 
 /// Upper bound in characters of a line's kind.
 const KIND_CHARS_MAX: usize = 120;

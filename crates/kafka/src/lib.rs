@@ -1,0 +1,32 @@
+//! Kafka clients of flagstream: configuration, readers of topics, and descriptions of topics.
+//!
+//! A client is configured with a [`KafkaConfig`]: [`client::base`] returns the settings that all clients of a process
+//! share, to which each adds its own. Everything here blocks unless it is `async`.
+//!
+//! - [`tail`] and [`range`] read a topic outside any group, [`ends`] reads its offsets.
+//! - [`describe`] and [`identity`] read the metadata that the crate `rdkafka` does not return, such as topic ids.
+//! - [`reach`] finds out why no broker can be used. [`sender`] produces single records.
+//! - [`parse`] and [`properties`] validate the settings of clients.
+//! - [`log_limit`] limits repeated log lines; librdkafka's go through it.
+
+/// Compiles the example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
+pub mod client;
+mod config;
+pub mod describe;
+pub mod ends;
+pub mod identity;
+pub mod log_limit;
+pub mod parse;
+pub mod properties;
+pub mod range;
+pub mod reach;
+mod secret;
+pub mod sender;
+pub mod tail;
+
+pub use config::KafkaConfig;
+pub use secret::Secret;
