@@ -61,8 +61,6 @@ pub mod dev;
 pub mod doctor;
 pub mod flag_file;
 
-pub mod bench;
-
 pub mod database;
 pub mod kafka;
 pub mod schema_registry;

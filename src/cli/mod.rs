@@ -121,9 +121,8 @@ pub enum Command {
     Completions(manual::CompletionsArgs),
     /// Print the manual page, or write the pages of all commands
     Man(manual::ManArgs),
-    /// Run benchmarks
-    #[command(subcommand)]
-    Bench(bench::Command),
+    /// Run benchmarks with the load tool, a separate program
+    Bench(bench::Args),
 }
 
 /// Wrong usage that the parser cannot detect, such as options that exclude each other only for some values. Exit code
@@ -149,8 +148,9 @@ pub async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
     let global = &cli.global;
     // `run` initializes logging later, from its configuration.
     match cli.command {
-        Command::Run(_) => {}
-        Command::Dev(_) | Command::Bench(_) => telemetry::init_for_command(telemetry::Command::Lasting)?,
+        // The load tool is another program, with its own logging.
+        Command::Run(_) | Command::Bench(_) => {}
+        Command::Dev(_) => telemetry::init_for_command(telemetry::Command::Lasting)?,
         _ => telemetry::init_for_command(telemetry::Command::Short)?,
     }
     match cli.command {
@@ -174,7 +174,7 @@ pub async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Replay(args) => replay::run(args, global).await,
         Command::Completions(args) => manual::completions(&args),
         Command::Man(args) => manual::man(&args),
-        Command::Bench(command) => bench::run(command, global).await,
+        Command::Bench(args) => bench::run(args, global),
     }
 }
 

@@ -19,7 +19,7 @@ use super::{HttpState, Problem, origin, server};
 
 /// Limits of a group of routes.
 #[derive(Debug, Clone)]
-pub(crate) struct Limits {
+pub struct Limits {
     pub(super) time: Duration,
     /// Host names accepted in the `Host` header. `None`: any.
     pub(super) allowed_hosts: Option<Arc<[String]>>,
@@ -28,12 +28,12 @@ pub(crate) struct Limits {
 }
 
 impl Limits {
-    pub(crate) fn of(http_state: &HttpState, api: Option<Arc<Api>>) -> Self {
+    pub fn of(http_state: &HttpState, api: Option<Arc<Api>>) -> Self {
         Self { time: server::ANSWER_TIMEOUT, allowed_hosts: http_state.allowed_hosts.clone(), api }
     }
 
     /// Wraps the routes in these limits.
-    pub(crate) fn around<S: Clone + Send + Sync + 'static>(self, routes: Router<S>) -> Router<S> {
+    pub fn around<S: Clone + Send + Sync + 'static>(self, routes: Router<S>) -> Router<S> {
         routes.layer(middleware::from_fn_with_state(self, limited))
     }
 }

@@ -47,8 +47,8 @@ use crate::health::Registry;
 use crate::metrics::Metrics;
 
 use caller::Authenticator;
-pub(crate) use input::Undecodable;
-pub(crate) use limits::Limits;
+pub use input::Undecodable;
+pub use limits::Limits;
 
 pub use api::Api;
 pub use caller::Caller;

@@ -9,7 +9,7 @@ use super::Subject;
 
 /// Evaluation event, or any other event.
 #[derive(Debug, Deserialize)]
-pub(crate) struct Event<'a> {
+pub struct Event<'a> {
     #[serde(borrow)]
     event_type: Cow<'a, str>,
     #[serde(borrow)]
@@ -18,23 +18,23 @@ pub(crate) struct Event<'a> {
     environment: Cow<'a, str>,
     user_id: Option<String>,
     session_id: Option<String>,
-    pub(crate) flag_version: Option<u64>,
+    pub flag_version: Option<u64>,
     #[serde(borrow)]
     context: Option<&'a RawValue>,
     #[serde(borrow, default)]
-    pub(crate) evaluated_at: Cow<'a, str>,
+    pub evaluated_at: Cow<'a, str>,
 }
 
 impl<'a> Event<'a> {
-    pub(crate) fn read(payload: &'a [u8]) -> Option<Self> {
+    pub fn read(payload: &'a [u8]) -> Option<Self> {
         serde_json::from_slice(payload).ok()
     }
 
-    pub(crate) fn is_evaluation(&self) -> bool {
+    pub fn is_evaluation(&self) -> bool {
         self.event_type == "FEATURE_FLAG_EVALUATED"
     }
 
-    pub(crate) fn subject(&self) -> Subject<'_> {
+    pub fn subject(&self) -> Subject<'_> {
         Subject {
             environment: &self.environment,
             flag: &self.flag_name,

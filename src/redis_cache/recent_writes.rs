@@ -18,7 +18,7 @@ const REMEMBERED_WRITES_MAX: usize = 1 << 20;
 
 /// Recent writes of one warmer, shared between the writer and the evaluation of the next batch.
 #[derive(Debug, Clone)]
-pub(crate) struct RecentWrites {
+pub struct RecentWrites {
     hasher: RandomState,
     window: Duration,
     recent: Arc<Mutex<Recent>>,

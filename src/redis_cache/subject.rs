@@ -43,30 +43,30 @@ pub struct Keys {
 
 /// Values that are written for a subject.
 #[derive(Debug)]
-pub(crate) struct Entry {
-    pub(crate) place: String,
-    pub(crate) keys: Keys,
-    pub(crate) value: Vec<u8>,
-    pub(crate) plain_value: Vec<u8>,
-    pub(crate) basis: u64,
+pub struct Entry {
+    pub place: String,
+    pub keys: Keys,
+    pub value: Vec<u8>,
+    pub plain_value: Vec<u8>,
+    pub basis: u64,
     /// How long the outcome is valid; never [`Cacheability::Never`].
-    pub(crate) cacheability: Cacheability,
+    pub cacheability: Cacheability,
     /// Exact lifetime. `None`: the configured lifetime, with jitter.
-    pub(crate) life: Option<Duration>,
+    pub life: Option<Duration>,
     /// Member of the index by which a change finds the key.
-    pub(crate) member: Vec<u8>,
+    pub member: Vec<u8>,
 }
 
 /// Flags, time and host of an evaluation.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct EvaluationScope<'s> {
-    pub(crate) snapshot: &'s Snapshot,
-    pub(crate) moment: Moment<'s>,
-    pub(crate) now_ms: i64,
+pub struct EvaluationScope<'s> {
+    pub snapshot: &'s Snapshot,
+    pub moment: Moment<'s>,
+    pub now_ms: i64,
 }
 
 /// Reason why nothing is cached.
-pub(crate) type Reason = &'static str;
+pub type Reason = &'static str;
 
 impl<'a> Subject<'a> {
     /// Keys of the subject. `None` if the context is not a JSON object, or the key would be too long.
@@ -91,7 +91,7 @@ impl<'a> Subject<'a> {
     }
 
     /// Evaluates the subject and builds the values to be written.
-    pub(crate) fn entry(&self, scope: &EvaluationScope<'_>, evaluated_at: &str) -> Result<Entry, Reason> {
+    pub fn entry(&self, scope: &EvaluationScope<'_>, evaluated_at: &str) -> Result<Entry, Reason> {
         let flags = scope.snapshot.environment(self.environment).ok_or("unserved")?;
         let keys = self.keys().ok_or("long_key")?;
         let context =
@@ -153,13 +153,13 @@ fn is_empty_object(text: &str) -> bool {
 
 /// Decoded member of the index.
 #[derive(Debug)]
-pub(crate) enum Member<'a> {
+pub enum Member<'a> {
     Subject { user: Option<String>, session: Option<String>, context: &'a str },
     Key(String),
 }
 
 impl<'a> Member<'a> {
-    pub(crate) fn read(member: &'a [u8]) -> Option<Self> {
+    pub fn read(member: &'a [u8]) -> Option<Self> {
         if let Ok((user, session, context)) =
             serde_json::from_slice::<(Option<String>, Option<String>, &'a RawValue)>(member)
         {
@@ -170,13 +170,14 @@ impl<'a> Member<'a> {
 }
 
 /// Current time, as text and in milliseconds since 1970.
-pub(crate) struct Clock {
-    pub(crate) text: String,
-    pub(crate) ms: i64,
+#[derive(Debug)]
+pub struct Clock {
+    pub text: String,
+    pub ms: i64,
 }
 
 impl Clock {
-    pub(crate) fn now() -> Self {
+    pub fn now() -> Self {
         Self::at(Utc::now())
     }
 

@@ -42,16 +42,16 @@ const MARKER_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Result of writing a batch.
 #[derive(Debug, Default)]
-pub(crate) struct Written {
-    pub(crate) values: u64,
+pub struct Written {
+    pub values: u64,
     /// Number of values that were not written because a newer one exists.
-    pub(crate) refused: u64,
+    pub refused: u64,
     /// Number of values that were dropped, by reason.
-    pub(crate) given_up: Vec<(&'static str, u64)>,
+    pub given_up: Vec<(&'static str, u64)>,
     /// Flags that have changed since the entries were evaluated, with their minimum versions.
-    pub(crate) outdated: AHashMap<String, u64>,
+    pub outdated: AHashMap<String, u64>,
     /// Whether Redis had lost what was written before.
-    pub(crate) lost: bool,
+    pub lost: bool,
 }
 
 impl Written {
@@ -66,7 +66,7 @@ impl Written {
 
 /// Writer of one warmer.
 #[derive(Debug)]
-pub(crate) struct Writer {
+pub struct Writer {
     client: Client,
     ttl: Duration,
     index: KeyIndex,
@@ -105,18 +105,18 @@ struct Group<'e> {
 }
 
 impl Writer {
-    pub(crate) fn new(client: Client, ttl: Duration) -> Self {
+    pub fn new(client: Client, ttl: Duration) -> Self {
         let (index, recent_writes) = (KeyIndex::new(longest_life(ttl)), RecentWrites::new(ttl));
         Self { index, client, ttl, recent_writes, marker: None, piece: usize::MAX }
     }
 
     /// Returns the memory of recent writes.
-    pub(crate) fn recent_writes(&self) -> RecentWrites {
+    pub fn recent_writes(&self) -> RecentWrites {
         self.recent_writes.clone()
     }
 
     /// Whether Redis has lost everything since the last check, or is empty at the first check.
-    pub(crate) async fn has_lost_all(&mut self) -> Result<bool, CacheError> {
+    pub async fn has_lost_all(&mut self) -> Result<bool, CacheError> {
         let link = self.client.link().await?;
         let refresh = |marker: String| {
             let mut refresh = redis::cmd("GETEX");
@@ -156,13 +156,13 @@ impl Writer {
     }
 
     /// Forgets what Redis is assumed to have.
-    pub(crate) fn forget(&mut self) {
+    pub fn forget(&mut self) {
         self.index.forget();
         self.recent_writes.forget();
     }
 
     /// Writes all entries. After an error the caller should write them again, which is harmless.
-    pub(crate) async fn write(&mut self, entries: &[Entry]) -> Result<Written, CacheError> {
+    pub async fn write(&mut self, entries: &[Entry]) -> Result<Written, CacheError> {
         self.index.turn();
         self.recent_writes.turn();
         let mut written = Written::default();
@@ -322,11 +322,11 @@ fn writes<'e>(entries: &[&'e Entry], is_new: &[bool]) -> Vec<ValueWrite<'e>> {
 }
 
 /// Longest lifetime of a value, including those of the edge layers.
-pub(crate) fn longest_life(ttl: Duration) -> Duration {
+pub fn longest_life(ttl: Duration) -> Duration {
     ttl.mul_f64(1.0 + JITTER).max(DATA_LIFE)
 }
 
-pub(crate) fn command(name: &str, key: &str) -> Cmd {
+pub fn command(name: &str, key: &str) -> Cmd {
     let mut command = redis::cmd(name);
     command.arg(key);
     command
@@ -337,7 +337,7 @@ fn text(reply: Value) -> Option<String> {
 }
 
 /// Parses a number reply: 0 if the key does not exist, `None` if the reply is not a number.
-pub(crate) fn number(reply: &Value) -> Option<u64> {
+pub fn number(reply: &Value) -> Option<u64> {
     match reply {
         Value::Nil => Some(0),
         Value::Int(number) => u64::try_from(*number).ok(),
@@ -346,7 +346,7 @@ pub(crate) fn number(reply: &Value) -> Option<u64> {
     }
 }
 
-pub(crate) fn millis(duration: Duration) -> i64 {
+pub fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 

@@ -7,13 +7,13 @@ use anyhow::{Context, ensure};
 use serde_json::json;
 use tokio::runtime::Handle;
 
-use crate::bench::load::ENVIRONMENT;
-use crate::flag::{CompiledFlag, FlagChange};
-use crate::message::change::{Change, ChangeKind};
-use crate::redis_cache::client::Client;
-use crate::redis_cache::invalidate::Invalidator;
-use crate::redis_cache::{Read, Reader, Subject};
-use crate::store::Store;
+use crate::load::ENVIRONMENT;
+use flagstream::flag::{CompiledFlag, FlagChange};
+use flagstream::message::change::{Change, ChangeKind};
+use flagstream::redis_cache::client::Client;
+use flagstream::redis_cache::invalidate::Invalidator;
+use flagstream::redis_cache::{Read, Reader, Subject};
+use flagstream::store::Store;
 
 use super::blocking::{Blocking, Watch};
 use super::{Bench, DEADLINE, FETCH_RECORDS, event_for};

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use rdkafka::error::KafkaResult;
 
-use crate::evaluate::answer::{Respond, Responded};
-use crate::evaluate::batch_sender::BatchSender;
-use crate::kafka::consumer::Record;
+use flagstream::evaluate::answer::{Respond, Responded};
+use flagstream::evaluate::batch_sender::BatchSender;
+use flagstream::kafka::consumer::Record;
 
 /// Pause before each fetch's records while a backlog waits for the gate.
 const SPARING: Duration = Duration::from_millis(100);

@@ -7,7 +7,7 @@ use hdrhistogram::Histogram;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::bench::load::{Asker, ENVIRONMENT, asker, flag_name};
+use crate::load::{Asker, ENVIRONMENT, asker, flag_name};
 
 use super::Arm;
 use super::process::EDGE_TOKEN;

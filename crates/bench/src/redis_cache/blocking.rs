@@ -7,8 +7,8 @@ use redis::{AsyncConnectionConfig, Cmd};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
-use crate::config::Secret;
-use crate::shutdown::Shutdown;
+use flagstream::config::Secret;
+use flagstream::shutdown::Shutdown;
 
 use super::{Bench, DEADLINE};
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 
-use crate::config::Config;
+use flagstream::config::Config;
 
 use super::setup::Bench;
 use super::stream::median;

@@ -9,7 +9,7 @@ use chrono::{TimeDelta, Utc};
 use rdkafka::producer::BaseRecord;
 use serde_json::json;
 
-use crate::experiment::{Design, Goal, Kind, Metric, Role};
+use flagstream::experiment::{Design, Goal, Kind, Metric, Role};
 
 use super::super::load::{self, ENVIRONMENT, flag_name};
 use super::super::setup::Bench;

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
-use crate::config::DeliveryMode;
+use flagstream::config::DeliveryMode;
 
 use super::super::load;
 use super::super::setup::{Arm, Bench, From, Loop};

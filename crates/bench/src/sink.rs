@@ -15,17 +15,17 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use prometheus_client::metrics::counter::Counter;
 
-use crate::audit::store::AuditStore;
-use crate::audit::{Parts, Pipelines, Sink};
-use crate::config::{Config, Secret};
-use crate::database::{Database, PostgresDatabase};
-use crate::flag::value::{Lookup, answer};
-use crate::flag::{Moment, Snapshot};
-use crate::health::Registry;
-use crate::message::event::{EventFrame, EventSource, Timestamp, stream_event_id, write_event};
-use crate::message::request::Request;
-use crate::metrics::{EnvironmentLabels, Metrics};
-use crate::shutdown::{Shutdown, Threads};
+use flagstream::audit::store::AuditStore;
+use flagstream::audit::{Parts, Pipelines, Sink};
+use flagstream::config::{Config, Secret};
+use flagstream::database::{Database, PostgresDatabase};
+use flagstream::flag::value::{Lookup, answer};
+use flagstream::flag::{Moment, Snapshot};
+use flagstream::health::Registry;
+use flagstream::message::event::{EventFrame, EventSource, Timestamp, stream_event_id, write_event};
+use flagstream::message::request::Request;
+use flagstream::metrics::{EnvironmentLabels, Metrics};
+use flagstream::shutdown::{Shutdown, Threads};
 
 use super::load;
 use super::setup::Bench;
@@ -179,10 +179,10 @@ fn produce(bench: &Bench, args: &SinkArgs) -> anyhow::Result<Vec<Vec<u8>>> {
         if number % bench.config.audit.batch_max_rows as u64 == 0 {
             chunks.push(Vec::new());
         }
-        if let (Some(chunk), Ok(crate::audit::evaluation::Event::Evaluated(row))) =
-            (chunks.last_mut(), crate::audit::evaluation::Event::read(&event))
+        if let (Some(chunk), Ok(flagstream::audit::evaluation::Event::Evaluated(row))) =
+            (chunks.last_mut(), flagstream::audit::evaluation::Event::read(&event))
         {
-            crate::audit::postgres::PostgresStore::encode(&row, chunk);
+            flagstream::audit::postgres::PostgresStore::encode(&row, chunk);
         }
         bench.send_to(&producer, &topics.events, partition, &key, &event)?;
     }

@@ -13,7 +13,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::producer::Producer;
 use rdkafka::{Offset, TopicPartitionList};
 
-use crate::config::{Config, DeliveryMode};
+use flagstream::config::{Config, DeliveryMode};
 
 use super::baseline::STAMP_LENGTH;
 use super::gate::Gate;

@@ -12,19 +12,19 @@ use axum::routing::post;
 use tokio::sync::watch;
 use tower::ServiceExt;
 
-use crate::bench::load;
-use crate::config::{Config, Scope};
-use crate::evaluate::Parts;
-use crate::feed::Usage;
-use crate::health::{Registry, Reporter};
-use crate::http::{self, Api, Caller, HttpState, Limits, Undecodable};
-use crate::kill::KillSwitches;
-use crate::manage::Manager;
-use crate::metrics::Metrics;
-use crate::outbox::Publisher;
-use crate::schema_registry::Formats;
-use crate::shutdown::Shutdown;
-use crate::store::Store;
+use crate::load;
+use flagstream::config::{Config, Scope};
+use flagstream::evaluate::Parts;
+use flagstream::feed::Usage;
+use flagstream::health::{Registry, Reporter};
+use flagstream::http::{self, Api, Caller, HttpState, Limits, Undecodable};
+use flagstream::kill::KillSwitches;
+use flagstream::manage::Manager;
+use flagstream::metrics::Metrics;
+use flagstream::outbox::Publisher;
+use flagstream::schema_registry::Formats;
+use flagstream::shutdown::Shutdown;
+use flagstream::store::Store;
 
 use super::client::body;
 use super::{Arm, client};
@@ -69,7 +69,7 @@ pub async fn serve(args: &ServerArgs, config: Config) -> anyhow::Result<()> {
     let router = http::router(http_state.clone(), true);
     let router = router.clone().merge(fixed(&router, &http_state, api, args.flags).await?);
     let server = http::Server::bind("FLAGSTREAM_HTTP__LISTEN", listen).await?;
-    crate::cli::print::line(&server.address()?.to_string())?;
+    flagstream::cli::print::line(&server.address()?.to_string())?;
     server.run(router, shutdown).await?;
     publishing.join();
     Ok(())

@@ -8,8 +8,8 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
-use crate::bench::load;
-use crate::bench::setup::Bench;
+use crate::load;
+use crate::setup::Bench;
 
 use super::HttpArgs;
 
@@ -34,7 +34,7 @@ impl Process {
     ) -> anyhow::Result<Self> {
         let topics = &bench.config.topics;
         let mut child = Command::new(std::env::current_exe()?)
-            .args(["bench", "http-server", "--flags", &args.flags.to_string()])
+            .args(["http-server", "--flags", &args.flags.to_string()])
             .env("FEATURE_FLAG_KAFKA_TOPIC", &topics.events)
             .env("FLAGSTREAM_TOPICS__DEAD_LETTERS", &topics.dead_letters)
             .env("FLAGSTREAM_STATE_DIR", folder)

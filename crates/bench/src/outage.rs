@@ -10,14 +10,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use tokio::runtime::Handle;
 
-use crate::config::{Config, DeliveryMode, Secret};
-use crate::evaluate::Parts;
-use crate::feed::usage::Usage;
-use crate::health::Reporter;
-use crate::metrics::Metrics;
-use crate::redis_cache::Warmer;
-use crate::shutdown::Shutdown;
-use crate::store::Store;
+use flagstream::config::{Config, DeliveryMode, Secret};
+use flagstream::evaluate::Parts;
+use flagstream::feed::usage::Usage;
+use flagstream::health::Reporter;
+use flagstream::metrics::Metrics;
+use flagstream::redis_cache::Warmer;
+use flagstream::shutdown::Shutdown;
+use flagstream::store::Store;
 
 use super::setup::{Arm, Bench, From, Loop};
 use super::sink;

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 
-use crate::config::{Config, DeliveryMode, InputFormat, OutputFormat, Secret};
+use flagstream::config::{Config, DeliveryMode, InputFormat, OutputFormat, Secret};
 
 use super::setup::{Arm, Bench, From, Loop};
 

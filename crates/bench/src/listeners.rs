@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-use crate::http::fd_limit;
+use flagstream::http::fd_limit;
 
 /// Timeout for one stream to receive its first id.
 const DEADLINE: Duration = Duration::from_secs(10);

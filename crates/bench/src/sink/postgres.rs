@@ -5,11 +5,11 @@ use std::time::Instant;
 use anyhow::Context;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
-use crate::audit::chain::Hasher;
-use crate::audit::postgres::{PostgresStore, copy};
-use crate::audit::store::AuditStore;
-use crate::config::Secret;
-use crate::database::{Database, PostgresDatabase};
+use flagstream::audit::chain::Hasher;
+use flagstream::audit::postgres::{PostgresStore, copy};
+use flagstream::audit::store::AuditStore;
+use flagstream::config::Secret;
+use flagstream::database::{Database, PostgresDatabase};
 
 use super::{Rate, load, of};
 
@@ -21,9 +21,9 @@ pub(super) const BY_USER: &str = "CREATE INDEX feature_flag_evaluations_user
 
 /// A database that is dropped at the end of the run.
 #[derive(Debug)]
-pub(in crate::bench) struct Own {
-    pub(in crate::bench) url: String,
-    pub(in crate::bench) database: PostgresDatabase,
+pub(crate) struct Own {
+    pub(crate) url: String,
+    pub(crate) database: PostgresDatabase,
     server: PostgresDatabase,
     name: String,
     /// Process id of the Postgres main process, the parent of all its other processes. `None` if it runs on another
@@ -33,7 +33,7 @@ pub(in crate::bench) struct Own {
 
 impl Own {
     /// Creates a database with all tables on the same server as `server`.
-    pub(in crate::bench) async fn create(server: &Secret) -> anyhow::Result<Self> {
+    pub(crate) async fn create(server: &Secret) -> anyhow::Result<Self> {
         let name = format!("flagstream_bench_{}", uuid::Uuid::now_v7().simple());
         let (base, rest) =
             server.expose().rsplit_once('/').context("DATABASE_URL: expected a database's name")?;
@@ -51,7 +51,7 @@ impl Own {
     }
 
     /// Records the definitions of `flags` flags.
-    pub(in crate::bench) async fn define(&self, flags: usize) -> anyhow::Result<()> {
+    pub(crate) async fn define(&self, flags: usize) -> anyhow::Result<()> {
         let record = "INSERT INTO feature_flag_versions (environment, name, version, definition, in_force_at)
             VALUES ($1, $2, $3, $4::jsonb, now() - interval '1 day')";
         for number in 0..flags {
@@ -82,7 +82,7 @@ impl Own {
         Ok(())
     }
 
-    pub(in crate::bench) async fn drop(self) -> anyhow::Result<()> {
+    pub(crate) async fn drop(self) -> anyhow::Result<()> {
         self.database.pool.close().await;
         let mut connection = self.server.connect().await?;
         let drop = format!("DROP DATABASE {} WITH (FORCE)", self.name);
@@ -104,7 +104,7 @@ impl Own {
 }
 
 /// Writes the rows as fast as one connection can, with a transaction per chunk.
-pub(in crate::bench) async fn raw(own: &Own, chunks: &[Vec<u8>], chunk_rows: usize) -> anyhow::Result<Rate> {
+pub(crate) async fn raw(own: &Own, chunks: &[Vec<u8>], chunk_rows: usize) -> anyhow::Result<Rate> {
     let mut connection = own.database.connect().await?;
     let (started, cpu) = (Instant::now(), own.cpu_seconds());
     let mut rows = 0;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use crate::flag::{CompileError, CompiledFlag, FlagChange, Snapshot};
+use flagstream::flag::{CompileError, CompiledFlag, FlagChange, Snapshot};
 
 pub const ENVIRONMENT: &str = "production";
 const REGIONS: [&str; 4] = ["us-west", "us-east", "eu-central", "ap-south"];

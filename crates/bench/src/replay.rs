@@ -6,12 +6,12 @@ use std::time::Instant;
 use anyhow::{Context, ensure};
 use chrono::{TimeDelta, Utc};
 
-use crate::audit::evaluation::Event;
-use crate::audit::postgres::PostgresStore;
-use crate::audit::store::AuditStore;
-use crate::config::Config;
-use crate::database::Database;
-use crate::replay::{self, History, Progress, RowFilter, Session, With};
+use flagstream::audit::evaluation::Event;
+use flagstream::audit::postgres::PostgresStore;
+use flagstream::audit::store::AuditStore;
+use flagstream::config::Config;
+use flagstream::database::Database;
+use flagstream::replay::{self, History, Progress, RowFilter, Session, With};
 
 use super::load;
 use super::sink::{self, Own, postgres};

@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use rdkafka::error::KafkaResult;
 
-use crate::bench::load;
-use crate::evaluate::answer::{Respond, Responded};
-use crate::evaluate::batch_sender::BatchSender;
-use crate::flag::value::{Lookup, answer};
-use crate::flag::{Moment, Snapshot};
-use crate::kafka::consumer::Record;
-use crate::message::event::{EventFrame, EventSource, Timestamp, write_event};
-use crate::message::request::Request;
+use crate::load;
+use flagstream::evaluate::answer::{Respond, Responded};
+use flagstream::evaluate::batch_sender::BatchSender;
+use flagstream::flag::value::{Lookup, answer};
+use flagstream::flag::{Moment, Snapshot};
+use flagstream::kafka::consumer::Record;
+use flagstream::message::event::{EventFrame, EventSource, Timestamp, write_event};
+use flagstream::message::request::Request;
 
 /// Number of different events that the loop cycles through.
 const EVENTS: u64 = 4_096;

@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 
-use crate::bench::setup::Bench;
-use crate::bench::sink::postgres::Own;
-use crate::bench::sink::{Running, start};
-use crate::config::Secret;
+use crate::setup::Bench;
+use crate::sink::postgres::Own;
+use crate::sink::{Running, start};
+use flagstream::config::Secret;
 
 /// Timeout for the sink to write the events of one measurement.
 const DEADLINE: Duration = Duration::from_secs(300);

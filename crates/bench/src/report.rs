@@ -1,0 +1,234 @@
+//! The benchmarks as commands, and their reports as text.
+
+use std::process::ExitCode;
+
+use crate::edge::{self, EdgeArgs, EdgeReport};
+use crate::http::{self, HttpArgs, HttpReport, ServerArgs};
+use crate::latency::{self, LatencyArgs, LatencyReport};
+use crate::listeners::{self, ListenersArgs, ListenersReport};
+use crate::outage::{self, OutageArgs, OutageReport};
+use crate::redis_cache::{self, WarmArgs, WarmReport};
+use crate::replay::{self, ReplayArgs, ReplayReport};
+use crate::sink::{self, SinkArgs, SinkReport};
+use crate::stream::{self, StreamArgs, StreamReport};
+
+use flagstream::cli::{Global, Output, print as output};
+
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Throughput of a backlog through the whole pipeline on a real Kafka, compared with a minimal loop
+    Stream(StreamArgs),
+    /// Time from a request's timestamp to its result at a steady rate, compared with a minimal loop
+    Latency(LatencyArgs),
+    /// Throughput of the audit sink on a real Kafka and Postgres, compared with a COPY of the same rows
+    Sink(SinkArgs),
+    /// Throughput of a replay of recorded evaluations, compared with a COPY of the same rows
+    Replay(ReplayArgs),
+    /// Redis cache: throughput of writes compared with plain SETs, and the effect of one changed flag among many keys
+    Warm(WarmArgs),
+    /// Effect of Redis outages on evaluation and the audit trail, compared with no outage
+    Trouble(OutageArgs),
+    /// Answers per CPU second over HTTP with all events published (and audited, with a database), compared with the
+    /// same server returning a fixed body and with Unleash Edge
+    Http(HttpArgs),
+    /// Edge API of a running service under short requests while flags change; fails unless most answers are cache hits
+    /// with low latency
+    Edge(EdgeArgs),
+    /// Server memory per idle change stream
+    Listeners(ListenersArgs),
+    /// The server process that `http` and `listeners` measure
+    #[command(hide = true)]
+    HttpServer(ServerArgs),
+}
+
+pub async fn run(command: Command, global: &Global) -> anyhow::Result<ExitCode> {
+    let config = global.load_config()?;
+    match command {
+        Command::Stream(args) => print(global, &stream::run(&args, config).await?, stream_text),
+        Command::Sink(args) => print(global, &sink::run(&args, config).await?, sink_text),
+        Command::Replay(args) => print(global, &replay::run(&args, config).await?, replay_text),
+        Command::Http(args) => print(global, &http::run(&args, config).await?, http_text),
+        Command::Listeners(args) => print(global, &listeners::run(&args).await?, listeners_text),
+        Command::HttpServer(args) => http::serve(&args, config).await,
+        Command::Edge(args) => {
+            let report = edge::run(&args).await?;
+            print(global, &report, edge_text)?;
+            return Ok(if report.met { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
+        Command::Latency(args) => print(global, &latency::run(&args, config).await?, latency_text),
+        Command::Warm(args) => print(global, &redis_cache::run(&args, config).await?, warm_text),
+        Command::Trouble(args) => print(global, &outage::run(&args, config).await?, outage_text),
+    }?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print<R: serde::Serialize>(global: &Global, report: &R, text: fn(&R) -> String) -> anyhow::Result<()> {
+    match global.output {
+        Output::Json => output::line(&serde_json::to_string(report)?)?,
+        Output::Text => output::line(&text(report))?,
+    };
+    Ok(())
+}
+
+fn stream_text(report: &StreamReport) -> String {
+    let mut lines = vec![
+        format!(
+            "{} requests, {} flags, {} partitions, {} workers",
+            report.requests, report.flags, report.partitions, report.workers
+        ),
+        format!("{:28} {:>12} {:>14}  rounds", "arm", "requests/s", "own µs/request"),
+    ];
+    lines.extend(report.arms.iter().map(|arm| {
+        let (median, cpu) = (arm.median, arm.cpu_microseconds_per_request);
+        format!("{:28} {median:>12.0} {cpu:>14.2}  {:?}", arm.arm, arm.requests_per_second)
+    }));
+    lines.extend(report.ratios.iter().map(|(name, ratio)| format!("{name}: {ratio:.2}")));
+    lines.join("\n")
+}
+
+fn replay_text(report: &ReplayReport) -> String {
+    let ReplayReport { rows, flags, copied_per_second, replayed_per_second, ratio } = report;
+    format!(
+        "{rows} evaluations of {flags} flags\ncopied/s: {copied_per_second:.0?}\n\
+         replayed/s: {replayed_per_second:.0?}\nratio: {ratio:.2}"
+    )
+}
+
+fn http_text(report: &HttpReport) -> String {
+    let mut lines = vec![
+        format!("{} flags, {} connections", report.flags, report.connections),
+        format!("{:28} {:>9} {:>14} {:>12}  rounds", "arm", "bytes", "answers/CPU s", "answers/s"),
+    ];
+    lines.extend(report.arms.iter().map(|arm| {
+        let (bytes, median, rate) = (arm.answer_bytes, arm.median, arm.answers_per_second);
+        format!("{:28} {bytes:>9} {median:>14.0} {rate:>12.0}  {:?}", arm.arm, arm.answers_per_cpu_second)
+    }));
+    lines.extend(report.ratios.iter().map(|(name, ratio)| format!("{name}: {ratio:.2}")));
+    let half = &report.half_load;
+    lines.push(format!(
+        "one flag at {:.0}/s: p50 {:.2} ms, p99 {:.2} ms, p99.9 {:.2} ms",
+        half.rate, half.p50, half.p99, half.p999
+    ));
+    lines.push(format!("{} events in Kafka of {} evaluations", report.published.0, report.published.1));
+    lines.extend(report.audited.map(|rows| format!("{rows} rows in Postgres")));
+    lines.push(format!("memory at most {} MiB", report.peak_memory_bytes >> 20));
+    lines.join("\n")
+}
+
+fn edge_text(report: &EdgeReport) -> String {
+    let EdgeReport { calls, calls_per_second, hits, hit_rate, p50_ms, p95_ms, p99_ms, .. } = report;
+    let mut lines = vec![
+        format!("{calls} calls, {calls_per_second:.0}/s; {hits} hits ({:.1} %)", hit_rate * 100.0),
+        format!("p50 {p50_ms:.2} ms, p95 {p95_ms:.2} ms, p99 {p99_ms:.2} ms"),
+        format!(
+            "{} updates, {} removals; {} calls failed, {} answers were stale",
+            report.updates, report.removals, report.failed, report.stale
+        ),
+    ];
+    lines.extend(report.failures.iter().cloned());
+    lines.push(
+        if report.met { "met" } else { "not met: over 80 % hits, p95 under 200 ms, no failure" }.to_owned(),
+    );
+    lines.join("\n")
+}
+
+fn listeners_text(report: &ListenersReport) -> String {
+    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    let (before, connected, later) =
+        (mib(report.before_bytes), mib(report.connected_bytes), mib(report.later_bytes));
+    format!(
+        "{} listeners: {before:.1} MiB before, {connected:.1} MiB connected, {later:.1} MiB later: {:.1} KiB each",
+        report.listeners,
+        report.bytes_per_listener / 1_024.0
+    )
+}
+
+fn latency_text(report: &LatencyReport) -> String {
+    let mut lines = vec![format!(
+        "{:28} {:>8} {:>9} {:>9} {:>9}  p99 of each round",
+        "arm", "rate/s", "p50 ms", "p99 ms", "p99.9 ms"
+    )];
+    lines.extend(report.rows.iter().map(|row| {
+        let (p50, p99, p999) = (row.p50, row.p99, row.p999);
+        format!("{:28} {:>8} {p50:>9.1} {p99:>9.1} {p999:>9.1}  {:?}", row.arm, row.rate, row.p99_rounds)
+    }));
+    lines.extend(report.ratios.iter().map(|(name, ratio)| format!("{name}: {ratio:.2}")));
+    lines.join("\n")
+}
+
+fn sink_text(report: &SinkReport) -> String {
+    let mut lines = vec![
+        format!("{} rows, {} partitions", report.rows, report.partitions),
+        format!("{:28} {:>12} {:>16}  rounds", "arm", "rows/s", "Postgres µs/row"),
+    ];
+    lines.extend(report.arms.iter().map(|arm| {
+        let cpu = arm.postgres_microseconds_per_row.unwrap_or(f64::NAN);
+        format!("{:28} {:>12.0} {cpu:>16.2}  {:?}", arm.arm, arm.median, arm.rows_per_second)
+    }));
+    lines.push(format!("flagstream sink / raw COPY, all of them: {:.2}", report.ratio));
+    lines.extend(
+        report
+            .experiments
+            .iter()
+            .map(|(arm, ratio)| format!("{arm}, and conversions / flagstream sink: {ratio:.2}")),
+    );
+    lines.push(format!("requests to rows, a backlog: {:.0} rows/s", report.pipeline.rows_per_second));
+    for (what, lag) in [("event", &report.lag), ("request", &report.pipeline.lag)] {
+        let (rate, p50, p99) = (lag.rows_per_second, lag.p50_ms, lag.p99_ms);
+        lines.push(format!("{what} to row at {rate}/s: p50 {p50:.0} ms, p99 {p99:.0} ms"));
+    }
+    for question in &report.questions {
+        let (p50, p99) = (question.p50_ms, question.p99_ms);
+        let what = question.question;
+        lines.push(format!("{what} of {} rows: p50 {p50:.2} ms, p99 {p99:.2} ms", report.history));
+        lines.extend(question.plan.iter().map(|line| format!("    {line}")));
+    }
+    lines.join("\n")
+}
+
+fn outage_text(report: &OutageReport) -> String {
+    let mut lines = vec![
+        format!("{} requests", report.requests),
+        format!("{:28} {:>12} {:>12} {:>6}  rounds", "arm", "evaluated/s", "rows/s", "ratio"),
+    ];
+    lines.extend(report.arms.iter().map(|arm| {
+        let (events, median, ratio) = (arm.evaluated_per_second, arm.median, arm.ratio);
+        format!("{:28} {events:>12.0} {median:>12.0} {ratio:>6.2}  {:?}", arm.arm, arm.rows_per_second)
+    }));
+    lines.join("\n")
+}
+
+fn warm_text(report: &WarmReport) -> String {
+    let mut lines =
+        vec![format!("{} values", report.values), format!("{:28} {:>12}  rounds", "arm", "values/s")];
+    lines.extend(report.arms.iter().map(|arm| {
+        let median = arm.median;
+        format!("{:28} {median:>12.0}  {:?}", arm.arm, arm.values_per_second)
+    }));
+    lines.extend(report.ratios.iter().map(|(name, ratio)| format!("{name}: {ratio:.2}")));
+    if let Some(change) = &report.change {
+        lines.extend([
+            format!("one flag changed among {} keys", change.keys),
+            format!("  seen by a reader with the new definition after {:.3} ms", change.seen_here_ms),
+            format!("  seen by a reader without it after {:.3} ms", change.seen_elsewhere_ms),
+            format!(
+                "  last raw key right after {:.2} s ({:.0} keys/s)",
+                change.last_raw_key_seconds, change.keys_per_second
+            ),
+        ]);
+        for (what, seen) in [("the sweep", &change.sweep), ("as many plain SETs at a time", &change.control)]
+        {
+            lines.push(format!(
+                "  during {what} ({} values): PING p99 {:.3} ms, longest {:.3} ms; {} commands over 1 ms, longest \
+                 {:.3} ms; LATENCY LATEST {:?}",
+                seen.values,
+                seen.ping_p99_ms,
+                seen.longest_ping_ms,
+                seen.slow_commands,
+                seen.longest_command_ms,
+                seen.latency_events
+            ));
+        }
+    }
+    lines.join("\n")
+}
