@@ -15,6 +15,7 @@ use crate::evaluate::Parts;
 use crate::experiment::aggregate;
 use crate::experiment::freshness::CountedTopics;
 use crate::health::Reporter;
+use crate::kafka::backoff::Backoff;
 use crate::kafka::topics;
 use crate::shutdown::{Shutdown, Stage, run_threads};
 
@@ -134,7 +135,7 @@ async fn look_after(database: &Database, health: &Reporter, shutdown: &Shutdown)
 
 /// Migrates the database, with retries until it succeeds or `shutdown`.
 async fn bring_up_to_date(database: &Database, health: &Reporter, shutdown: &Shutdown) {
-    let (mut pause, mut told) = (MIN_BACKOFF, None);
+    let (mut backoff, mut told) = (Backoff::new(MIN_BACKOFF, MAX_BACKOFF), None);
     loop {
         let migrated = tokio::select! {
             () = shutdown.cancelled() => return,
@@ -155,8 +156,7 @@ async fn bring_up_to_date(database: &Database, health: &Reporter, shutdown: &Shu
         told = Some(error);
         tokio::select! {
             () = shutdown.cancelled() => return,
-            () = tokio::time::sleep(pause) => {}
+            () = tokio::time::sleep(backoff.delay()) => {}
         }
-        pause = (pause * 2).min(MAX_BACKOFF);
     }
 }

@@ -53,6 +53,7 @@ use tokio::sync::mpsc;
 use crate::config::Config;
 use crate::database::Database;
 use crate::health::{Registry, Reporter};
+use crate::kafka::backoff::Backoff;
 use crate::kafka::client;
 use crate::kafka::consumer::BatchConsumer;
 use crate::metrics::Metrics;
@@ -221,7 +222,7 @@ impl<R: AuditStore, M: Fn() -> R> SinkPipeline<M> {
     /// Runs sessions until shutdown. An error ends the session; after a backoff the next one starts from the database's
     /// positions.
     fn run<T: Decode>(self, take: impl Fn() -> T) {
-        let mut backoff = MIN_BACKOFF;
+        let mut backoff = Backoff::new(MIN_BACKOFF, MAX_BACKOFF);
         while !self.parts.shutdown.is_cancelled() {
             let started = Instant::now();
             let Err(error) = self.session(take()) else { return };
@@ -229,10 +230,9 @@ impl<R: AuditStore, M: Fn() -> R> SinkPipeline<M> {
                 database");
             self.health.degraded(&error);
             if started.elapsed() > MAX_BACKOFF {
-                backoff = MIN_BACKOFF;
+                backoff.reset();
             }
-            pause(backoff, &self.parts.shutdown);
-            backoff = (backoff * 2).min(MAX_BACKOFF);
+            pause(backoff.delay(), &self.parts.shutdown);
         }
     }
 

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::Utc;
-use rand::Rng;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::database::{DatabaseError, DatabaseFault};
+use crate::kafka::backoff::Backoff;
 use crate::log_limit::LogLimit;
 use crate::metrics::{AuditBatchLabels, ClockLabels, CodeLabels, EnvironmentLabels, Metrics, PausedLabels};
 use crate::progress::{Progress, Reason};
@@ -102,7 +102,7 @@ impl<R: AuditStore> Writer<R> {
     }
 
     async fn position(&mut self, log: &Log, partitions: &[i32]) -> Option<Completion> {
-        let mut backoff = MIN_BACKOFF;
+        let mut backoff = Backoff::new(MIN_BACKOFF, MAX_BACKOFF);
         loop {
             match self.rows.positions(log, partitions).await {
                 Ok(positions) => {
@@ -115,7 +115,7 @@ impl<R: AuditStore> Writer<R> {
     }
 
     async fn restart(&mut self, log: &Log, position: &Position, offset: i64) -> Option<Completion> {
-        let mut backoff = MIN_BACKOFF;
+        let mut backoff = Backoff::new(MIN_BACKOFF, MAX_BACKOFF);
         loop {
             match self.rows.restart(log, position, offset).await {
                 Ok(restarted) => {
@@ -128,7 +128,7 @@ impl<R: AuditStore> Writer<R> {
     }
 
     async fn write(&mut self, log: &Log, mut batch: Box<Batch>) -> Option<Completion> {
-        let mut backoff = MIN_BACKOFF;
+        let mut backoff = Backoff::new(MIN_BACKOFF, MAX_BACKOFF);
         loop {
             let started = Instant::now();
             let error = match self.rows.write(log, &batch, &mut self.pending_dead_letters).await {
@@ -290,7 +290,7 @@ impl<R: AuditStore> Writer<R> {
     }
 
     /// Reports the reason and waits for the backoff. `None`: shutdown came first.
-    async fn pause(&mut self, error: &DatabaseError, backoff: &mut Duration) -> Option<()> {
+    async fn pause(&mut self, error: &DatabaseError, backoff: &mut Backoff) -> Option<()> {
         let reason = error.trouble().as_str();
         // Repeated failures with the same reason are logged once.
         if self.paused != Some(reason) {
@@ -299,9 +299,7 @@ impl<R: AuditStore> Writer<R> {
         self.note(Some(reason));
         self.health.down(format!("paused ({reason}): {error}"));
         self.progress.blocked_reader(READER, Reason::Database, error.to_string());
-        let jitter = rand::rng().random_range(0.5..1.0);
-        let wait = tokio::time::sleep(backoff.mul_f64(jitter));
-        *backoff = (*backoff * 2).min(MAX_BACKOFF);
+        let wait = tokio::time::sleep(backoff.jittered());
         tokio::select! {
             () = self.shutdown.cancelled() => None,
             () = wait => Some(()),

@@ -11,8 +11,8 @@ use tracing::{debug, warn};
 use uuid::Uuid;
 
 use crate::config::Config;
-use crate::feed::definitions::read_topic;
 use crate::feed::publish::{PublishError, Publisher, Record, Tombstone};
+use crate::kafka::compacted::read_to_end;
 use crate::message::avro::Kind;
 use crate::message::change::{Change, ChangeKind};
 use crate::message::kill_switch::{
@@ -204,7 +204,7 @@ impl KillSwitchWriter {
 
 fn read(config: &Config) -> Result<TopicContents, PublishError> {
     let mut known = TopicContents::default();
-    let read = read_topic(config, &config.topics.overrides, "overrides-state", |message| {
+    let read = read_to_end(&config.kafka, &config.topics.overrides, "overrides-state", |message| {
         let key = String::from_utf8_lossy(message.key().unwrap_or_default()).into_owned();
         let Some(body) = message.payload() else {
             known.highest = known.highest.max(header_version(message).unwrap_or(0));

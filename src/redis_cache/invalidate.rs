@@ -20,6 +20,7 @@ use tokio::runtime::Handle;
 use crate::config::InputFormat;
 use crate::evaluate::Parts;
 use crate::flag::{Moment, Snapshot};
+use crate::kafka::backoff::Backoff;
 use crate::kafka::consumer::{BatchConsumer, Record};
 use crate::message::avro::Subject;
 use crate::message::change::Change;
@@ -53,7 +54,7 @@ const MAX_BACKOFF: Duration = Duration::from_secs(2);
 
 /// Reads invalidations and executes them on its own thread.
 #[derive(Debug)]
-pub(crate) struct Invalidator {
+pub struct Invalidator {
     parts: Parts,
     runtime: Handle,
     client: Client,
@@ -87,7 +88,7 @@ struct Invalidation {
 }
 
 impl Invalidator {
-    pub(crate) fn new(parts: Parts, runtime: Handle, client: Client) -> Self {
+    pub fn new(parts: Parts, runtime: Handle, client: Client) -> Self {
         let index = KeyIndex::new(longest_life(parts.config.redis.cache_ttl));
         Self {
             flag_min_version_ttl: index.chunk_life(),
@@ -103,7 +104,7 @@ impl Invalidator {
     }
 
     /// Executes changes until shutdown.
-    pub(crate) fn run(mut self) {
+    pub fn run(mut self) {
         while !self.parts.shutdown.is_cancelled() {
             if !self.parts.store.is_ready() {
                 std::thread::park_timeout(POLL_INTERVAL);
@@ -120,18 +121,17 @@ impl Invalidator {
         let topic = self.parts.config.topics.updates.clone();
         let mut consumer = clients::consumer(&self.parts, "warmer-updates", &topic, FETCH_RECORDS)?;
         let mut progress = Progress::new(&topic);
-        let mut backoff = MIN_BACKOFF;
+        let mut backoff = Backoff::new(MIN_BACKOFF, MAX_BACKOFF);
         while !self.parts.shutdown.is_cancelled() {
             consumer.serve()?;
             let idle = self.invalidations.is_empty() && self.waiting.is_empty();
             let patience = if idle { POLL_INTERVAL } else { Duration::ZERO };
             self.take(&mut consumer, patience, &mut progress)?;
             match self.step() {
-                Ok(()) => backoff = MIN_BACKOFF,
+                Ok(()) => backoff.reset(),
                 Err(cache_error) => {
                     self.give_up_late(&cache_error);
-                    pause(backoff, &self.parts.shutdown);
-                    backoff = (backoff * 2).min(MAX_BACKOFF);
+                    pause(backoff.delay(), &self.parts.shutdown);
                 }
             }
             if self.invalidations.is_empty() && self.waiting.is_empty() {
@@ -191,7 +191,7 @@ impl Invalidator {
     }
 
     /// Starts the invalidation of a change that the store has applied.
-    pub(crate) fn add_change(&mut self, change: &Change) {
+    pub fn add_change(&mut self, change: &Change) {
         let snapshot = self.parts.store.load_full();
         // An empty flag name stands for the list of all flags. The changed flag is added last, so that it is announced
         // first.
@@ -245,12 +245,12 @@ impl Invalidator {
         });
     }
 
-    pub(crate) fn is_idle(&self) -> bool {
+    pub fn is_idle(&self) -> bool {
         self.invalidations.is_empty()
     }
 
     /// Executes one step of the next invalidation. New invalidations are announced first.
-    pub(crate) fn step(&mut self) -> Result<(), CacheError> {
+    pub fn step(&mut self) -> Result<(), CacheError> {
         let Some(mut invalidation) = self.invalidations.pop_front() else {
             return Ok(());
         };

@@ -17,6 +17,7 @@ use tokio::sync::Mutex;
 use crate::config::InputFormat;
 use crate::evaluate::Parts;
 use crate::flag::Moment;
+use crate::kafka::backoff::Backoff;
 use crate::kafka::consumer::{BatchConsumer, Record};
 use crate::message::avro::Subject;
 use crate::metrics::RedisCacheMetrics;
@@ -32,7 +33,7 @@ use super::subject::{Clock, Entry, EvaluationScope, Reason};
 use super::writer::{Writer, Written};
 
 /// Records per fetch, which are written together. A few round trips to Redis serve all of them.
-pub(crate) const FETCH_RECORDS: usize = 8_192;
+pub const FETCH_RECORDS: usize = 8_192;
 /// Polling interval for shutdown.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// How long an event waits until the store has the version with which it was evaluated.
@@ -101,7 +102,7 @@ impl Worker {
 
     /// Updates the cache until shutdown.
     pub(super) fn run(mut self) {
-        let mut backoff = MIN_BACKOFF;
+        let mut backoff = Backoff::new(MIN_BACKOFF, MAX_BACKOFF);
         while !self.parts.shutdown.is_cancelled() {
             if !self.parts.store.is_ready() {
                 self.parts.health.starting("waiting for the first flag snapshot");
@@ -112,12 +113,10 @@ impl Worker {
             let Err(error) = self.session() else { break };
             tracing::warn!(%error, "the warmer failed; it restarts from its last committed offsets");
             self.parts.health.degraded(&error);
-            backoff = if started.elapsed() > 2 * MAX_BACKOFF {
-                MIN_BACKOFF
-            } else {
-                (backoff * 2).min(MAX_BACKOFF)
-            };
-            pause(backoff, &self.parts.shutdown);
+            if started.elapsed() > 2 * MAX_BACKOFF {
+                backoff.reset();
+            }
+            pause(backoff.delay(), &self.parts.shutdown);
         }
     }
 

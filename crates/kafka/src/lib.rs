@@ -3,9 +3,11 @@
 //! A client is configured with a [`KafkaConfig`]: [`client::base`] returns the settings that all clients of a process
 //! share, to which each adds its own. Everything here blocks unless it is `async`.
 //!
-//! - [`tail`] and [`range`] read a topic outside any group, [`ends`] reads its offsets.
+//! - [`tail`] and [`range`] read a topic outside any group, [`compacted`] reads the state in a topic, and [`ends`] reads
+//!   offsets.
 //! - [`describe`] and [`identity`] read the metadata that the crate `rdkafka` does not return, such as topic ids.
 //! - [`reach`] finds out why no broker can be used. [`sender`] produces single records.
+//! - [`backoff`] and [`faults`] are for retries.
 //! - [`parse`] and [`properties`] validate the settings of clients.
 //! - [`log_limit`] limits repeated log lines; librdkafka's go through it.
 
@@ -14,10 +16,13 @@
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+pub mod backoff;
 pub mod client;
+pub mod compacted;
 mod config;
 pub mod describe;
 pub mod ends;
+pub mod faults;
 pub mod identity;
 pub mod log_limit;
 pub mod parse;

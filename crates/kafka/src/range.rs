@@ -11,6 +11,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::KafkaConfig;
 use super::client::Logged;
+use super::faults::is_lasting;
 use super::tail::{self, CALL_TIMEOUT, FollowError};
 
 /// Time without an answer from Kafka after which reading fails.
@@ -93,7 +94,7 @@ impl Range {
                 Some(Err(KafkaError::PartitionEOF(partition))) => {
                     open.remove(&partition);
                 }
-                Some(Err(error)) if tail::is_lasting(&error) => return Err(tail::failed(topic, error)),
+                Some(Err(error)) if is_lasting(&error) => return Err(tail::failed(topic, error)),
                 Some(Err(error)) => tracing::debug!(topic, %error, "the topic cannot be read; retrying"),
                 None => return Err(FollowError::Silent { servers: servers.clone(), within: SILENCE_MAX }),
             }

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::error::KafkaError;
 use rdkafka::message::BorrowedMessage;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::KafkaConfig;
 use super::client;
+use super::faults::is_lasting;
 
 /// Timeout of one request to the broker.
 pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -171,21 +172,6 @@ pub(super) fn starts(
 fn end(consumer: &BaseConsumer<client::Logged>, topic: &str, partition: i32) -> Result<i64, FollowError> {
     let marks = consumer.fetch_watermarks(topic, partition, CALL_TIMEOUT);
     marks.map(|(_, high)| high).map_err(|error| failed(topic, error))
-}
-
-pub(super) fn is_lasting(error: &KafkaError) -> bool {
-    matches!(error, KafkaError::MessageConsumptionFatal(_))
-        || matches!(
-            error.rdkafka_error_code(),
-            Some(
-                Code::UnknownTopic
-                    | Code::UnknownPartition
-                    | Code::UnknownTopicOrPartition
-                    | Code::TopicAuthorizationFailed
-                    | Code::GroupAuthorizationFailed
-                    | Code::Authentication
-            )
-        )
 }
 
 pub(super) fn failed(topic: &str, error: KafkaError) -> FollowError {

@@ -9,12 +9,12 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use rand::Rng;
 use tracing::warn;
 
 use super::metrics::StoreMetrics;
 use crate::Shutdown;
 use crate::kafka::KafkaConfig;
+use crate::kafka::backoff::Backoff;
 use crate::kafka::identity::TopicIds;
 
 use super::Store;
@@ -87,7 +87,7 @@ impl Reader {
 }
 
 fn run(config: &ReaderConfig, updater: &mut StoreUpdater, shutdown: &Shutdown) {
-    let mut backoff = MIN_BACKOFF;
+    let mut backoff = Backoff::new(MIN_BACKOFF, MAX_BACKOFF);
     let mut told = None;
     while !shutdown.is_cancelled() {
         let started = Instant::now();
@@ -101,15 +101,15 @@ fn run(config: &ReaderConfig, updater: &mut StoreUpdater, shutdown: &Shutdown) {
         }
         updater.follow_error(error, true);
         if started.elapsed() > MAX_BACKOFF {
-            (backoff, told) = (MIN_BACKOFF, None);
+            backoff.reset();
+            told = None;
         }
-        pause(backoff, updater, shutdown);
-        backoff = (backoff * 2).min(MAX_BACKOFF);
+        pause(backoff.jittered(), updater, shutdown);
     }
 }
 
-fn pause(backoff: Duration, updater: &mut StoreUpdater, shutdown: &Shutdown) {
-    let until = Instant::now() + backoff.mul_f64(rand::rng().random_range(0.5..1.0));
+fn pause(length: Duration, updater: &mut StoreUpdater, shutdown: &Shutdown) {
+    let until = Instant::now() + length;
     while Instant::now() < until && !shutdown.is_cancelled() {
         updater.tick();
         std::thread::sleep(PAUSE_POLL_INTERVAL);

@@ -20,6 +20,7 @@ use tracing::debug;
 
 use crate::Shutdown;
 use crate::kafka::client;
+use crate::kafka::faults::is_lasting;
 use crate::kafka::identity::TopicIds;
 
 use super::reader::ReaderConfig;
@@ -245,28 +246,13 @@ fn follow_error(topic: &str, error: KafkaError, updater: &mut StoreUpdater) -> R
     Ok(())
 }
 
-/// Whether an error ends the session. Connection errors are temporary; a topic that is missing, recreated or
-/// not readable is not.
+/// Whether an error ends the session: one that lasts, or one that shows that the topic was truncated or recreated.
 fn ends_session(error: &KafkaError) -> bool {
-    if matches!(error, KafkaError::MessageConsumptionFatal(_)) {
-        return true;
-    }
-    matches!(
+    let is_of_the_log = matches!(
         error.rdkafka_error_code(),
-        Some(
-            Code::UnknownTopic
-                | Code::UnknownPartition
-                | Code::UnknownTopicOrPartition
-                | Code::UnknownTopicId
-                | Code::OffsetOutOfRange
-                | Code::AutoOffsetReset
-                | Code::LogTruncation
-                | Code::TopicAuthorizationFailed
-                | Code::GroupAuthorizationFailed
-                | Code::Authentication
-                | Code::SaslAuthenticationFailed
-        )
-    )
+        Some(Code::UnknownTopicId | Code::OffsetOutOfRange | Code::AutoOffsetReset | Code::LogTruncation)
+    );
+    is_of_the_log || is_lasting(error)
 }
 
 impl Contact {

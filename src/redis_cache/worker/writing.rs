@@ -6,6 +6,7 @@ use std::time::Instant;
 use rdkafka::error::KafkaError;
 use tokio::task::JoinHandle;
 
+use crate::kafka::backoff::Backoff;
 use crate::kafka::consumer::BatchConsumer;
 use crate::redis_cache::clients::Progress;
 use crate::redis_cache::error::CacheError;
@@ -41,7 +42,7 @@ impl Worker {
         mut writing: Writing,
         progress: &mut Progress,
     ) -> Result<(), KafkaError> {
-        let mut backoff = MIN_BACKOFF;
+        let mut backoff = Backoff::new(MIN_BACKOFF, MAX_BACKOFF);
         loop {
             let ended = self.runtime.block_on(&mut writing.task);
             let cache_error =
@@ -59,8 +60,7 @@ impl Worker {
                 self.parts.metrics.drop_counted("warm_write", cache_error.reason(), count);
                 break;
             }
-            pause(backoff, &self.parts.shutdown);
-            backoff = (backoff * 2).min(MAX_BACKOFF);
+            pause(backoff.delay(), &self.parts.shutdown);
             if self.parts.shutdown.is_cancelled() {
                 return Ok(());
             }
