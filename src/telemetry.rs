@@ -14,6 +14,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::{LogConfig, LogFormat};
+use crate::kafka::client;
 
 use limited::Limited;
 use writer::{Controls, LogWriter};
@@ -67,10 +68,10 @@ pub fn init_for_command(command: Command) -> anyhow::Result<()> {
     let filter = std::env::var("FLAGSTREAM_LOG").ok();
     let filter = filter.filter(|filter| EnvFilter::builder().parse(filter).is_ok());
     let default = match command {
-        Command::Short => "warn,flagstream::kafka::client=off",
-        Command::Lasting => "warn",
+        Command::Short => format!("warn,{}=off", client::LOG_TARGET),
+        Command::Lasting => "warn".to_owned(),
     };
-    init(&LogConfig { filter: filter.unwrap_or_else(|| default.to_owned()), format: LogFormat::Text })
+    init(&LogConfig { filter: filter.unwrap_or(default), format: LogFormat::Text })
 }
 
 fn filter(text: &str) -> anyhow::Result<EnvFilter> {

@@ -99,7 +99,9 @@ fn every_field_of_the_configuration_is_read_by_the_program() -> std::io::Result<
     for file in files {
         let text = std::fs::read_to_string(&file)?;
         let code = text.lines().map(str::trim).filter(|line| !line.starts_with("//"));
-        if file.parent() == Some(&source.join("config")) {
+        // The sections hand values to the crates, which are the program too.
+        let is_declaration = file.parent() == Some(&source.join("config")) && !file.ends_with("sections.rs");
+        if is_declaration {
             let declared =
                 code.filter_map(|line| line.strip_prefix("pub ")?.strip_suffix(',')?.split_once(": "));
             let in_config = ["mod.rs", "formats.rs"].iter().any(|name| file.ends_with(name));
