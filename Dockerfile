@@ -1,12 +1,28 @@
 # syntax=docker/dockerfile:1
 
-FROM rust:1.95-bookworm AS build
+# The manifests with empty sources. The dependencies are built from these alone, so that their layer stays valid until a
+# manifest or the lock file changes.
+FROM rust:1.95-bookworm AS manifests
 WORKDIR /src
 COPY . .
+RUN find . -type f ! -name Cargo.toml ! -name Cargo.lock -delete \
+    && for manifest in $(find . -name Cargo.toml); do \
+        folder=$(dirname "$manifest")/src && mkdir -p "$folder" && touch "$folder/lib.rs"; \
+    done \
+    && for program in src/main.rs crates/bench/src/main.rs benches/flag.rs benches/avro.rs examples/openfeature/rust/flags.rs; do \
+        echo 'fn main() {}' > "$program"; \
+    done
+
+FROM rust:1.95-bookworm AS build
+WORKDIR /src
+COPY --from=manifests /src .
 # OpenSSL and librdkafka are built from source with the C compiler, make and perl of this image.
+RUN --mount=type=cache,target=/usr/local/cargo/registry cargo build --release --locked --bin flagstream
+COPY . .
+# Cargo compares times: the sources must be newer than what was built from the empty ones.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
-    --mount=type=cache,target=/src/target \
-    cargo build --release --locked --bin flagstream \
+    find . -name '*.rs' -not -path './target/*' -exec touch {} + \
+    && cargo build --release --locked --bin flagstream \
     && cp target/release/flagstream /usr/local/bin/flagstream
 
 FROM debian:bookworm-slim

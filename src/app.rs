@@ -398,8 +398,9 @@ impl App {
             health.up();
             return fit;
         }
-        let look =
-            |shutdown| async move { topics::look_after(&config, &health, sender, ids, shutdown).await };
+        let look = |shutdown| async move {
+            topics::look_after(&config.kafka, &config.topics, &health, sender, ids, shutdown).await
+        };
         self.supervisor.start(Stage::Base, "kafka", look);
         fit
     }

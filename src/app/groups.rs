@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{App, Role, Topics};
 use crate::config::TopicsConfig;
-use crate::kafka::orphaned_partitions::{self, Group};
+use crate::kafka::orphaned_partitions::{self, Group, Visit};
 use crate::shutdown::Stage;
 
 impl App {
@@ -16,7 +16,13 @@ impl App {
             return;
         }
         self.supervisor.start(Stage::Base, "groups", |shutdown| async move {
-            let looking = move || orphaned_partitions::look_after(&config, &groups, &shutdown);
+            let looking = move || {
+                let visit = Visit {
+                    session_timeout: config.delivery.session_timeout,
+                    topic: config.topics.overrides.clone(),
+                };
+                orphaned_partitions::look_after(&config.kafka, &visit, &groups, &shutdown)
+            };
             Ok(tokio::task::spawn_blocking(looking).await??)
         });
     }

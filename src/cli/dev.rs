@@ -131,7 +131,7 @@ async fn prepare_broker(
     config: &Arc<Config>,
 ) -> anyhow::Result<Option<PersistedTopics>> {
     let Some(broker) = broker else {
-        let reports = topics::Topics::new(config)?.apply().await?;
+        let reports = topics::Topics::new(&config.kafka, &config.topics)?.apply().await?;
         for report in reports.iter().filter(|report| !report.left.is_empty()) {
             tracing::warn!(topic = report.topic, differences = ?report.left, "the topic differs from the required \
                 configuration");

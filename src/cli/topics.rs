@@ -18,7 +18,7 @@ pub enum Command {
 /// Runs the command. Exit code 1 if a difference remains.
 pub async fn run(command: Command, global: &Global) -> anyhow::Result<ExitCode> {
     let config = global.load_config()?;
-    let topics = Topics::new(&config)?;
+    let topics = Topics::new(&config.kafka, &config.topics)?;
     tokio::task::spawn_blocking(move || reach(&config.kafka, &config.topics.events, REACH_TIMEOUT)).await??;
     let reports = match command {
         Command::Apply => topics.apply().await?,

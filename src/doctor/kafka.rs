@@ -26,7 +26,7 @@ const UNREACHABLE_ADVICE: &str = "check KAFKA_BOOTSTRAP_SERVERS, that the broker
     FLAGSTREAM_KAFKA__CLIENT__… (TLS, SASL); FLAGSTREAM_KAFKA__CLIENT__DEBUG=broker,security logs more";
 
 pub async fn look(config: &Config) -> Vec<Finding> {
-    let topics = match Topics::new(config) {
+    let topics = match Topics::new(&config.kafka, &config.topics) {
         Ok(topics) => topics,
         Err(error) => return vec![Finding::wrong(PART, error, "correct FLAGSTREAM_KAFKA__CLIENT__…")],
     };

@@ -10,7 +10,7 @@ use rdkafka::producer::BaseRecord;
 use crate::config::TopicsConfig;
 use crate::kafka::consumer::Record;
 use crate::kafka::producer::{
-    MAX_RECORD_BYTES, ReportingProducer, header_bytes, is_local_refusal, record_bytes,
+    MAX_RECORD_BYTES, TrackedProducer, header_bytes, is_local_refusal, record_bytes,
 };
 use crate::log_limit::LogLimit;
 use crate::message::dead_letter::{DeadLetter, header};
@@ -35,7 +35,7 @@ const LOGGED_CHARS: usize = 249;
 #[derive(Debug)]
 pub struct BatchSender<'b> {
     pub topics: &'b TopicsConfig,
-    pub producer: &'b ReportingProducer,
+    pub producer: &'b TrackedProducer,
     pub batch: &'b mut Batch,
     pub tally: &'b mut Tally,
     pub rejections: &'b Rejections,

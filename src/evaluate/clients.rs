@@ -9,7 +9,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use crate::config::DeliveryMode;
 use crate::kafka::client;
 use crate::kafka::consumer::BatchConsumer;
-use crate::kafka::producer::{LINGER_MS, MAX_RECORD_BYTES, ReportingProducer};
+use crate::kafka::producer::{LINGER_MS, MAX_RECORD_BYTES, TrackedProducer};
 
 use super::Parts;
 use super::error::SessionError;
@@ -20,11 +20,7 @@ const START: Duration = Duration::from_secs(5);
 
 /// Creates the worker's producer. In transactional mode this aborts a transaction that a previous producer of the same
 /// name left open. `isolate_records` sends each record in a produce request of its own.
-pub fn producer(
-    parts: &Parts,
-    index: usize,
-    isolate_records: bool,
-) -> Result<ReportingProducer, SessionError> {
+pub fn producer(parts: &Parts, index: usize, isolate_records: bool) -> Result<TrackedProducer, SessionError> {
     let delivery = &parts.config.delivery;
     let name = member_name(parts, index);
     let mut config = client::base(&parts.config.kafka, &format!("evaluator-{index}"));
@@ -51,7 +47,7 @@ pub fn producer(
         }
     }
     let producer =
-        ReportingProducer::create(&config, &parts.config.topics.events).map_err(SessionError::Producer)?;
+        TrackedProducer::create(&config, &parts.config.topics.events).map_err(SessionError::Producer)?;
     if delivery.mode == DeliveryMode::Transactional {
         producer.inner().init_transactions(START).map_err(SessionError::Producer)?;
     }

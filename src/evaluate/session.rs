@@ -15,7 +15,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use crate::config::DeliveryMode;
 use crate::kafka::consumer::BatchConsumer;
 use crate::kafka::exists::TopicQuestions;
-use crate::kafka::producer::ReportingProducer;
+use crate::kafka::producer::TrackedProducer;
 use crate::metrics::{BatchLabels, CodeLabels};
 
 use super::Parts;
@@ -63,7 +63,7 @@ pub enum Ended {
 pub struct Session<'s> {
     parts: &'s Parts,
     consumer: &'s mut BatchConsumer,
-    producer: &'s ReportingProducer,
+    producer: &'s TrackedProducer,
     state: &'s mut WorkerState,
     questions: TopicQuestions,
     batch: Batch,
@@ -94,7 +94,7 @@ impl<'s> Session<'s> {
     pub fn new(
         parts: &'s Parts,
         consumer: &'s mut BatchConsumer,
-        producer: &'s ReportingProducer,
+        producer: &'s TrackedProducer,
         state: &'s mut WorkerState,
     ) -> Self {
         let pace = Pace::new(parts.config.delivery.batch_max);
@@ -354,7 +354,7 @@ impl<'s> Session<'s> {
     }
 }
 
-fn begin(producer: &ReportingProducer, mode: DeliveryMode) -> Result<(), SessionError> {
+fn begin(producer: &TrackedProducer, mode: DeliveryMode) -> Result<(), SessionError> {
     match mode {
         DeliveryMode::Transactional => producer.inner().begin_transaction().map_err(SessionError::Producer),
         DeliveryMode::AtLeastOnce => Ok(()),

@@ -1,22 +1,18 @@
 //! Publishes each diff in Kafka transactions by a single producer, which a successor fences. Kill switches
 //! are written the same way.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use ahash::AHashMap;
-use rdkafka::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{DeliveryResult, Header, Message, OwnedHeaders};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::topic_partition_list::TopicPartitionList;
-use tracing::debug;
 
 use crate::config::Config;
 use crate::kafka::client;
-use crate::kafka::producer::{LINGER_MS, drain};
+use crate::kafka::producer::{Failures, LINGER_MS, TrackedProducer};
 
 /// Transaction timeout. It limits how long a dead leader blocks readers of committed records.
 const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
@@ -28,7 +24,7 @@ const BATCH_BYTES: usize = 16 << 10;
 
 /// Producer of this leader's term. All its calls block.
 pub struct Publisher {
-    producer: BaseProducer<Deliveries>,
+    producer: TrackedProducer,
 }
 
 /// Record of a transaction.
@@ -74,34 +70,6 @@ pub enum PublishError {
     Other(String),
 }
 
-/// Records that could not be delivered since the transaction began.
-#[derive(Debug, Default)]
-struct Deliveries {
-    failed: Mutex<Vec<(String, KafkaError)>>,
-}
-
-impl ClientContext for Deliveries {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        client::log(level, facility, message);
-    }
-
-    /// Logs at debug level only, because the failing call returns the error.
-    fn error(&self, error: KafkaError, reason: &str) {
-        debug!(%error, reason, "error of the feeder's producer");
-    }
-}
-
-impl ProducerContext for Deliveries {
-    type DeliveryOpaque = ();
-
-    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        if let Err((error, message)) = result {
-            let key = String::from_utf8_lossy(message.key().unwrap_or_default()).into_owned();
-            self.failed.lock().unwrap_or_else(PoisonError::into_inner).push((key, error.clone()));
-        }
-    }
-}
-
 impl std::fmt::Debug for Publisher {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Publisher").finish_non_exhaustive()
@@ -121,8 +89,9 @@ impl Publisher {
             .set("delivery.report.only.error", "true")
             .set("linger.ms", LINGER_MS)
             .set("batch.size", BATCH_BYTES.to_string());
-        let producer: BaseProducer<Deliveries> = settings
-            .create_with_context(Deliveries::default())
+        let [topic, ..] = topics;
+        // Each failing call returns the error of the client.
+        let producer = TrackedProducer::create_quiet(&settings, topic)
             .map_err(|error| PublishError::Kafka { step: "create the producer", error })?;
         let publisher = Self { producer };
         // Fetching metadata first saves the first transaction the wait for it, and detects a missing topic
@@ -141,15 +110,16 @@ impl Publisher {
         repository: &[Record<'_>],
         handled: Option<&Handled>,
     ) -> Result<(), PublishError> {
-        self.producer.context().failed.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        // Failures of an earlier transaction.
+        drop(self.producer.take_failures());
         self.step("begin_transaction", Producer::begin_transaction)?;
         let mut round: AHashMap<&str, usize> = AHashMap::new();
-        for record in repository {
-            self.send(record)?;
+        for (delivery_id, record) in repository.iter().enumerate() {
+            self.send(record, delivery_id)?;
             let bytes = round.entry(record.topic).or_default();
             *bytes += record.size();
             if *bytes >= BATCH_BYTES {
-                self.drain()?;
+                self.drain(repository)?;
                 round.clear();
             }
         }
@@ -158,12 +128,12 @@ impl Publisher {
                 producer.send_offsets_to_transaction(offsets, group, CALL_TIMEOUT)
             })?;
         }
-        self.drain()?;
+        self.drain(repository)?;
         self.step("commit_transaction", |producer| producer.commit_transaction(CALL_TIMEOUT))
     }
 
     fn find(&self, topic: &str) -> Result<(), PublishError> {
-        let metadata = self.producer.client().fetch_metadata(Some(topic), CALL_TIMEOUT);
+        let metadata = self.producer.inner().client().fetch_metadata(Some(topic), CALL_TIMEOUT);
         let metadata = metadata.map_err(|error| self.refuse("find the topics", error))?;
         match metadata.topics().iter().any(|found| found.name() == topic && !found.partitions().is_empty()) {
             true => Ok(()),
@@ -171,55 +141,64 @@ impl Publisher {
         }
     }
 
-    fn send(&self, record: &Record<'_>) -> Result<(), PublishError> {
-        let mut outgoing = BaseRecord::<str, [u8]>::to(record.topic).key(&record.key);
+    fn send(&self, record: &Record<'_>, delivery_id: usize) -> Result<(), PublishError> {
+        let mut outgoing: BaseRecord<'_, [u8], [u8], usize> =
+            BaseRecord::with_opaque_to(record.topic, delivery_id).key(record.key.as_bytes());
         outgoing.payload = record.body.as_deref();
         if let Some(Tombstone { version, actor }) = &record.tombstone {
             let version = version.to_string();
             let headers = OwnedHeaders::new().insert(Header { key: "version", value: Some(&version) });
             outgoing = outgoing.headers(headers.insert(Header { key: "actor", value: Some(actor) }));
         }
-        self.producer.send(outgoing).map_err(|(error, _)| match error.rdkafka_error_code() {
+        self.producer.send_record(outgoing).map_err(|error| match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::MessageSizeTooLarge) => PublishError::TooLarge(vec![record.key.clone()]),
             _ => PublishError::Kafka { step: "produce", error },
         })
     }
 
-    /// Waits for all deliveries. Otherwise `commit_transaction` would wait for them in steps of 100 ms.
-    fn drain(&self) -> Result<(), PublishError> {
-        if !drain(&self.producer, CALL_TIMEOUT, || {}) {
-            return Err(PublishError::Other(format!(
-                "the broker did not acknowledge the records within {} s",
-                CALL_TIMEOUT.as_secs()
-            )));
+    /// Waits for all deliveries. Otherwise `commit_transaction` would wait for them in steps of 100 ms. `repository` are
+    /// the records of the transaction.
+    fn drain(&self, repository: &[Record<'_>]) -> Result<(), PublishError> {
+        let is_complete = self.producer.drain(CALL_TIMEOUT);
+        if let Some(error) = self.undelivered(repository) {
+            return Err(error);
         }
-        self.undelivered().map_or(Ok(()), Err)
+        if is_complete {
+            return Ok(());
+        }
+        Err(PublishError::Other(format!(
+            "the broker did not acknowledge the records within {} s",
+            CALL_TIMEOUT.as_secs()
+        )))
     }
 
-    fn undelivered(&self) -> Option<PublishError> {
-        let context = self.producer.context();
-        let failed = std::mem::take(&mut *context.failed.lock().unwrap_or_else(PoisonError::into_inner));
-        let is_large =
-            |error: &KafkaError| error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge);
-        let large: Vec<String> =
-            failed.iter().filter(|(_, error)| is_large(error)).map(|(key, _)| key.clone()).collect();
+    fn undelivered(&self, repository: &[Record<'_>]) -> Option<PublishError> {
+        use RDKafkaErrorCode as Code;
+        let failures = self.producer.take_failures();
+        let large: Vec<String> = failures
+            .iter()
+            .filter(|failure| failure.code == Code::MessageSizeTooLarge)
+            .filter_map(|failure| Some(repository.get(failure.delivery_id)?.key.clone()))
+            .collect();
         if !large.is_empty() {
             return Some(PublishError::TooLarge(large));
         }
-        let (_, error) = failed.into_iter().next()?;
-        Some(self.refuse("deliver", error))
+        // The records after the one that failed are purged, which is not the reason.
+        let is_purged = |code| matches!(code, Code::PurgeQueue | Code::PurgeInflight);
+        let reason = failures.iter().find(|failure| !is_purged(failure.code)).or(failures.first())?;
+        Some(self.refuse("deliver", KafkaError::MessageProduction(reason.code)))
     }
 
     fn step(
         &self,
         step: &'static str,
-        call: impl FnOnce(&BaseProducer<Deliveries>) -> Result<(), KafkaError>,
+        call: impl FnOnce(&BaseProducer<Failures>) -> Result<(), KafkaError>,
     ) -> Result<(), PublishError> {
-        call(&self.producer).map_err(|error| self.refuse(step, error))
+        call(self.producer.inner()).map_err(|error| self.refuse(step, error))
     }
 
     fn refuse(&self, step: &'static str, error: KafkaError) -> PublishError {
-        let fatal = self.producer.client().fatal_error();
+        let fatal = self.producer.inner().client().fatal_error();
         let code = fatal.as_ref().map(|(code, _)| *code).or_else(|| error.rdkafka_error_code());
         let fenced = matches!(
             code,

@@ -8,18 +8,11 @@ const OTHERS: u64 = 1_024;
 /// is unknown.
 #[cfg(unix)]
 pub fn raise() -> Option<u64> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the pointer is to a valid `rlimit` that outlives the call; `getrlimit` writes to it and `setrlimit` reads
-    // it.
-    let known = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } == 0;
-    if !known {
-        return None;
-    }
-    let before = limit.rlim_cur;
-    limit.rlim_cur = limit.rlim_max;
-    // SAFETY: as above.
-    let raised = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } == 0;
-    Some(if raised { limit.rlim_max } else { before })
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    // `None` in a limit: there is none.
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).is_ok();
+    Some(if raised { maximum } else { current }.unwrap_or(u64::MAX))
 }
 
 #[cfg(not(unix))]

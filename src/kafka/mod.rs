@@ -11,6 +11,6 @@ mod record;
 pub mod topics;
 
 pub use flagstream_kafka::{
-    KafkaConfig, Secret, backoff, client, compacted, describe, ends, identity, parse, properties, range,
-    reach, sender, tail,
+    KafkaConfig, Secret, backoff, client, compacted, describe, ends, identity, mock, parse, properties,
+    range, reach, sender, tail,
 };

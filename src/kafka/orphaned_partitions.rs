@@ -7,14 +7,13 @@
 //! triggers a rebalance, so a temporary member joins and leaves.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rand::Rng;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 
-use crate::config::Config;
+use crate::kafka::KafkaConfig;
 use crate::shutdown::{Shutdown, pause};
 
 use super::client::{self, Logged};
@@ -36,14 +35,27 @@ pub struct Group {
     pub topic: String,
 }
 
+/// How a temporary member joins a group.
+#[derive(Debug, Clone)]
+pub struct Visit {
+    pub session_timeout: Duration,
+    /// A topic that no group reads; the member subscribes to it, so that it takes no partitions from the others.
+    pub topic: String,
+}
+
 /// Checks the groups until `shutdown`. Blocks.
-pub fn look_after(config: &Arc<Config>, groups: &[Group], shutdown: &Shutdown) -> Result<(), KafkaError> {
-    let asking: BaseConsumer<Logged> = client::base(&config.kafka, "groups").create_with_context(Logged)?;
+pub fn look_after(
+    kafka: &KafkaConfig,
+    visit: &Visit,
+    groups: &[Group],
+    shutdown: &Shutdown,
+) -> Result<(), KafkaError> {
+    let asking: BaseConsumer<Logged> = client::base(kafka, "groups").create_with_context(Logged)?;
     let mut before: Vec<BTreeSet<i32>> = vec![BTreeSet::new(); groups.len()];
     // With a random offset, so that usually one instance acts before the others check.
     while pause(INTERVAL.mul_f64(rand::rng().random_range(0.7..1.3)), shutdown) {
         for (group, before) in groups.iter().zip(&mut before) {
-            let name = format!("{}-{}", config.kafka.group_id, group.role);
+            let name = format!("{}-{}", kafka.group_id, group.role);
             let now = unowned(&asking, &name, &group.topic).unwrap_or_else(|error| {
                 tracing::debug!(group = name, %error, "the assignment of the group's partitions cannot be read");
                 BTreeSet::new()
@@ -53,7 +65,7 @@ pub fn look_after(config: &Arc<Config>, groups: &[Group], shutdown: &Shutdown) -
             if !lasting.is_empty() {
                 tracing::warn!(group = name, partitions = ?lasting, "partitions are assigned to no member of the \
                     group; triggering a rebalance");
-                if let Err(error) = visit(config, &name, shutdown) {
+                if let Err(error) = join_and_leave(kafka, visit, &name, shutdown) {
                     tracing::warn!(group = name, %error, "could not trigger a rebalance of the group");
                 }
                 before.clear();
@@ -85,15 +97,20 @@ fn unowned(asking: &BaseConsumer<Logged>, group: &str, topic: &str) -> Result<BT
 }
 
 /// Joins the group as a temporary member, without taking partitions from its members, and leaves.
-fn visit(config: &Config, group: &str, shutdown: &Shutdown) -> Result<(), KafkaError> {
-    let session_timeout = config.delivery.session_timeout.as_millis().to_string();
-    let visitor: BaseConsumer<Logged> = client::base(&config.kafka, "visitor")
+fn join_and_leave(
+    kafka: &KafkaConfig,
+    visit: &Visit,
+    group: &str,
+    shutdown: &Shutdown,
+) -> Result<(), KafkaError> {
+    let session_timeout = visit.session_timeout.as_millis().to_string();
+    let visitor: BaseConsumer<Logged> = client::base(kafka, "visitor")
         .set("group.id", group)
         .set("partition.assignment.strategy", client::ASSIGNMENT_STRATEGY)
         .set("session.timeout.ms", session_timeout)
         .set("enable.auto.commit", "false")
         .create_with_context(Logged)?;
-    visitor.subscribe(&[&config.topics.overrides])?;
+    visitor.subscribe(&[&visit.topic])?;
     let deadline = Instant::now() + JOIN_TIMEOUT;
     while visitor.assignment()?.count() == 0 && Instant::now() < deadline && !shutdown.is_cancelled() {
         if let Some(Err(error)) = visitor.poll(POLL) {

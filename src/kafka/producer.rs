@@ -49,10 +49,13 @@ pub struct Failure {
 pub struct Failures {
     records: Mutex<Vec<Failure>>,
     client: Mutex<Option<RDKafkaErrorCode>>,
+    /// Whether errors of the client are logged at debug level only.
+    is_quiet: bool,
 }
 
-/// A producer with a topic handle for fast sends to one topic.
-pub struct ReportingProducer {
+/// A producer that reports failed deliveries by the id with which each record was sent, with a topic handle for fast sends
+/// to one topic.
+pub struct TrackedProducer {
     // Dropped before the producer that created it.
     lane: TopicHandle,
     producer: Arc<BaseProducer<Failures>>,
@@ -151,16 +154,26 @@ impl TopicHandle {
     }
 }
 
-impl std::fmt::Debug for ReportingProducer {
+impl std::fmt::Debug for TrackedProducer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ReportingProducer").finish_non_exhaustive()
+        f.debug_struct("TrackedProducer").finish_non_exhaustive()
     }
 }
 
-impl ReportingProducer {
+impl TrackedProducer {
     /// Creates a producer with a topic handle for `topic`.
     pub fn create(config: &ClientConfig, topic: &str) -> KafkaResult<Self> {
-        let producer: BaseProducer<Failures> = config.create_with_context(Failures::default())?;
+        Self::create_with(config, topic, Failures::default())
+    }
+
+    /// Like [`create`](Self::create), for a caller that reports the errors which its calls return: errors of the client
+    /// are logged at debug level only.
+    pub fn create_quiet(config: &ClientConfig, topic: &str) -> KafkaResult<Self> {
+        Self::create_with(config, topic, Failures { is_quiet: true, ..Failures::default() })
+    }
+
+    fn create_with(config: &ClientConfig, topic: &str, failures: Failures) -> KafkaResult<Self> {
+        let producer: BaseProducer<Failures> = config.create_with_context(failures)?;
         Ok(Self { lane: TopicHandle::open(&producer, topic)?, producer: Arc::new(producer) })
     }
 
@@ -230,7 +243,15 @@ impl ReportingProducer {
     /// to be delivered. `false` if the reports did not all arrive in time.
     pub fn give_up(&self) -> bool {
         self.producer.purge(PurgeConfig::default().queue().inflight());
-        drain(&self.producer, GIVE_UP_TIMEOUT, || {})
+        let deadline = Instant::now() + GIVE_UP_TIMEOUT;
+        while self.producer.in_flight_count() > 0 {
+            if Instant::now() > deadline {
+                return false;
+            }
+            flush(&self.producer, FLUSH);
+            self.producer.poll(Duration::ZERO);
+        }
+        true
     }
 
     /// Number of records that were queued and are neither acknowledged nor reported as failed.
@@ -290,7 +311,11 @@ impl ClientContext for Failures {
         {
             *fatal = Some(code);
         }
-        tracing::warn!(%error, reason, "producer error");
+        if self.is_quiet {
+            tracing::debug!(%error, reason, "producer error");
+        } else {
+            tracing::warn!(%error, reason, "producer error");
+        }
     }
 
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
@@ -316,26 +341,6 @@ impl ProducerContext<NoCustomPartitioner> for Failures {
 pub(crate) fn flush<C: ProducerContext>(producer: &BaseProducer<C>, timeout: Duration) {
     let timeout = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
     unsafe { sys::rd_kafka_flush(producer.client().native_ptr(), timeout) };
-}
-
-/// Waits until no record is in flight, and calls `heard` after each poll of delivery reports. `false` after `timeout`.
-pub(crate) fn drain<C: ProducerContext>(
-    producer: &BaseProducer<C>,
-    timeout: Duration,
-    mut heard: impl FnMut(),
-) -> bool {
-    let deadline = Instant::now() + timeout;
-    while producer.in_flight_count() > 0 {
-        if Instant::now() > deadline {
-            return false;
-        }
-        // Returns as soon as nothing is in flight. A failed record stays in flight until its report is polled, so the
-        // wait is short.
-        flush(producer, FLUSH);
-        producer.poll(Duration::ZERO);
-        heard();
-    }
-    true
 }
 
 /// Whether a broker rejected this record itself, so that a retry would fail too.

@@ -5,7 +5,6 @@
 mod brokers;
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 use std::time::Duration;
 
 use flagstream::config::{Profile, load_from};
@@ -314,11 +313,16 @@ fn partitions_that_belong_to_nobody_are_shared_out() {
     wait_until("its partitions", TEST_TIMEOUT, || owned() == before);
     topics.grow(topics.partitions + 2);
     let settings = topics.settings().into_iter().map(|(name, value)| (name.into(), value.into()));
-    let config = Arc::new(load_from(None, settings, Profile::Service).unwrap().config);
+    let config = load_from(None, settings, Profile::Service).unwrap().config;
+    let visit = orphaned_partitions::Visit {
+        session_timeout: config.delivery.session_timeout,
+        topic: topics.overrides.clone(),
+    };
     let groups = [orphaned_partitions::Group { role: "evaluator", topic: topics.requests.clone() }];
     let shutdown = Shutdown::new();
     std::thread::scope(|scope| {
-        let looking = scope.spawn(|| orphaned_partitions::look_after(&config, &groups, &shutdown));
+        let looking =
+            scope.spawn(|| orphaned_partitions::look_after(&config.kafka, &visit, &groups, &shutdown));
         let ended = std::panic::catch_unwind(AssertUnwindSafe(|| {
             wait_until("the new partitions too", TEST_TIMEOUT * 2, || owned() == before + 2);
         }));

@@ -189,9 +189,6 @@ pub(super) fn median(values: &[f64]) -> f64 {
 
 /// User and system CPU time of this process.
 fn cpu_seconds() -> f64 {
-    // SAFETY: a plain struct of integers, which the call fills.
-    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
-    unsafe { libc::getrusage(libc::RUSAGE_SELF, &mut usage) };
-    let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 / 1e6;
-    seconds(usage.ru_utime) + seconds(usage.ru_stime)
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }

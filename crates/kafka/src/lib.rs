@@ -9,6 +9,7 @@
 //! - [`reach`] finds out why no broker can be used. [`sender`] produces single records.
 //! - [`backoff`] and [`faults`] are for retries.
 //! - [`parse`] and [`properties`] validate the settings of clients.
+//! - [`mock`] is a broker inside the process, for development and tests.
 //! - [`log_limit`] limits repeated log lines; librdkafka's go through it.
 
 /// Compiles the example of the README.
@@ -25,6 +26,7 @@ pub mod ends;
 pub mod faults;
 pub mod identity;
 pub mod log_limit;
+pub mod mock;
 pub mod parse;
 pub mod properties;
 pub mod range;

@@ -13,7 +13,7 @@ use rdkafka::producer::{BaseRecord, Producer};
 use crate::config::Config;
 use crate::flag::definition::shorten;
 use crate::kafka::client;
-use crate::kafka::producer::{LINGER_MS, ReportingProducer, is_refusal};
+use crate::kafka::producer::{LINGER_MS, TrackedProducer, is_refusal};
 use crate::message::dead_letter::DeadLetter;
 use crate::message::sequence::HEADER;
 
@@ -33,7 +33,7 @@ pub(super) struct DeadLetterProducer {
     partition: i32,
     /// Identifies the partition's log ([`life`]).
     pub(super) life: String,
-    producer: ReportingProducer,
+    producer: TrackedProducer,
     dead_letters: String,
     group: Group,
     /// Offset behind the last record whose dead letter is committed.
@@ -65,7 +65,7 @@ impl DeadLetterProducer {
             .set("delivery.report.only.error", "true")
             .set("linger.ms", LINGER_MS)
             .set("message.max.bytes", "8388608");
-        let producer = ReportingProducer::create(&settings, &config.topics.dead_letters)?;
+        let producer = TrackedProducer::create(&settings, &config.topics.dead_letters)?;
         producer.inner().init_transactions(CALL_TIMEOUT)?;
         // The consumer is created after `init_transactions`, which ends an open transaction of a previous owner and so
         // settles its offsets.

@@ -8,14 +8,14 @@ use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::producer::Producer;
 
-use super::ReportingProducer;
+use super::TrackedProducer;
 
 /// How long the result of the call is waited for after the call's own timeout.
 const GRACE: Duration = Duration::from_millis(500);
 /// Interval at which the wait checks for a shutdown.
 const SLICE: Duration = Duration::from_millis(100);
 
-impl ReportingProducer {
+impl TrackedProducer {
     /// Adds a group's offsets to the open transaction. `None` if there is no result after `timeout`, or as soon as
     /// `is_over` returns `true`: the producer must not be used any more then.
     ///
@@ -66,7 +66,7 @@ mod tests {
     /// A producer in an open transaction on the first of two brokers, and the metadata of a group on the second.
     fn transaction(
         cluster: &MockCluster<'_, impl rdkafka::ClientContext>,
-    ) -> (ReportingProducer, Arc<ConsumerGroupMetadata>) {
+    ) -> (TrackedProducer, Arc<ConsumerGroupMetadata>) {
         cluster.create_topic("requests", 1, 1).unwrap();
         cluster.partition_leader("requests", 0, Some(1)).unwrap();
         cluster.coordinator(MockCoordinator::Transaction("worker".to_owned()), 1).unwrap();
@@ -74,8 +74,7 @@ mod tests {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", cluster.bootstrap_servers());
         let consumer: BaseConsumer = config.clone().set("group.id", "evaluators").create().unwrap();
-        let producer =
-            ReportingProducer::create(config.set("transactional.id", "worker"), "requests").unwrap();
+        let producer = TrackedProducer::create(config.set("transactional.id", "worker"), "requests").unwrap();
         producer.inner().init_transactions(TIMEOUT * 5).unwrap();
         producer.inner().begin_transaction().unwrap();
         (producer, Arc::new(consumer.group_metadata().unwrap()))

@@ -12,9 +12,9 @@ use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use serde::Serialize;
 
-use crate::config::{Config, TopicsConfig};
-use crate::kafka::client;
+use crate::config::TopicsConfig;
 use crate::kafka::describe::{DescribeError, Overview, overview};
+use crate::kafka::{KafkaConfig, client};
 
 use super::{
     Difference, Found, FoundConfig, INTERNAL, Need, Settings, differences, needs, unwritable,
@@ -79,15 +79,11 @@ pub struct Topics {
 
 impl Topics {
     /// Creates a client, without a request to Kafka.
-    pub fn new(config: &Config) -> Result<Self, TopicsError> {
-        let client = client::base(&config.kafka, "topics");
+    pub fn new(kafka: &KafkaConfig, topics: &TopicsConfig) -> Result<Self, TopicsError> {
+        let client = client::base(kafka, "topics");
         let admin =
             AdminClient::from_config_and_context(&client, client::Logged).map_err(TopicsError::Client)?;
-        Ok(Self {
-            admin: Arc::new(admin),
-            servers: config.kafka.bootstrap_servers.clone(),
-            topics: config.topics.clone(),
-        })
+        Ok(Self { admin: Arc::new(admin), servers: kafka.bootstrap_servers.clone(), topics: topics.clone() })
     }
 
     /// Describes our topics; those that do not exist are left out.

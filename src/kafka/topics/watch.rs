@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tracing::debug;
 
-use crate::config::Config;
+use crate::config::TopicsConfig;
 use crate::health::Reporter;
+use crate::kafka::KafkaConfig;
 use crate::kafka::describe::Overview;
 use crate::kafka::reach::{REACH_TIMEOUT, reach};
 use crate::shutdown::Shutdown;
@@ -42,7 +43,8 @@ enum TopicsFault {
 /// Checks the topics, and caches what is not checked each time.
 struct Watcher<'w> {
     topics: Topics,
-    config: &'w Config,
+    kafka: &'w KafkaConfig,
+    required: &'w TopicsConfig,
     ids: watch::Sender<Arc<BTreeMap<String, String>>>,
     /// The last description of the topics.
     found: Option<Overview>,
@@ -55,16 +57,18 @@ struct Watcher<'w> {
 /// Checks the topics until `shutdown` and reports problems to `health`. Sends `true` to `fit` once the topics are fit,
 /// and the topics' ids to `ids` after each check.
 pub async fn look_after(
-    config: &Config,
+    kafka: &KafkaConfig,
+    required: &TopicsConfig,
     health: &Reporter,
     fit: watch::Sender<bool>,
     ids: watch::Sender<Arc<BTreeMap<String, String>>>,
     shutdown: Shutdown,
 ) -> anyhow::Result<()> {
-    let topics = Topics::new(config)?;
+    let topics = Topics::new(kafka, required)?;
     let mut watcher = Watcher {
         topics,
-        config,
+        kafka,
+        required,
         ids,
         found: None,
         settings: Settings::new(),
@@ -130,7 +134,7 @@ impl Watcher<'_> {
             is_new
         });
         let partitions = |name: &str| overview.topics.get(name).map(|topic| topic.partitions);
-        let unfit = unfit(&self.config.topics, partitions);
+        let unfit = unfit(self.required, partitions);
         self.found = Some(overview);
         unfit.map_or(Ok(()), Err)
     }
@@ -138,10 +142,8 @@ impl Watcher<'_> {
     /// The reason why no broker can be used, such as refused credentials: a failed request reports only that there was no
     /// answer. `None` if a broker answers.
     async fn why_unreachable(&self) -> Option<String> {
-        let config = self.config.clone();
-        let reached =
-            tokio::task::spawn_blocking(move || reach(&config.kafka, &config.topics.events, REACH_TIMEOUT))
-                .await;
+        let (kafka, events) = (self.kafka.clone(), self.required.events.clone());
+        let reached = tokio::task::spawn_blocking(move || reach(&kafka, &events, REACH_TIMEOUT)).await;
         reached.ok()?.err().map(|unreachable| unreachable.to_string())
     }
 
@@ -158,13 +160,13 @@ impl Watcher<'_> {
                 Err(error) => debug!(%error, "the settings of the topics cannot be read"),
             }
         }
-        self.wrong = wrong_policies(&self.config.topics, &self.settings);
+        self.wrong = wrong_policies(self.required, &self.settings);
         self.wrong.extend(unwritable(found, &self.settings));
     }
 
     fn partial(&self) -> Option<TopicsFault> {
         let found = self.found.as_ref()?;
-        let uneven = uneven(&self.config.topics, |name| found.topics.get(name).map(|topic| topic.partitions));
+        let uneven = uneven(self.required, |name| found.topics.get(name).map(|topic| topic.partitions));
         let texts: Vec<&str> = uneven.iter().chain(&self.wrong).map(String::as_str).collect();
         (!texts.is_empty()).then(|| TopicsFault::Partial(texts.join("; ")))
     }

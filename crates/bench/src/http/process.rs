@@ -84,8 +84,7 @@ impl Process {
         // The fields after the process name, which may contain any character.
         let fields: Vec<&str> = stat.rsplit_once(')').context("/proc/…/stat")?.1.split(' ').collect();
         let ticks = |index: usize| fields.get(index).and_then(|field| field.parse::<f64>().ok());
-        // SAFETY: `sysconf` only returns a number.
-        let per_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) } as f64;
+        let per_second = rustix::param::clock_ticks_per_second() as f64;
         Ok((ticks(12).context("utime")? + ticks(13).context("stime")?) / per_second)
     }
 

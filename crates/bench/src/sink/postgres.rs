@@ -98,8 +98,7 @@ impl Own {
         let children = pids.filter_map(stat).filter(|stat| stat.parent == postmaster);
         // The time of ended processes is included in their parent's.
         let ticks = children.map(|stat| stat.own_ticks).sum::<f64>() + stat(postmaster)?.waited_ticks;
-        let per_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
-        Some(ticks / per_second as f64)
+        Some(ticks / rustix::param::clock_ticks_per_second() as f64)
     }
 }
 
