@@ -35,7 +35,7 @@ pub struct Group {
     pub topic: String,
 }
 
-/// How a temporary member joins a group.
+/// Settings of the temporary member that triggers a rebalance.
 #[derive(Debug, Clone)]
 pub struct Visit {
     pub session_timeout: Duration,

@@ -113,6 +113,7 @@ impl Streams {
 
 /// Whether the process was started with `signal` ignored.
 #[cfg(unix)]
+#[allow(unsafe_code)] // no crate has a safe call that reads the action of a signal
 fn is_ignored(signal: libc::c_int) -> bool {
     let mut action = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
     // SAFETY: without a new action the call only writes the present one, to a place that is large enough for it.

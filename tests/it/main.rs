@@ -6,6 +6,7 @@
 //! a record is absent it first waits for a later record: Kafka's order within a partition makes that a proof.
 //!
 //! `FLAGSTREAM_TEST_LONG=1` runs the fault tests with more rounds.
+#![allow(unsafe_code)] // signals to processes
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod harness;

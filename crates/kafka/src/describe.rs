@@ -55,14 +55,10 @@ pub struct Overview {
     pub internal: BTreeMap<String, Described>,
 }
 
-#[allow(missing_debug_implementations)]
-pub struct Options(pub *mut sys::rd_kafka_AdminOptions_t);
-#[allow(missing_debug_implementations)]
-pub struct Collection(pub *mut sys::rd_kafka_TopicCollection_t);
-#[allow(missing_debug_implementations)]
-pub struct Queue(pub *mut sys::rd_kafka_queue_t);
-#[allow(missing_debug_implementations)]
-pub struct Event(pub *mut sys::rd_kafka_event_t);
+pub(super) struct Options(pub(super) *mut sys::rd_kafka_AdminOptions_t);
+pub(super) struct Collection(pub(super) *mut sys::rd_kafka_TopicCollection_t);
+pub(super) struct Queue(pub(super) *mut sys::rd_kafka_queue_t);
+pub(super) struct Event(pub(super) *mut sys::rd_kafka_event_t);
 
 /// Returns the id of `topic`, as base64. Brokers without topic ids return the same value for every topic.
 pub fn log_id<C: ClientContext>(

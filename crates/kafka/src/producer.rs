@@ -62,7 +62,7 @@ pub struct TrackedProducer {
 }
 
 /// A handle to one topic, which avoids a topic lookup for each record.
-pub(crate) struct TopicHandle {
+pub struct TopicHandle {
     client: *mut sys::rd_kafka_t,
     topic: *mut sys::rd_kafka_topic_t,
 }
@@ -72,7 +72,7 @@ unsafe impl Send for TopicHandle {}
 
 impl TopicHandle {
     /// Opens a handle. It must be dropped before `producer`.
-    pub(crate) fn open<C: ProducerContext>(producer: &BaseProducer<C>, topic: &str) -> KafkaResult<Self> {
+    pub fn open<C: ProducerContext>(producer: &BaseProducer<C>, topic: &str) -> KafkaResult<Self> {
         let name = CString::new(topic)?;
         let client = producer.client().native_ptr();
         let handle = unsafe { sys::rd_kafka_topic_new(client, name.as_ptr(), std::ptr::null_mut()) };
@@ -83,7 +83,7 @@ impl TopicHandle {
     }
 
     /// Queues a record, whose data is copied. `delivery_id` is returned as the opaque value of the delivery report.
-    pub(crate) fn send(
+    pub fn send(
         &self,
         partition: i32,
         key: Option<&[u8]>,
@@ -107,7 +107,7 @@ impl TopicHandle {
     }
 
     /// Queues a record with headers, like [`send`](Self::send).
-    pub(crate) fn send_with(
+    pub fn send_with(
         &self,
         headers: &[(&CStr, &[u8])],
         partition: i32,
@@ -151,6 +151,12 @@ impl TopicHandle {
             sys::rd_kafka_headers_destroy(list);
             Err(sent.into())
         }
+    }
+}
+
+impl std::fmt::Debug for TopicHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TopicHandle").finish_non_exhaustive()
     }
 }
 
@@ -319,7 +325,7 @@ impl ClientContext for Failures {
     }
 
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        crate::kafka::client::log(level, facility, message);
+        crate::client::log(level, facility, message);
     }
 }
 
@@ -338,7 +344,7 @@ impl ProducerContext<NoCustomPartitioner> for Failures {
 
 /// Sends records that still linger, and waits up to `timeout` until none is in flight. Delivery reports are left to
 /// `poll`.
-pub(crate) fn flush<C: ProducerContext>(producer: &BaseProducer<C>, timeout: Duration) {
+pub fn flush<C: ProducerContext>(producer: &BaseProducer<C>, timeout: Duration) {
     let timeout = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
     unsafe { sys::rd_kafka_flush(producer.client().native_ptr(), timeout) };
 }
