@@ -18,10 +18,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use chrono::TimeDelta;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use crate::auth::TokenCache;
+use crate::clock::OtherClock;
 use crate::config::{Config, HttpConfig};
 use crate::evaluate::{Evaluator, Parts};
 use crate::feed::{self, Feeder, FlagSource, LocalSource, Usage};
@@ -207,6 +209,7 @@ impl App {
             failure = self.supervisor.failure() => Err(failure),
         };
         if let Err(error) = &ended {
+            // Not limited: once in the life of the process.
             tracing::error!("{error:#}; stopping");
         }
         self.health.stopping();
@@ -230,6 +233,7 @@ impl App {
         tokio::select! {
             () = tokio::time::sleep(delay) => Ok(()),
             failure = self.supervisor.failure() => {
+                // Not limited: once in the life of the process.
                 tracing::error!("{failure:#}; stopping at once");
                 Err(failure)
             }
@@ -241,6 +245,13 @@ impl App {
         let store = Arc::clone(&self.parts.store);
         self.health.probe("store", true, move || probes::store(&store));
         self.health.address("kafka", &self.parts.config.kafka.bootstrap_servers);
+        let metrics = Arc::clone(&self.parts.metrics);
+        self.health.probe("clock", false, move || {
+            if let Some(ahead_ms) = metrics.store.records_ahead.take_ms() {
+                metrics.clock.observe(OtherClock::Kafka, TimeDelta::milliseconds(ahead_ms));
+            }
+            metrics.clock.report()
+        });
     }
 
     /// Declares the environments that are served even without flags: those of the sources, and the default one if there
@@ -426,11 +437,11 @@ impl App {
         if has_local {
             self.health.probe("local-flags", false, move || probes::local_flags(&local.load(), &reported));
         }
-        let switches = Arc::clone(&self.switches);
+        let (switches, metrics) = (Arc::clone(&self.switches), Arc::clone(&self.parts.metrics));
         let may_write = fit.clone();
         self.supervisor.start(Stage::Intake, "kill-switches", |shutdown| async move {
             if topics::wait_until_fit(may_write, &shutdown).await {
-                switches.keep(&shutdown).await;
+                switches.keep(&metrics.clock, &shutdown).await;
             }
             Ok(())
         });
@@ -485,6 +496,7 @@ impl App {
 fn warn_if_open_to_others(state_dir: &std::path::Path) {
     if let Some(mode) = private_files::open_to_others(state_dir) {
         let folder = state_dir.display();
+        // Not limited: once at the start.
         tracing::warn!(%folder, mode, "other users can read the state folder, which contains user ids and contexts; \
             run chmod 700");
     }

@@ -69,6 +69,7 @@ pub mod config;
 
 pub mod app;
 pub mod cli;
+pub mod clock;
 pub use flagstream_store::embed;
 pub mod health;
 pub use flagstream_kafka::log_limit;

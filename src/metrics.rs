@@ -19,7 +19,9 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
-pub use audit::{AuditBatchLabels, AuditMetrics, ClockLabels, PausedLabels};
+use crate::clock::ClockSkew;
+
+pub use audit::{AuditBatchLabels, AuditMetrics, PausedLabels};
 pub use auth::{AuthMetrics, LookLabels};
 pub use edge::EdgeMetrics;
 pub use evaluate::{BatchLabels, EvaluateMetrics, PartitionLabels, Seconds};
@@ -70,6 +72,8 @@ pub struct Metrics {
     pub dead_letters: Family<CodeLabels, Counter>,
     pub dropped: Family<DropLabels, Counter>,
     pub schema_lookups: Family<OutcomeLabels, Counter>,
+    /// How far other clocks are ahead of this machine's.
+    pub clock: ClockSkew,
     pub evaluate: EvaluateMetrics,
     pub audit: AuditMetrics,
     pub feed: FeedMetrics,
@@ -114,6 +118,9 @@ impl Metrics {
         registry.register("dropped", "Items that were dropped, by kind and reason", dropped.clone());
         let schema_lookups = Family::default();
         registry.register("schema_lookups", "Lookups of schema ids, by outcome", schema_lookups.clone());
+        let clock = ClockSkew::default();
+        let help = "Seconds by which another clock is ahead of this machine's, for all roles";
+        registry.register("clock_skew_seconds", help, clock.seconds.clone());
         let evaluate = EvaluateMetrics::register(registry.sub_registry_with_prefix("evaluate"));
         let audit = AuditMetrics::register(registry.sub_registry_with_prefix("audit"));
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
@@ -144,6 +151,7 @@ impl Metrics {
             dead_letters,
             dropped,
             schema_lookups,
+            clock,
             feed,
             store,
             redis_cache,

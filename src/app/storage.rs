@@ -9,6 +9,7 @@ use tokio::time::timeout;
 
 use crate::audit::{self, Pipelines, Sink};
 use crate::auth::TokenCache;
+use crate::clock::{ClockSkew, OtherClock};
 use crate::config::Config;
 use crate::database::Database;
 use crate::evaluate::Parts;
@@ -17,6 +18,7 @@ use crate::experiment::freshness::CountedTopics;
 use crate::health::Reporter;
 use crate::kafka::backoff::Backoff;
 use crate::kafka::topics;
+use crate::log_limit::limited;
 use crate::shutdown::{Shutdown, Stage, run_threads};
 
 use super::App;
@@ -47,13 +49,13 @@ impl App {
         let (migrated, watched) = watch::channel(false);
         let health = self.health.reporter("database", false);
         self.health.address("database", &database);
-        let migrate = self.parts.config.database.migrate;
+        let (migrate, metrics) = (self.parts.config.database.migrate, Arc::clone(&self.parts.metrics));
         self.supervisor.start(Stage::Base, "database", move |shutdown| async move {
             if migrate {
                 bring_up_to_date(&database, &health, &shutdown).await;
             }
             migrated.send_replace(true);
-            look_after(&database, &health, &shutdown).await;
+            look_after(&database, &health, &metrics.clock, &shutdown).await;
             Ok(())
         });
         watched
@@ -115,12 +117,16 @@ async fn until_migrated(migrated: &mut Migrated, shutdown: &Shutdown) -> bool {
     }
 }
 
-/// Reports to `health` whether the database answers, until `shutdown`.
-async fn look_after(database: &Database, health: &Reporter, shutdown: &Shutdown) {
+/// Reports to `health` whether the database answers, and compares the clocks, until `shutdown`.
+async fn look_after(database: &Database, health: &Reporter, clock: &ClockSkew, shutdown: &Shutdown) {
     loop {
+        let asked = async {
+            database.ping().await?;
+            database.clock_ahead().await
+        };
         let answered = tokio::select! {
             () = shutdown.cancelled() => return,
-            answered = database.ping() => answered,
+            answered = asked => answered.map(|ahead| clock.observe(OtherClock::Database, ahead)),
         };
         match answered {
             Ok(()) => health.up(),
@@ -150,7 +156,7 @@ async fn bring_up_to_date(database: &Database, health: &Reporter, shutdown: &Shu
         };
         // A repeated error is logged only once.
         if told.as_ref() != Some(&error) {
-            tracing::error!(%database, "the database could not be migrated: {error}; retrying");
+            limited!(error, key = &error, %database, "the database could not be migrated: {error}; retrying");
         }
         health.down(format!("the database could not be migrated: {error}"));
         told = Some(error);

@@ -13,6 +13,7 @@ use sqlx::{Connection, PgConnection, Row};
 use crate::config::Config;
 use crate::database::{DatabaseError, PostgresDatabase};
 use crate::kafka::sender::Sender;
+use crate::log_limit::limited;
 use crate::message::checkpoint::{ChainEnd, Checkpoint, EVENT_TYPE, LogEnd};
 use crate::shutdown::Shutdown;
 
@@ -94,8 +95,10 @@ impl Checkpoints {
                         } else {
                             ""
                         };
-                        tracing::warn!(
-                            "the audit checkpoint could not be published: {error}{hint}; retrying at the next interval"
+                        limited!(
+                            warn,
+                            "the audit checkpoint could not be published: {error}{hint}; retrying at the \
+                             next interval",
                         );
                     }
                 }

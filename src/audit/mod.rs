@@ -51,11 +51,12 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use crate::config::Config;
-use crate::database::Database;
+use crate::database::{Database, SqliteDatabase};
 use crate::health::{Registry, Reporter};
 use crate::kafka::backoff::Backoff;
 use crate::kafka::client;
 use crate::kafka::consumer::BatchConsumer;
+use crate::log_limit::limited;
 use crate::metrics::Metrics;
 use crate::progress::Progress;
 use crate::schema_registry::Formats;
@@ -142,10 +143,7 @@ impl Sink {
                 let (database, hasher) = (database.clone(), hasher(&parts.config));
                 start_lanes(parts, move || PostgresStore::new(database.clone(), hasher.clone()))?
             }
-            Database::Sqlite(database) => {
-                let database = database.clone();
-                start_lanes(parts, move || SqliteStore::new(database.clone()))?
-            }
+            Database::Sqlite(database) => start_sqlite(parts, database.clone())?,
         };
         if let Database::Postgres(database) = &parts.database {
             let hasher = hasher(&parts.config);
@@ -154,6 +152,22 @@ impl Sink {
         }
         Ok(Self { pipelines })
     }
+
+    /// Like [`Sink::start`], but rows get no hash chain. Only for measurements of the chain's cost.
+    pub fn start_without_chain(parts: &Parts) -> io::Result<Self> {
+        let pipelines = match &parts.database {
+            Database::Postgres(database) => {
+                let database = database.clone();
+                start_lanes(parts, move || PostgresStore::without_chain(database.clone()))?
+            }
+            Database::Sqlite(database) => start_sqlite(parts, database.clone())?,
+        };
+        Ok(Self { pipelines })
+    }
+}
+
+fn start_sqlite(parts: &Parts, database: SqliteDatabase) -> io::Result<Vec<JoinHandle<()>>> {
+    start_lanes(parts, move || SqliteStore::new(database.clone()))
 }
 
 impl Threads for Sink {
@@ -226,8 +240,18 @@ impl<R: AuditStore, M: Fn() -> R> SinkPipeline<M> {
         while !self.parts.shutdown.is_cancelled() {
             let started = Instant::now();
             let Err(error) = self.session(take()) else { return };
-            tracing::warn!(what = self.what, %error, "the audit sink failed; it restarts from its positions in the \
-                database");
+            if self.parts.shutdown.is_cancelled() {
+                // The writer ends as soon as the shutdown begins, and the reader may find its channel closed.
+                tracing::debug!(what = self.what, %error, "the audit sink ended during the shutdown");
+                return;
+            }
+            limited!(
+                warn,
+                key = self.what,
+                what = self.what,
+                %error,
+                "the audit sink failed; it restarts from its positions in the database",
+            );
             self.health.degraded(&error);
             if started.elapsed() > MAX_BACKOFF {
                 backoff.reset();

@@ -10,10 +10,11 @@ use chrono::Utc;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use crate::clock::ClockLabels;
 use crate::database::{DatabaseError, DatabaseFault};
 use crate::kafka::backoff::Backoff;
-use crate::log_limit::LogLimit;
-use crate::metrics::{AuditBatchLabels, ClockLabels, CodeLabels, EnvironmentLabels, Metrics, PausedLabels};
+use crate::log_limit::{LogLimit, limited};
+use crate::metrics::{AuditBatchLabels, CodeLabels, EnvironmentLabels, Metrics, PausedLabels};
 use crate::progress::{Progress, Reason};
 use crate::shutdown::Shutdown;
 
@@ -254,7 +255,7 @@ impl<R: AuditStore> Writer<R> {
         audit.clock_skew.get_or_create(&labels).set(kept.ahead.as_seconds_f64());
         audit.late.set(kept.late_count);
         if let Some(objection) = &kept.objection {
-            tracing::error!("retention is suspended: {objection}");
+            limited!(error, "retention is suspended: {objection}");
         }
         self.health.condition("retention", kept.objection.clone());
         let late = (kept.late_count > 0).then(|| {
@@ -294,7 +295,13 @@ impl<R: AuditStore> Writer<R> {
         let reason = error.trouble().as_str();
         // Repeated failures with the same reason are logged once.
         if self.paused != Some(reason) {
-            tracing::warn!(what = self.what, reason, "the audit sink is paused: {error}; retrying");
+            limited!(
+                warn,
+                key = reason,
+                what = self.what,
+                reason,
+                "the audit sink is paused: {error}; retrying",
+            );
         }
         self.note(Some(reason));
         self.health.down(format!("paused ({reason}): {error}"));

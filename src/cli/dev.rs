@@ -133,6 +133,7 @@ async fn prepare_broker(
     let Some(broker) = broker else {
         let reports = topics::Topics::new(&config.kafka, &config.topics)?.apply().await?;
         for report in reports.iter().filter(|report| !report.left.is_empty()) {
+            // Not limited: once at the start.
             tracing::warn!(topic = report.topic, differences = ?report.left, "the topic differs from the required \
                 configuration");
         }
@@ -151,6 +152,7 @@ fn keep(kept: PersistedTopics, parts: &Parts) -> JoinHandle<()> {
     let (config, shutdown) = (Arc::clone(&parts.config), parts.shutdown.clone());
     tokio::task::spawn_blocking(move || {
         if let Err(error) = kept.follow(&config, &shutdown) {
+            // Not limited: once at the end.
             tracing::warn!("kill switches and definitions are not saved for the next start: {error:#}");
         }
     })
@@ -177,6 +179,7 @@ async fn serve(
         let (config, shutdown) = (Arc::clone(config), shutdown.clone());
         tokio::task::spawn_blocking(move || {
             if let Err(error) = print_events(&config, output, &shutdown) {
+                // Not limited: once in the life of the process.
                 tracing::warn!("printing of events stopped: {error:#}");
             }
         });

@@ -24,6 +24,7 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
     let loaded = global.load(Profile::Service)?;
     telemetry::init(&loaded.config.log)?;
     for notice in &loaded.notices {
+        // Not limited: once at the start.
         tracing::warn!("{notice}");
     }
     let config = Arc::new(loaded.config);

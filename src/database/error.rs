@@ -24,6 +24,8 @@ pub enum DatabaseError {
         "the clocks of this machine and of the database differ by {0} s: retention is suspended until they agree"
     )]
     ClockSkew(u64),
+    #[error("{}", pooler::ADVICE)]
+    Pooler,
     #[error("{0}")]
     Migrate(#[from] MigrateError),
     #[error("{}", described(.0))]
@@ -90,6 +92,7 @@ impl DatabaseError {
         match self {
             Self::Silent(_) => DatabaseFault::Unreachable,
             Self::ReadOnly => DatabaseFault::ReadOnly,
+            Self::Pooler => DatabaseFault::Pooler,
             Self::ClockSkew(_) => DatabaseFault::Other,
             Self::Migrate(MigrateError::Execute(error)) => trouble(error),
             Self::Url(_) | Self::Migrate(_) | Self::NoFile(_) => DatabaseFault::Schema,

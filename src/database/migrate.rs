@@ -5,7 +5,7 @@ use sqlx::postgres::PgPool;
 use sqlx::sqlite::SqlitePool;
 use sqlx::{Connection, SqlSafeStr};
 
-use super::{Database, DatabaseError, PostgresDatabase};
+use super::{Database, DatabaseError, PostgresDatabase, pooler};
 
 /// Number, name and text of each migration. A new file must be added here.
 type Files = &'static [(i64, &'static str, &'static str)];
@@ -58,6 +58,10 @@ pub struct Migrated {
 }
 
 pub(super) async fn postgres(database: &PostgresDatabase) -> Result<Migrated, DatabaseError> {
+    // Behind such a pooler the migrations might succeed, and everything after them would fail now and then.
+    if pooler::shares_sessions(database).await? {
+        return Err(DatabaseError::Pooler);
+    }
     // A dedicated connection: if a migration fails, closing the connection also releases the advisory lock.
     let mut connection = database.connect().await?;
     let count = "SELECT count(*) FROM _sqlx_migrations WHERE success";

@@ -14,6 +14,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
@@ -24,6 +25,7 @@ use sqlx::sqlite::{
 };
 use sqlx::{Connection, Executor, PgConnection};
 
+use crate::clock::CLOCK_SKEW_MAX;
 use crate::config::Secret;
 use crate::private_files;
 
@@ -41,8 +43,6 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Runs on each new pooled connection. The plan of a query over many daily partitions has such a high estimated cost
 /// that Postgres would compile it with JIT, which takes longer than the query itself.
 const PREPARE: &str = "SET jit = off";
-/// Largest difference between this machine's clock and the database's at which data may be removed by age.
-pub const CLOCK_SKEW_MAX: TimeDelta = TimeDelta::minutes(5);
 /// How long SQLite waits for another writer's lock.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -58,6 +58,8 @@ pub enum Database {
 pub struct PostgresDatabase {
     pub pool: PgPool,
     options: Arc<PgConnectOptions>,
+    /// How far the database's clock was ahead of this machine's at the last comparison, in milliseconds.
+    ahead_ms: Arc<AtomicI64>,
 }
 
 /// SQLite, in a file or in memory.
@@ -87,7 +89,8 @@ impl Database {
                 Box::pin(async move { sessions.may_use(session, metadata).await })
             })
             .connect_lazy_with(options.clone());
-        Ok(Self::Postgres(PostgresDatabase { pool, options: Arc::new(options) }))
+        let ahead_ms = Arc::default();
+        Ok(Self::Postgres(PostgresDatabase { pool, options: Arc::new(options), ahead_ms }))
     }
 
     /// Like [`Database::open`], but returns an error if the SQLite file does not exist.
@@ -134,6 +137,27 @@ impl Database {
             // SQLite uses this machine's clock.
             Self::Sqlite(_) => Ok(Utc::now()),
         }
+    }
+
+    /// How far the database's clock is ahead of this machine's; zero for SQLite. The time of the request itself is taken
+    /// into account.
+    pub async fn clock_ahead(&self) -> Result<TimeDelta, DatabaseError> {
+        let Self::Postgres(postgres) = self else { return Ok(TimeDelta::zero()) };
+        let mut session = postgres.pool.acquire().await?;
+        let asked = Utc::now();
+        let now: DateTime<Utc> =
+            sqlx::query_scalar("SELECT clock_timestamp()").fetch_one(&mut *session).await?;
+        let ahead = now - (asked + (Utc::now() - asked) / 2);
+        postgres.ahead_ms.store(ahead.num_milliseconds(), Ordering::Relaxed);
+        Ok(ahead)
+    }
+
+    /// The present time. If this machine's clock was found to differ by more than [`CLOCK_SKEW_MAX`], it is the
+    /// database's time, which all instances share.
+    pub fn now(&self) -> DateTime<Utc> {
+        let Self::Postgres(postgres) = self else { return Utc::now() };
+        let ahead = TimeDelta::milliseconds(postgres.ahead_ms.load(Ordering::Relaxed));
+        if ahead.abs() > CLOCK_SKEW_MAX { Utc::now() + ahead } else { Utc::now() }
     }
 
     /// Number of migrations in this binary that are not applied.

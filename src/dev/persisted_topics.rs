@@ -50,6 +50,7 @@ impl PersistedTopics {
         };
         let kept = read.unwrap_or_else(|error| {
             let path = path.display();
+            // Not limited: once at the start.
             tracing::warn!(%path, error, "the kill switches of the last run are not restored, because the file \
                 cannot be read");
             PersistedRecords::default()

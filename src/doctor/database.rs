@@ -2,8 +2,9 @@
 
 use chrono::{DateTime, Utc};
 
+use crate::clock::CLOCK_SKEW_MAX;
 use crate::config::Config;
-use crate::database::{CLOCK_SKEW_MAX, Database, DatabaseError, PostgresDatabase, pooler};
+use crate::database::{Database, DatabaseError, PostgresDatabase, pooler};
 
 use super::Finding;
 

@@ -188,11 +188,16 @@ fn of_info(info: &str) -> Vec<Finding> {
         lines.find(|(key, _)| *key == name).map(|(_, value)| value.trim())
     };
     let version = value("redis_version").unwrap_or("?");
+    // Valkey reports the version of Redis that it is compatible with, beside its own.
+    let server = match value("valkey_version") {
+        Some(valkey) => format!("Valkey {valkey}"),
+        None => format!("Redis {version}"),
+    };
     let mut numbers = version.split('.').map_while(|number| number.parse().ok());
     let is_new = numbers.next().zip(numbers.next()).is_some_and(|version| version >= OLDEST_VERSION);
     let mut findings = vec![match is_new {
-        true => Finding::well(PART, format!("Redis {version} answers")),
-        false => Finding::wrong(PART, format!("Redis {version}"), "use Redis 6.2 or newer"),
+        true => Finding::well(PART, format!("{server} answers")),
+        false => Finding::wrong(PART, server, "use Redis 6.2 or newer, or Valkey"),
     }];
     if value("role") == Some("slave") {
         let advice = "set REDIS_URL to the primary";
@@ -220,6 +225,8 @@ mod tests {
     fn versions_and_roles() {
         let states = |info: &str| of_info(info).iter().map(|it| it.state).collect::<Vec<_>>();
         assert_eq!(states("# Server\r\nredis_version:7.0.15\r\nrole:master\r\n"), [State::Well]);
+        let valkey = "redis_version:7.2.4\r\nserver_name:valkey\r\nvalkey_version:9.1.2\r\nrole:master\r\n";
+        assert_eq!(states(valkey), [State::Well]);
         assert_eq!(states("redis_version:6.0.16\r\nrole:slave\r\n"), [State::Wrong, State::Wrong]);
         assert_eq!(states(""), [State::Wrong]);
     }

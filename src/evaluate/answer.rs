@@ -11,6 +11,7 @@ use crate::flag::value::{Lookup, answer};
 use crate::flag::{Answer, EnvironmentFlags, Moment, Snapshot};
 use crate::kafka::consumer::Record;
 use crate::kafka::producer::MAX_RECORD_BYTES;
+use crate::log_limit::limited;
 use crate::message::avro::{Kind, Subject};
 use crate::message::event::{EventFrame, EventSource, Timestamp, stream_event_id};
 use crate::message::reply::{ReplyFrame, ReplyWriter};
@@ -217,7 +218,7 @@ impl BatchContext {
             Some(topic) => match formats.reply.message(Kind::Reply, reply.finish(&frame).to_vec()) {
                 Ok(body) => sender.reply(record, key.as_deref(), topic, &headers, &body),
                 Err(broken) => {
-                    tracing::error!(%broken, "a reply cannot be encoded with its Avro schema; it is dropped");
+                    limited!(error, %broken, "a reply cannot be encoded with its Avro schema; it is dropped");
                     sender.drop_reply(place(record), topic, "unfit");
                     Ok(())
                 }

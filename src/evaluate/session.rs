@@ -276,7 +276,7 @@ impl<'s> Session<'s> {
     /// Commits the batch: all of it, or nothing. No other function ends a batch.
     fn commit(&mut self) -> Result<(), SessionError> {
         let started = Instant::now();
-        self.confirm_topic()?;
+        self.confirm_topic_of_batch()?;
         let offsets = self.offsets().map_err(SessionError::Commit)?;
         match self.parts.config.delivery.mode {
             DeliveryMode::Transactional => {
@@ -349,6 +349,7 @@ impl<'s> Session<'s> {
     fn leave(&mut self) {
         let Some(offsets) = self.unconfirmed.take() else { return };
         if let Err(error) = self.consumer.commit_last(offsets) {
+            // Not limited: once at the end of a worker.
             tracing::warn!(%error, "the last offset commit was not confirmed; its requests may be answered again");
         }
     }

@@ -10,6 +10,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::AssertSqlSafe;
 
 use crate::database::{Database, DatabaseError, in_transaction, on_pool};
+use crate::log_limit::limited;
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
 
@@ -109,7 +110,11 @@ pub async fn run(database: Database, topics: CountedTopics, metrics: Arc<Metrics
         };
         // Logged once, however long it fails.
         if let (Err(error), true) = (&counted, is_well) {
-            tracing::warn!(%error, "the results of experiments could not be computed; retrying");
+            limited!(
+                warn,
+                %error,
+                "the results of experiments could not be computed; retrying",
+            );
         }
         is_well = counted.is_ok();
         if !matches!(counted, Ok(true)) {
@@ -144,9 +149,10 @@ impl Aggregation {
         let kept = read_row(row)?;
         let (id, due_at) = (kept.id, kept.due_at);
         if kept.backfilling {
-            tracing::warn!(
+            limited!(
+                warn,
                 experiment = kept.experiment.design.name,
-                "an experiment whose start was interrupted is discarded"
+                "an experiment whose start was interrupted is discarded",
             );
             discard(&self.database, id).await?;
             return Ok(true);

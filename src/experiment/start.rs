@@ -22,6 +22,7 @@ use tokio::time::timeout;
 use crate::database::audited::{self, Actor};
 use crate::database::{Database, DatabaseError, in_transaction, on_pool, text_of};
 use crate::flag::local::Invalid;
+use crate::log_limit::limited;
 
 use super::create_request::CreateRequest;
 use super::design::Design;
@@ -99,7 +100,12 @@ impl Experiments {
                 Ok(true) => return Err(error),
                 Err(failed) => {
                     let experiment = &design.name;
-                    tracing::warn!(error = %failed, experiment, "an unfinished experiment is discarded later");
+                    limited!(
+                        warn,
+                        error = %failed,
+                        experiment,
+                        "an unfinished experiment is discarded later",
+                    );
                     return Err(error);
                 }
             }

@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use chrono::{DateTime, SecondsFormat, Utc};
-use tracing::warn;
 
 use crate::config::Config;
+use crate::log_limit::limited;
 use crate::message::avro::Kind;
 use crate::message::change::{Change, ChangeKind};
 use crate::message::definition::{Definition, Source};
@@ -220,11 +220,13 @@ impl DefinitionWriter {
                 && keys.contains(&key_of(&meta.environment, &planned.flag))
             {
                 let (flag, bytes) = (&planned.flag, content.definition.get().len());
-                warn!(
+                limited!(
+                    warn,
+                    key = flag,
                     environment = meta.environment,
                     flag,
                     bytes,
-                    "definition refused: it is larger than max.message.bytes of the topic allows"
+                    "definition refused: it is larger than max.message.bytes of the topic allows",
                 );
                 let reason = format!(
                     "the definition of {bytes} bytes is larger than max.message.bytes of the definitions topic allows"

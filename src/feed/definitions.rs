@@ -2,10 +2,10 @@
 
 use rdkafka::Message;
 use rdkafka::message::BorrowedMessage;
-use tracing::warn;
 
 use crate::config::Config;
 use crate::kafka::compacted::{ReadError, read_to_end};
+use crate::log_limit::limited;
 use crate::store::record::header_version;
 
 use super::state::State;
@@ -23,6 +23,12 @@ fn apply(state: &mut State, message: &BorrowedMessage<'_>) {
     let version = message.payload().is_none().then(|| header_version(message)).flatten();
     if let Err(error) = state.apply(message.key().unwrap_or_default(), message.payload(), version) {
         let (topic, offset) = (message.topic(), message.offset());
-        warn!(topic, offset, %error, "a definition cannot be decoded; it is treated as absent");
+        limited!(
+            warn,
+            topic,
+            offset,
+            %error,
+            "a definition cannot be decoded; it is treated as absent",
+        );
     }
 }

@@ -1,8 +1,8 @@
 //! Source of local flags, which are read from the database for all environments in one poll.
 //!
 //! The definition of a flag with a schedule changes at each of its steps. The times depend only on the flag
-//! and the clock, so a new leader determines the same steps as the previous one. Instances that receive a new
-//! definition late have applied the step on their own.
+//! and the clock, so a new leader determines the same steps as the previous one; a leader whose clock is wrong uses the
+//! database's. Instances that receive a new definition late have applied the step on their own.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -50,7 +50,7 @@ impl LocalSource {
         // The mark is queried before the rows, so that changes committed in between are seen by the next poll
         // too.
         let mark = self.repository.mark().await?;
-        let received_at = Utc::now();
+        let received_at = self.repository.now();
         let is_due = |look: &PolledResult| look.next_step.is_some_and(|step| step <= received_at);
         if self.accepted.is_some_and(|look| look.mark == mark && !is_due(&look)) {
             return Ok(FetchResult::Unchanged);
@@ -76,7 +76,7 @@ impl LocalSource {
     pub fn until_next_step(&self) -> Option<Duration> {
         let next = self.accepted?.next_step?;
         // A step that is already due needs no waiting.
-        Some((next - Utc::now()).to_std().unwrap_or_default())
+        Some((next - self.repository.now()).to_std().unwrap_or_default())
     }
 }
 

@@ -8,9 +8,10 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use reqwest::{Method, StatusCode};
 use serde::Serialize;
 use serde_json::json;
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 use crate::config::{Config, UnleashEnvironment};
+use crate::log_limit::limited;
 use crate::metrics::{DropLabels, FeedLabels, Metrics};
 use crate::shutdown::Shutdown;
 
@@ -191,7 +192,14 @@ impl Reporter {
     fn note(&mut self, what: &'static str, error: String) {
         if self.failure.as_ref() != Some(&error) {
             let environment = &self.environment.name;
-            warn!(environment, what, error, "the report to Unleash failed; it is retried");
+            limited!(
+                warn,
+                key = what,
+                environment,
+                what,
+                error,
+                "the report to Unleash failed; it is retried",
+            );
             self.failure = Some(error);
         }
     }

@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+use chrono::TimeDelta;
+
 use crate::message::definition::Source;
 use crate::message::source_status::SourceName;
 
@@ -62,6 +64,14 @@ impl FlagSource {
             Self::Unleash(flag_source) => format!("Unleash at {}", flag_source.base()).into(),
             Self::File(flag_source) => format!("the file {}", flag_source.path().display()).into(),
             Self::Local(_) => "here".into(),
+        }
+    }
+
+    /// How far the source's clock was ahead of this machine's at the last poll, if the source shows its clock.
+    pub(super) fn clock_ahead(&self) -> Option<TimeDelta> {
+        match self {
+            Self::Unleash(flag_source) => flag_source.clock_ahead,
+            Self::File(_) | Self::Local(_) => None,
         }
     }
 

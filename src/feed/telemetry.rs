@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use chrono::{TimeDelta, Utc};
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
+use crate::clock::OtherClock;
+use crate::log_limit::limited;
 use crate::message::change::ChangeKind;
 use crate::metrics::{EnvironmentLabels, FeedLabels, OutcomeLabels};
 
@@ -32,9 +34,12 @@ impl Feeder {
     pub(super) fn note_term_failed(&self, reason: &'static str, message: &str) {
         // A repeated failure is logged only once.
         if self.health.load().failure.as_deref() != Some(message) {
-            warn!(
+            limited!(
+                warn,
+                key = reason,
                 reason,
-                message, "this instance lost the leadership of the feeder because of an error; retrying"
+                message,
+                "this instance lost the leadership of the feeder because of an error; retrying",
             );
         }
         self.health.update(|health| health.failure = Some(message.to_owned()));
@@ -48,8 +53,14 @@ impl Feeder {
             news = health.fail(error.reason(), error.to_string(), Utc::now());
         });
         if news {
-            warn!(environment, reason = error.reason(), %error, "the source of flags cannot be polled; its flags do \
-                not change");
+            limited!(
+                warn,
+                key = error.reason(),
+                environment,
+                reason = error.reason(),
+                %error,
+                "the source of flags cannot be polled; its flags do not change",
+            );
         }
         self.count_poll(flag_source, error.reason());
     }
@@ -62,11 +73,14 @@ impl Feeder {
         flags: usize,
     ) {
         if self.health.environment(flag_source.label()).held_deletions == 0 {
-            warn!(
+            limited!(
+                warn,
+                key = environment,
                 environment,
                 deletions,
                 flags,
-                "deletion guard: the response lacks most flags; it is not applied until a second response confirms it"
+                "deletion guard: the response lacks most flags; it is not applied until a second \
+                 response confirms it",
             );
         }
         self.health.edit(flag_source.label(), |health| health.held_deletions = deletions);
@@ -80,6 +94,9 @@ impl Feeder {
         more: impl FnOnce(&mut EnvironmentHealth),
     ) {
         let environment = flag_source.label();
+        if let Some(ahead) = flag_source.clock_ahead() {
+            self.metrics.clock.observe(OtherClock::Unleash, ahead);
+        }
         let mut recovered = None;
         let mut refused = 0;
         self.health.edit(environment, |health| {

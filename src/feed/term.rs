@@ -7,8 +7,9 @@ use std::time::Instant;
 
 use chrono::{DateTime, Utc};
 use tokio::sync::watch;
-use tracing::{debug, warn};
+use tracing::debug;
 
+use crate::log_limit::limited;
 use crate::message::definition::Source;
 use crate::shutdown::Shutdown;
 use crate::store::Missing;
@@ -112,9 +113,10 @@ impl<'t> Term<'t> {
             let mut writer = DefinitionWriter::open(config, formats, store)?;
             let restored = writer.restore(&lost)?;
             if restored > 0 {
-                warn!(
+                limited!(
+                    warn,
                     flags = restored,
-                    "the definitions topic lacked flags that are in force; they were written again"
+                    "the definitions topic lacked flags that are in force; they were written again",
                 );
             }
             writer.begin_sources(&sources, Utc::now())?;
@@ -247,9 +249,13 @@ impl<'t> Term<'t> {
         let (diff, flags, news) = comparing.await?;
         for refused in news {
             let (environment, flag, reason) = (&meta.environment, refused.flag, refused.reason);
-            warn!(
+            limited!(
+                warn,
+                key = &flag,
                 environment,
-                flag, reason, "definition refused; the flag's last valid version stays in force"
+                flag,
+                reason,
+                "definition refused; the flag's last valid version stays in force",
             );
         }
         let deletions = diff.deletions().count();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
+use chrono::{DateTime, TimeDelta, Utc};
 use reqwest::header::{self, HeaderMap, HeaderName, HeaderValue};
 use reqwest::redirect::Policy;
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
@@ -53,6 +54,9 @@ pub struct UnleashSource {
     /// ETag of the last response, not yet accepted by the leader. Outer `None`: no response is pending; inner
     /// `None`: the response had no ETag.
     offered: Option<Option<HeaderValue>>,
+    /// How far Unleash's clock was ahead of this machine's at the last response, with a precision of a second. `None` if
+    /// the response does not show it.
+    pub clock_ahead: Option<TimeDelta>,
 }
 
 impl Client {
@@ -110,7 +114,7 @@ impl Client {
 
 impl UnleashSource {
     pub fn new(client: Arc<Client>, UnleashEnvironment { name, token }: UnleashEnvironment) -> Self {
-        Self { client, environment: name, token, etag: None, offered: None }
+        Self { client, environment: name, token, etag: None, offered: None, clock_ahead: None }
     }
 
     /// Author and time of a flag's last change according to Unleash's event log.
@@ -134,6 +138,7 @@ impl UnleashSource {
             request = request.header(header::IF_NONE_MATCH, etag);
         }
         let response = request.send().await.map_err(refuse_request)?;
+        self.clock_ahead = clock_ahead(response.headers(), Utc::now());
         match response.status() {
             StatusCode::NOT_MODIFIED if self.etag.is_some() => Ok(FetchResult::Unchanged),
             StatusCode::OK => {
@@ -152,6 +157,16 @@ impl UnleashSource {
             self.etag = etag;
         }
     }
+}
+
+/// How far the server's clock is ahead of `now`, by the header `Date`. `None` without the header, and for a response that
+/// a cache has kept (`Age`), whose date is that of the original response.
+fn clock_ahead(headers: &HeaderMap, now: DateTime<Utc>) -> Option<TimeDelta> {
+    if headers.contains_key(header::AGE) {
+        return None;
+    }
+    let date = headers.get(header::DATE)?.to_str().ok()?;
+    Some(DateTime::parse_from_rfc2822(date).ok()?.with_timezone(&Utc) - now)
 }
 
 /// Redirect policy: redirects are followed only within one scheme, host and port. Elsewhere the token could
@@ -249,6 +264,20 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
+
+    #[test]
+    fn the_servers_clock_is_known_unless_a_cache_answered() {
+        let now: DateTime<Utc> = "2026-01-15T10:30:00Z".parse().unwrap();
+        let mut headers = HeaderMap::new();
+        assert_eq!(clock_ahead(&headers, now), None);
+        headers.insert(header::DATE, HeaderValue::from_static("Thu, 15 Jan 2026 11:30:00 GMT"));
+        assert_eq!(clock_ahead(&headers, now), Some(TimeDelta::hours(1)));
+        headers.insert(header::AGE, HeaderValue::from_static("30"));
+        assert_eq!(clock_ahead(&headers, now), None);
+        headers.remove(header::AGE);
+        headers.insert(header::DATE, HeaderValue::from_static("yesterday"));
+        assert_eq!(clock_ahead(&headers, now), None);
+    }
 
     /// Response with exactly these bytes, from a server that answers one request.
     async fn response(bytes: &'static str) -> Response {

@@ -28,6 +28,7 @@ pub fn raise_for(connections: usize) -> usize {
     let Some(handles) = raise() else { return connections };
     let allowed = share(handles, connections);
     if allowed < connections {
+        // Not limited: once at the start.
         tracing::warn!(
             handles,
             allowed,

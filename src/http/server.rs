@@ -156,6 +156,7 @@ impl Server {
         drop(self.listener);
         tasks.close();
         if timeout(DRAIN_TIMEOUT, tasks.wait()).await.is_err() {
+            // Not limited: once at the end of a listener.
             tracing::warn!("shutdown: open responses were aborted after {} s", DRAIN_TIMEOUT.as_secs());
         }
         Ok(())

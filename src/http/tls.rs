@@ -25,6 +25,7 @@ mod with_openssl {
     use crate::config::TlsConfig;
     use crate::health::{Report, Reporter, State};
     use crate::http::server::Stream;
+    use crate::log_limit::limited;
     use crate::shutdown::Shutdown;
 
     /// Supported protocols (ALPN) in order of preference, each preceded by its length.
@@ -132,7 +133,7 @@ mod with_openssl {
             if let Some(detail) = &report.detail
                 && health.report() != report
             {
-                tracing::error!("certificate of the HTTP listener: {detail}");
+                limited!(error, "certificate of the HTTP listener: {detail}");
             }
             health.set(report);
             found

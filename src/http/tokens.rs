@@ -16,6 +16,7 @@ use crate::auth::table::{self, PAGE_TOKENS_MAX, Revoked, TableError};
 use crate::auth::{TokenCache, TokenId};
 use crate::config::Scope;
 use crate::database::audited::{self, Actor, Kind};
+use crate::log_limit::limited;
 
 use super::Problem;
 use super::api::Api;
@@ -224,7 +225,7 @@ fn problem(error: TableError) -> Problem {
     match error {
         TableError::Full => Problem::new(StatusCode::CONFLICT, error),
         TableError::Database(error) => {
-            tracing::warn!("tokens: {error}");
+            limited!(warn, "tokens: {error}");
             let detail = "tokens cannot be read or changed, because the database request failed; retry later";
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(DATABASE_RETRY_SECONDS)
         }

@@ -11,6 +11,7 @@ use axum::{Extension, Router};
 use serde::de::IgnoredAny;
 
 use crate::feed::hint::HINT_BYTES_MAX;
+use crate::log_limit::limited;
 
 use super::Problem;
 use super::api::Api;
@@ -69,7 +70,7 @@ pub(super) async fn webhook(
     }
     api.manager.hints.pass_on(&input.body).await.map_err(|error| {
         let topic = &api.config.topics.changes;
-        tracing::warn!(%error, topic, "a notification of the webhook could not be written to Kafka");
+        limited!(warn, %error, topic, "a notification of the webhook could not be written to Kafka");
         let detail = "the notification could not be written to Kafka; retry later";
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(1)
     })?;

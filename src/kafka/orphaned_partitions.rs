@@ -14,6 +14,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 
 use crate::kafka::KafkaConfig;
+use crate::log_limit::limited;
 use crate::shutdown::{Shutdown, pause};
 
 use super::client::{self, Logged};
@@ -63,10 +64,21 @@ pub fn look_after(
             let lasting: Vec<i32> = now.intersection(before).copied().collect();
             *before = now;
             if !lasting.is_empty() {
-                tracing::warn!(group = name, partitions = ?lasting, "partitions are assigned to no member of the \
-                    group; triggering a rebalance");
+                limited!(
+                    warn,
+                    key = &name,
+                    group = name,
+                    partitions = ?lasting,
+                    "partitions are assigned to no member of the group; triggering a rebalance",
+                );
                 if let Err(error) = join_and_leave(kafka, visit, &name, shutdown) {
-                    tracing::warn!(group = name, %error, "could not trigger a rebalance of the group");
+                    limited!(
+                        warn,
+                        key = &name,
+                        group = name,
+                        %error,
+                        "could not trigger a rebalance of the group",
+                    );
                 }
                 before.clear();
             }

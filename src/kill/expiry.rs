@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use chrono::Utc;
 use rand::Rng;
-use tracing::{info, warn};
+use tracing::info;
 
+use crate::clock::ClockSkew;
+use crate::log_limit::limited;
 use crate::message::kill_switch::KillSwitch;
 use crate::shutdown::Shutdown;
 
@@ -23,28 +25,28 @@ const JITTER: Duration = Duration::from_millis(500);
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 impl KillSwitches {
-    /// Maintains the switches until `shutdown`.
-    pub async fn keep(&self, shutdown: &Shutdown) {
+    /// Maintains the switches until `shutdown`. While the clock is doubtful, another instance has to record expiries.
+    pub async fn keep(&self, clock: &ClockSkew, shutdown: &Shutdown) {
         let mut pause = POLL_INTERVAL;
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = tokio::time::sleep(pause) => {}
             }
-            pause = match self.due() {
+            pause = match self.due(clock) {
                 None => POLL_INTERVAL,
                 Some(_) => {
                     let jitter = JITTER.mul_f64(rand::rng().random());
                     tokio::time::sleep(jitter).await;
-                    self.keep_one().await
+                    self.keep_one(clock).await
                 }
             };
         }
     }
 
     /// Performs the action that is still due after the jitter. Returns the pause until the next check.
-    async fn keep_one(&self) -> Duration {
-        let Some((switch, action)) = self.due() else {
+    async fn keep_one(&self, clock: &ClockSkew) -> Duration {
+        let Some((switch, action)) = self.due(clock) else {
             return POLL_INTERVAL;
         };
         let KillSwitch { environment, flag_name: flag, actor, reason, .. } = &switch;
@@ -56,7 +58,14 @@ impl KillSwitches {
                 Duration::ZERO
             }
             Err(error) => {
-                warn!(environment, flag, ?action, %error, "maintenance of a kill switch failed; retrying");
+                limited!(
+                    warn,
+                    environment,
+                    flag,
+                    ?action,
+                    %error,
+                    "maintenance of a kill switch failed; retrying",
+                );
                 CHECK_INTERVAL
             }
         }
@@ -73,7 +82,7 @@ impl KillSwitches {
     }
 
     /// The first switch that requires an action, with the action.
-    fn due(&self) -> Option<(KillSwitch, Action)> {
+    fn due(&self, clock: &ClockSkew) -> Option<(KillSwitch, Action)> {
         if !self.store.is_ready() {
             return None;
         }
@@ -83,15 +92,17 @@ impl KillSwitches {
         if let Some(lost) = lost {
             return Some((KillSwitch::clone(lost), Action::Reinstate));
         }
+        // What this instance writes is in force everywhere, so a wrong clock must not end a switch early.
+        let is_doubtful = clock.is_doubtful();
         switches.values().find_map(|switch| {
             let flags = snapshot.environment(&switch.environment);
             let flag = flags.and_then(|flags| flags.get(&switch.flag_name));
             let definition = flag.map(|flag| flag.definition_version);
-            let action = if is_expired(switch, now) {
+            let action = if !is_doubtful && is_expired(switch, now) {
                 Action::Expire
             } else if is_overtaken(switch, definition) {
                 Action::Renew
-            } else if is_forgettable(switch, definition, now) {
+            } else if !is_doubtful && is_forgettable(switch, definition, now) {
                 Action::Forget
             } else {
                 return None;

@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, SecondsFormat, SubsecRound, TimeDelta, Utc};
 use rand::Rng;
 use rdkafka::Message;
-use tracing::{debug, warn};
+use tracing::debug;
 use uuid::Uuid;
 
 use crate::config::Config;
 use crate::feed::publish::{PublishError, Publisher, Record, Tombstone};
 use crate::kafka::compacted::read_to_end;
+use crate::log_limit::limited;
 use crate::message::avro::Kind;
 use crate::message::change::{Change, ChangeKind};
 use crate::message::kill_switch::{
@@ -139,7 +140,7 @@ pub(super) fn write(
             return Err(KillError::Kafka(error.to_string()));
         }
         if !matches!(error, PublishError::Fenced(_)) {
-            warn!(flag = pending.flag, %error, "a kill switch is not written yet");
+            limited!(warn, flag = pending.flag, %error, "a kill switch is not written yet");
         }
         let pause = rand::rng().random_range(MAX_BACKOFF_MS / 10..MAX_BACKOFF_MS);
         std::thread::sleep(Duration::from_millis(pause));
@@ -217,7 +218,9 @@ fn read(config: &Config) -> Result<TopicContents, PublishError> {
                 known.switches.insert(key, switch);
             }
             // The stores refuse the record too.
-            Err(error) => warn!(key, offset = message.offset(), %error, "not a kill switch"),
+            Err(error) => {
+                limited!(warn, key, offset = message.offset(), %error, "not a kill switch")
+            }
         }
     });
     read.map_err(|error| PublishError::Other(error.to_string()))?;

@@ -4,6 +4,7 @@ use chrono::Utc;
 
 use crate::auth::Restrictions;
 use crate::flag::local::{self, Family, LocalFlag, Status};
+use crate::log_limit::limited;
 use crate::message::change::ChangeKind;
 use crate::message::definition::Source;
 
@@ -268,8 +269,14 @@ impl Manager {
     async fn hint(&self, request: ChangeRequest<'_>) {
         let ChangeRequest { environment, name, kind, .. } = request;
         if let Err(error) = self.hints.local(kind, environment, name).await {
-            tracing::warn!(environment, flag = name, %error, "the notification of a changed flag could not be \
-                written to Kafka; the leader finds the change at its next poll");
+            limited!(
+                warn,
+                environment,
+                flag = name,
+                %error,
+                "the notification of a changed flag could not be written to Kafka; the leader finds the \
+                 change at its next poll",
+            );
         }
     }
 

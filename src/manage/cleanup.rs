@@ -107,6 +107,7 @@ pub async fn run_nightly_cleanup(manager: &Manager, older_than_days: u32, shutdo
                 tracing::info!(removed, failed, more = cleaned.more, "archived flags were removed");
             }
             Err(error) => {
+                // Not limited: once a night.
                 tracing::warn!(%error, "removal of archived flags failed; the next attempt is tomorrow night")
             }
         }

@@ -5,6 +5,7 @@ use crate::database::DatabaseError;
 use crate::feed::FetchError;
 use crate::flag::local::Invalid;
 use crate::kill::KillError;
+use crate::log_limit::limited;
 
 /// Reason why a management request failed. Nothing was changed unless the variant says otherwise.
 #[derive(Debug, thiserror::Error)]
@@ -49,7 +50,7 @@ pub enum ManageError {
 
 impl From<DatabaseError> for ManageError {
     fn from(error: DatabaseError) -> Self {
-        tracing::warn!(%error, "the database request of a management request failed");
+        limited!(warn, %error, "the database request of a management request failed");
         Self::Database(error)
     }
 }

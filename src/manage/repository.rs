@@ -101,6 +101,11 @@ impl Repository {
         let _ = self.migrated.clone().wait_for(|migrated| *migrated).await;
     }
 
+    /// The present time, by the database's clock if this machine's is wrong.
+    pub fn now(&self) -> DateTime<Utc> {
+        self.database.now()
+    }
+
     /// Returns a number that grows with every committed change, in any order of commits.
     pub async fn mark(&self) -> Result<i64, DatabaseError> {
         let question = "SELECT coalesce(sum(revision), 0)::bigint FROM local_flags";

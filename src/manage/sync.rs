@@ -9,6 +9,7 @@ use crate::feed::answer::Answer;
 use crate::feed::{AdminFlag, FetchResult, FlagSource};
 use crate::flag::definition::{checksum, inline_segments};
 use crate::flag::{CompiledFlag, Snapshot};
+use crate::log_limit::limited;
 use crate::message::definition::Source;
 
 use super::effective_state::IN_FORCE_TIMEOUT;
@@ -77,7 +78,12 @@ impl Manager {
         }
         let hint = async {
             if let Err(error) = self.hints.everything(environment).await {
-                tracing::warn!(environment, %error, "the notification of a sync could not be written to Kafka");
+                limited!(
+                    warn,
+                    environment,
+                    %error,
+                    "the notification of a sync could not be written to Kafka",
+                );
             }
         };
         tokio::join!(hint, self.wait_for(environment, expected)).1

@@ -8,6 +8,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use crate::clock::ClockLabels;
+
 use super::evaluate::{WIDE, buckets};
 use super::{EnvironmentLabels, PartitionGauges, PartitionLabels, Seconds, StuckLabels};
 
@@ -23,12 +25,6 @@ pub struct AuditBatchLabels {
 pub struct PausedLabels {
     pub what: &'static str,
     pub reason: &'static str,
-}
-
-/// The clock that is compared with this machine's: `database` or `kafka`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct ClockLabels {
-    pub against: &'static str,
 }
 
 #[derive(Debug)]

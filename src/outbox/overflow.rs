@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use std::sync::Arc;
 
-use crate::log_limit::LogLimit;
+use crate::log_limit::{LogLimit, limited};
 use crate::metrics::Metrics;
 
 use super::in_flight::InFlight;
@@ -107,10 +107,11 @@ impl Overflow {
                     in_flight_batches.add(Entry { batch, delivered: None }, Some(position));
                 }
                 Ok(Next::Damaged { segment, bytes }) => {
-                    tracing::error!(
+                    limited!(
+                        error,
                         segment,
                         bytes,
-                        "the end of a spool segment is damaged; its events are lost"
+                        "the end of a spool segment is damaged; its events are lost",
                     );
                     super::count_dropped(&self.metrics, "spool_damaged", 1);
                 }

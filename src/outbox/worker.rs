@@ -327,6 +327,7 @@ impl Worker {
         let lost: u32 =
             unstored.chain(self.queue.take(usize::MAX)).map(|Entry { batch, .. }| batch.len()).sum();
         if lost > 0 {
+            // Not limited: once in the life of the process.
             tracing::error!(
                 events = lost,
                 "events were dropped at shutdown, because Kafka did not acknowledge them in time"

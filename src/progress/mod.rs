@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::HealthConfig;
 use crate::health::{Report, State};
+use crate::log_limit::limited;
 use crate::metrics::{PartitionGauges, PartitionLabels, StuckLabels};
 
 pub use self::partition::{Reason, Stuck};
@@ -194,7 +195,7 @@ impl Progress {
             }
         }
         if !stopped.is_empty() {
-            tracing::warn!("{}", listed(&stopped));
+            limited!(warn, key = &self.0.topic, "{}", listed(&stopped));
         }
         if !moving.is_empty() {
             tracing::info!(topic = %self.0.topic, partitions = ?moving, "partitions are no longer stuck");

@@ -10,6 +10,8 @@ use rand::Rng;
 use redis::{Cmd, RedisError, Value};
 use tokio::time::timeout;
 
+use crate::log_limit::limited;
+
 use super::connection::Connection;
 use super::error::{CacheError, ends_connection};
 use super::script::Script;
@@ -230,7 +232,7 @@ impl Shared {
             state.failures += 1;
             state.not_before = Some(Instant::now() + backoff.mul_f64(rand::rng().random_range(0.5..1.0)));
             if state.cache_error.is_none() {
-                tracing::warn!(%cache_error, "Redis cannot be used; retrying");
+                limited!(warn, %cache_error, "Redis cannot be used; retrying");
             }
         }
         state.cache_error = Some(cache_error.clone());

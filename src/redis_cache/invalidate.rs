@@ -22,6 +22,7 @@ use crate::evaluate::Parts;
 use crate::flag::{Moment, Snapshot};
 use crate::kafka::backoff::Backoff;
 use crate::kafka::consumer::{BatchConsumer, Record};
+use crate::log_limit::limited;
 use crate::message::avro::Subject;
 use crate::message::change::Change;
 use crate::schema_registry::Reader;
@@ -111,8 +112,11 @@ impl Invalidator {
                 continue;
             }
             let Err(error) = self.session() else { break };
-            tracing::warn!(%error, "reading cache invalidations failed; they are read again from the last committed \
-                offsets");
+            limited!(
+                warn,
+                %error,
+                "reading cache invalidations failed; they are read again from the last committed offsets",
+            );
             pause(MAX_BACKOFF, &self.parts.shutdown);
         }
     }
@@ -211,9 +215,14 @@ impl Invalidator {
         let change = json.map_err(anyhow::Error::from).and_then(|json| Ok(serde_json::from_slice(json)?));
         let at = (record.partition(), record.offset());
         change
-            .inspect_err(
-                |error| tracing::warn!(?at, %error, "a cache invalidation cannot be decoded; it is skipped"),
-            )
+            .inspect_err(|error| {
+                limited!(
+                    warn,
+                    ?at,
+                    %error,
+                    "a cache invalidation cannot be decoded; it is skipped",
+                )
+            })
             .ok()
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use redis::{RedisError, Value};
 
 use crate::config::Config;
+use crate::log_limit::limited;
 use crate::metrics::{Metrics, RedisCacheMetrics};
 use crate::store::Store;
 
@@ -91,7 +92,11 @@ impl Reader {
     /// Connects in advance, so that the first read need not.
     pub async fn connect(&self) {
         if let Err(cache_error) = self.client.ready().await {
-            tracing::warn!(%cache_error, "cannot connect to the Redis cache; retrying on the next read");
+            limited!(
+                warn,
+                %cache_error,
+                "cannot connect to the Redis cache; retrying on the next read",
+            );
         }
     }
 

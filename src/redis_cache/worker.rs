@@ -19,6 +19,7 @@ use crate::evaluate::Parts;
 use crate::flag::Moment;
 use crate::kafka::backoff::Backoff;
 use crate::kafka::consumer::{BatchConsumer, Record};
+use crate::log_limit::limited;
 use crate::message::avro::Subject;
 use crate::metrics::RedisCacheMetrics;
 use crate::schema_registry::{MAX_EVENT_BYTES, Reader, Undecodable};
@@ -111,7 +112,11 @@ impl Worker {
             }
             let started = Instant::now();
             let Err(error) = self.session() else { break };
-            tracing::warn!(%error, "the warmer failed; it restarts from its last committed offsets");
+            limited!(
+                warn,
+                %error,
+                "the warmer failed; it restarts from its last committed offsets",
+            );
             self.parts.health.degraded(&error);
             if started.elapsed() > 2 * MAX_BACKOFF {
                 backoff.reset();

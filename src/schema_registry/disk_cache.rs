@@ -12,6 +12,7 @@ use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
+use crate::log_limit::limited;
 use crate::private_files::replace;
 
 use super::texts::Texts;
@@ -55,6 +56,7 @@ impl DiskCache {
             Ok(_) => CachedSchemas { registry, ..CachedSchemas::default() },
             Err(error) => {
                 if error.kind() != io::ErrorKind::NotFound {
+                    // Not limited: once at the start.
                     tracing::warn!(path = %path.display(), %error, "the schema cache on disk cannot be read; it \
                         starts empty");
                 }
@@ -97,7 +99,12 @@ impl DiskCache {
     fn save(&self, cached: &CachedSchemas) {
         let saved = serde_json::to_vec(cached).map_err(io::Error::other);
         if let Err(error) = saved.and_then(|bytes| replace(&self.path, &bytes)) {
-            tracing::warn!(path = %self.path.display(), %error, "the schema cache on disk cannot be written");
+            limited!(
+                warn,
+                path = %self.path.display(),
+                %error,
+                "the schema cache on disk cannot be written",
+            );
         }
     }
 

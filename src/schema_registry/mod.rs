@@ -28,6 +28,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use crate::config::SchemaRegistryConfig;
+use crate::log_limit::limited;
 use crate::message::avro::Writer;
 use crate::metrics::OutcomeLabels;
 use crate::shutdown::Shutdown;
@@ -266,7 +267,7 @@ impl SchemaRegistry {
 
     fn note_away(&self, why: Arc<str>) {
         if self.away.load().is_none() {
-            tracing::warn!("the schema registry is unreachable: {why}");
+            limited!(warn, "the schema registry is unreachable: {why}");
         }
         self.away.store(Some(Arc::new((Instant::now(), why))));
     }

@@ -65,6 +65,7 @@ impl StopSignals {
                 break signal;
             }
         };
+        // Not limited: the process ends.
         tracing::warn!(signal, "stopped at once");
         std::process::exit(1);
     }

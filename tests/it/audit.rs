@@ -4,6 +4,7 @@ mod again;
 mod blocked;
 mod broken;
 mod chain;
+mod pooler;
 
 use std::process::Stdio;
 use std::time::Duration;

@@ -2,10 +2,15 @@
 //!
 //! Load runs during each fault. At the end the ledger compares every request in Kafka with every result.
 
+mod addresses;
 mod brokers;
+mod clock;
+mod leader;
+mod restored;
 
 use std::panic::AssertUnwindSafe;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use flagstream::config::{Profile, load_from};
 use flagstream::kafka::orphaned_partitions;
@@ -214,11 +219,21 @@ fn members_come_and_go(mode: Mode) {
     fixture.balance();
 }
 
+/// An orderly stop is expected, so that it causes no warning. librdkafka's own lines about closing connections are left out.
+fn assert_quiet(log: &str) {
+    let is_loud = |line: &&str| line.contains(" WARN ") || line.contains(" ERROR ");
+    let loud: Vec<_> = log.lines().filter(is_loud).filter(|line| !line.contains("kafka::client")).collect();
+    assert!(loud.is_empty(), "{loud:#?}");
+}
+
 #[test]
 fn sigterm_under_load_drains_and_ends() {
     let (stack, _shared) = Stack::shared();
     for mode in [Mode::Transactional, Mode::AtLeastOnce] {
         let mut fixture = Fixture::new(stack, mode);
+        let database = Database::create(stack);
+        fixture.group = fixture.group.set("DATABASE_URL", &database.url);
+        fixture.database = Some(database);
         let mut service = fixture.group.start("a");
         fixture.load(4_000);
         for _ in 0..if is_long() { 20 } else { 3 } {
@@ -228,6 +243,7 @@ fn sigterm_under_load_drains_and_ends() {
             println!("{mode:?}: ended after {took:?}");
             let log = service.log();
             assert!(!log.contains("panicked"), "{log}");
+            assert_quiet(log.rsplit_once("stopping signal").unwrap().1);
             service.spawn();
             service.wait_until_ready();
         }

@@ -8,7 +8,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Database, Flag, Flags, Group, Sender, Service, Stack, TEST_TIMEOUT, TopicReader, get, wait_until,
+    Database, Flag, Flags, Group, Sender, Service, Stack, TEST_TIMEOUT, TopicReader, get, is_long, wait_until,
 };
 
 /// A deployment with one flag, and the events it answers with.
@@ -309,6 +309,35 @@ fn results_of_a_requests_topic_created_anew_are_rows_whatever_the_senders_clocks
     assert_eq!(rows.len(), 130);
     assert!(rows.iter().all(|(_, count)| *count == 1), "{rows:?}");
     assert_eq!(sum("flagstream_audit_repeated_total"), 0.0);
+}
+
+/// The first requests of each new topic are read before anything has noticed that it is another one.
+#[test]
+fn requests_that_arrive_while_their_topic_is_created_anew_are_answered_and_audited_once() {
+    let (stack, _shared) = Stack::shared();
+    let database = Database::create(stack);
+    let mut fixture = Fixture::new(Group::new(stack).set("DATABASE_URL", &database.url));
+    let topics = fixture.group.topics.clone();
+    let service = fixture.group.start("one");
+    let mut all = 0;
+    for round in 0..if is_long() { 20 } else { 3 } {
+        let old = fixture.ask(0, ids(&format!("old-{round}"), 5));
+        fixture.wait_for_answers("the old ones", &old);
+        topics.recreate(&topics.requests, topics.partitions);
+        fixture.sender = Sender::new(&topics.kafka);
+        let new = fixture.ask(0, ids(&format!("new-{round}"), 60));
+        fixture.wait_for_answers("all of the new ones", &new);
+        all += old.len() + new.len();
+    }
+    wait_until("each result is a row", TEST_TIMEOUT, || database.audited() >= i64::try_from(all).unwrap());
+    let rows = database.rows::<(String, i64)>(
+        "SELECT request_id, count(*) FROM feature_flag_evaluations GROUP BY request_id ORDER BY request_id",
+    );
+    let twice: Vec<_> = rows.iter().filter(|(_, count)| *count != 1).collect();
+    assert!(rows.len() == all && twice.is_empty(), "{} of {all}, more than once: {twice:?}", rows.len());
+    let answered: Vec<_> = fixture.events.seen.iter().map(request_id).filter(|id| !id.is_empty()).collect();
+    assert_eq!(answered.len(), all, "events committed more than once");
+    assert!(service.metrics().sum("flagstream_requests_topic_recreated_total", &[]) >= 1.0);
 }
 
 #[test]

@@ -1,9 +1,12 @@
 //! Runs the binary as a child process.
 
+use std::collections::HashSet;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 /// Deadline of every condition, long enough for a machine under load.
@@ -17,8 +20,20 @@ pub struct Flagstream {
     pub port: u16,
 }
 
+/// A port that nothing listens on. It is never returned twice, and outside of the range from which the system takes the
+/// ports of outgoing connections: otherwise a connection of another process could use it before the child listens.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static RETURNED: Mutex<Option<HashSet<u16>>> = Mutex::new(None);
+    let mut returned = RETURNED.lock().unwrap();
+    let returned = returned.get_or_insert_default();
+    for _ in 0..1_000 {
+        let port = rand::random_range(10_000..32_000);
+        if !returned.contains(&port) && TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            returned.insert(port);
+            return port;
+        }
+    }
+    panic!("no free port");
 }
 
 /// A command for the binary without the environment variables of this process, which could contain settings.
@@ -42,6 +57,21 @@ fn clean(command: &mut Command, folder: &Path) {
         if let Some(value) = std::env::var_os(name) {
             command.env(name, value);
         }
+    }
+    reset_signals(command);
+}
+
+/// Starts the child with the default action of every signal that ends a service. A test run under `nohup` or as a
+/// background job of a script ignores some of them, and its children would inherit that.
+fn reset_signals(command: &mut Command) {
+    // SAFETY: signal is async-signal-safe, and the child does not share its signal handlers with this process.
+    unsafe {
+        command.pre_exec(|| {
+            for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
+                libc::signal(signal, libc::SIG_DFL);
+            }
+            Ok(())
+        });
     }
 }
 

@@ -3,10 +3,12 @@
 #![allow(unsafe_code)] // signals to processes
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod authentication;
 mod bench;
 mod child;
 mod files;
 mod handles;
 mod health;
+mod proxies;
 mod signals;
 mod streams;

@@ -1,6 +1,7 @@
 //! Tests of signals at any time of the process's life.
 
-use std::net::TcpListener;
+use std::io::Read;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::process::ExitStatusExt;
 
 use crate::child::{Flagstream, command, shell};
@@ -19,13 +20,25 @@ fn waiting_for_a_registry(folder: &std::path::Path) -> (Flagstream, TcpListener)
     (service, registry)
 }
 
+/// Waits for the service's request. A connection that sends anything else belongs to another process, which had the port
+/// before.
+fn request_to(registry: &TcpListener) -> TcpStream {
+    loop {
+        let (mut connection, _) = registry.accept().unwrap();
+        let mut start = [0; 14];
+        if connection.read_exact(&mut start).is_ok() && start == *b"POST /subjects" {
+            return connection;
+        }
+    }
+}
+
 #[test]
 fn a_signal_during_the_start_ends_the_process_at_once() {
     for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
         let folder = tempfile::tempdir().unwrap();
         let (mut service, registry) = waiting_for_a_registry(folder.path());
         // The connection stays open until the process ends, and its request is never answered.
-        let _question = registry.accept().unwrap();
+        let _unanswered = request_to(&registry);
         service.signal(signal);
         let status = service.ended();
         assert_eq!((status.signal(), status.code()), (None, Some(0)), "signal {signal}");

@@ -5,7 +5,7 @@
 //! the server is busy. With a database, the events are written to it during the load.
 
 mod audit;
-mod client;
+pub(crate) mod client;
 mod process;
 mod server;
 

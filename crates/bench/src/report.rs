@@ -9,6 +9,7 @@ use crate::listeners::{self, ListenersArgs, ListenersReport};
 use crate::outage::{self, OutageArgs, OutageReport};
 use crate::redis_cache::{self, WarmArgs, WarmReport};
 use crate::replay::{self, ReplayArgs, ReplayReport};
+use crate::sink::chain::{self, ChainArgs, ChainReport};
 use crate::sink::{self, SinkArgs, SinkReport};
 use crate::stream::{self, StreamArgs, StreamReport};
 
@@ -22,6 +23,8 @@ pub enum Command {
     Latency(LatencyArgs),
     /// Throughput of the audit sink on a real Kafka and Postgres, compared with a COPY of the same rows
     Sink(SinkArgs),
+    /// Throughput of the audit sink with the hash chain, compared with none
+    Chain(ChainArgs),
     /// Throughput of a replay of recorded evaluations, compared with a COPY of the same rows
     Replay(ReplayArgs),
     /// Redis cache: throughput of writes compared with plain SETs, and the effect of one changed flag among many keys
@@ -46,6 +49,7 @@ pub async fn run(command: Command, global: &Global) -> anyhow::Result<ExitCode> 
     match command {
         Command::Stream(args) => print(global, &stream::run(&args, config).await?, stream_text),
         Command::Sink(args) => print(global, &sink::run(&args, config).await?, sink_text),
+        Command::Chain(args) => print(global, &chain::run(&args, config).await?, chain_text),
         Command::Replay(args) => print(global, &replay::run(&args, config).await?, replay_text),
         Command::Http(args) => print(global, &http::run(&args, config).await?, http_text),
         Command::Listeners(args) => print(global, &listeners::run(&args).await?, listeners_text),
@@ -136,11 +140,26 @@ fn listeners_text(report: &ListenersReport) -> String {
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     let (before, connected, later) =
         (mib(report.before_bytes), mib(report.connected_bytes), mib(report.later_bytes));
-    format!(
+    let mut lines = vec![format!(
         "{} listeners: {before:.1} MiB before, {connected:.1} MiB connected, {later:.1} MiB later: {:.1} KiB each",
         report.listeners,
         report.bytes_per_listener / 1_024.0
-    )
+    )];
+    lines.extend(report.reconnects.iter().map(|reconnect| {
+        format!(
+            "all reconnect at once: {:.2} s until all are back, {} refused attempts, {:.1} MiB at most; evaluations \
+             p50 {:.1} ms, p99 {:.1} ms, longest {:.1} ms (before: p99 {:.1} ms), {} failed",
+            reconnect.seconds,
+            reconnect.refused,
+            mib(reconnect.peak_bytes),
+            reconnect.evaluations.p50_ms,
+            reconnect.evaluations.p99_ms,
+            reconnect.evaluations.longest_ms,
+            reconnect.before.p99_ms,
+            reconnect.evaluations.failed,
+        )
+    }));
+    lines.join("\n")
 }
 
 fn latency_text(report: &LatencyReport) -> String {
@@ -183,6 +202,24 @@ fn sink_text(report: &SinkReport) -> String {
         lines.push(format!("{what} of {} rows: p50 {p50:.2} ms, p99 {p99:.2} ms", report.history));
         lines.extend(question.plan.iter().map(|line| format!("    {line}")));
     }
+    lines.join("\n")
+}
+
+fn chain_text(report: &ChainReport) -> String {
+    let mut lines = vec![
+        format!("{} rows, {} partitions", report.rows, report.partitions),
+        format!("{:28} {:>12} {:>16}  rounds", "arm", "rows/s", "Postgres µs/row"),
+    ];
+    lines.extend(report.arms.iter().map(|arm| {
+        let cpu = arm.postgres_microseconds_per_row.unwrap_or(f64::NAN);
+        format!("{:28} {:>12.0} {cpu:>16.2}  {:?}", arm.arm, arm.median, arm.rows_per_second)
+    }));
+    lines.push(format!("with / without, medians: {:.3}", report.ratio));
+    lines.push(format!("with / without, each round: {:.3?}", report.ratio_rounds));
+    lines.push(format!(
+        "CPU time of this process: {:.2} µs/row with, {:.2} µs/row without",
+        report.process_microseconds_per_row[0], report.process_microseconds_per_row[1]
+    ));
     lines.join("\n")
 }
 

@@ -4,6 +4,7 @@
 //! The table is that of the migrations, with all its indexes, in a database of the run. The sink is measured from Kafka
 //! to the commit.
 
+pub mod chain;
 mod experiments;
 mod lag;
 pub(super) mod postgres;
@@ -231,7 +232,11 @@ pub(super) fn event(
 
 /// Measures the sink from its first commit to the last.
 async fn sink(bench: &Bench, own: &Own, rows: u64, round: &str) -> anyhow::Result<Rate> {
-    let running = start(bench, own, round)?;
+    rate_of(start(bench, own, round)?, own, rows).await
+}
+
+/// Measures a sink that was just started, and stops it.
+async fn rate_of(running: Running, own: &Own, rows: u64) -> anyhow::Result<Rate> {
     let (mut first, started) = (None, Instant::now());
     let rate = loop {
         let count = running.written();
@@ -260,6 +265,15 @@ pub(super) struct Running {
 
 /// Starts the sink in a separate consumer group.
 pub(super) fn start(bench: &Bench, own: &Own, name: &str) -> anyhow::Result<Running> {
+    start_with(bench, own, name, Sink::start)
+}
+
+fn start_with(
+    bench: &Bench,
+    own: &Own,
+    name: &str,
+    begin: fn(&Parts) -> std::io::Result<Sink>,
+) -> anyhow::Result<Running> {
     let mut config = bench.config.clone();
     config.kafka.group_id = format!("{}-{name}", config.kafka.group_id);
     let (metrics, shutdown) = (Metrics::new(), Shutdown::new());
@@ -274,7 +288,7 @@ pub(super) fn start(bench: &Bench, own: &Own, name: &str) -> anyhow::Result<Runn
     };
     let environment = EnvironmentLabels { environment: load::ENVIRONMENT.into() };
     let written = metrics.audit.rows.get_or_create(&environment).clone();
-    Ok(Running { sink: Sink::start(&parts)?, shutdown, written })
+    Ok(Running { sink: begin(&parts)?, shutdown, written })
 }
 
 impl Running {

@@ -188,7 +188,7 @@ pub(super) fn median(values: &[f64]) -> f64 {
 }
 
 /// User and system CPU time of this process.
-fn cpu_seconds() -> f64 {
+pub(crate) fn cpu_seconds() -> f64 {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }

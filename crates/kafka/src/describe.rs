@@ -66,13 +66,24 @@ pub fn log_id<C: ClientContext>(
     topic: &str,
     timeout: Duration,
 ) -> Result<String, DescribeError> {
-    describe(client, topic, timeout, false, |topic| {
-        // SAFETY: the text lives as long as the description.
-        unsafe {
-            let id = sys::rd_kafka_Uuid_base64str(sys::rd_kafka_TopicDescription_topic_id(topic));
-            (!id.is_null()).then(|| CStr::from_ptr(id).to_string_lossy().into_owned())
-        }
-    })
+    describe(client, topic, timeout, false, read_id)
+}
+
+/// Like [`log_id`], in a single request. `client` must know the cluster, because it has used it.
+pub fn current_log_id<C: ClientContext>(
+    client: &Client<C>,
+    topic: &str,
+    timeout: Duration,
+) -> Result<String, DescribeError> {
+    describe_known(client, topic, timeout, false, read_id)
+}
+
+fn read_id(topic: *const sys::rd_kafka_TopicDescription_t) -> Option<String> {
+    // SAFETY: the text lives as long as the description.
+    unsafe {
+        let id = sys::rd_kafka_Uuid_base64str(sys::rd_kafka_TopicDescription_topic_id(topic));
+        (!id.is_null()).then(|| CStr::from_ptr(id).to_string_lossy().into_owned())
+    }
 }
 
 /// Returns the rights of this user on `topic`. A broker without authorization allows everything.
@@ -102,12 +113,23 @@ fn describe<C: ClientContext, T>(
     with_rights: bool,
     read: impl Fn(*const sys::rd_kafka_TopicDescription_t) -> Option<T>,
 ) -> Result<T, DescribeError> {
-    let silent = || DescribeError::Silent { topic: topic.to_owned() };
     // A client does not know the controller, and would wait for it in vain, until it has requested metadata.
     client.fetch_metadata(Some(topic), timeout).map_err(|error| {
         let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
         DescribeError::Refused { topic: topic.to_owned(), code }
     })?;
+    describe_known(client, topic, timeout, with_rights, read)
+}
+
+/// Like [`describe`], for a client that knows the cluster.
+fn describe_known<C: ClientContext, T>(
+    client: &Client<C>,
+    topic: &str,
+    timeout: Duration,
+    with_rights: bool,
+    read: impl Fn(*const sys::rd_kafka_TopicDescription_t) -> Option<T>,
+) -> Result<T, DescribeError> {
+    let silent = || DescribeError::Silent { topic: topic.to_owned() };
     let read = |described| read(described).ok_or_else(silent);
     let described = describe_all(client, &[topic], timeout, with_rights, read).ok_or_else(silent)?;
     match described.into_iter().next() {

@@ -3,7 +3,7 @@
 //! Offsets do not reveal it: a consumer whose position lies inside the new log continues in the middle and skips the
 //! records before. Kafka assigns an id to each topic, so the ids are compared.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,9 @@ use rdkafka::ClientContext;
 use rdkafka::client::Client;
 use tokio::sync::watch;
 
-use super::describe::log_id;
+use crate::log_limit::limited;
+
+use super::describe::{DescribeError, current_log_id, log_id};
 
 /// The ids of topics by name, as of the last check; empty before the first one. A topic that was created again has a
 /// different id.
@@ -20,6 +22,8 @@ pub type TopicIds = watch::Receiver<Arc<BTreeMap<String, String>>>;
 
 /// Timeout of one request to Kafka.
 const CALL_TIMEOUT: Duration = Duration::from_secs(1);
+/// How many former ids are remembered.
+const FORMER_IDS_MAX: usize = 16;
 /// Answer of brokers that do not support topic ids: 16 zero bytes in base64.
 const NO_ID: &str = "AAAAAAAAAAAAAAAAAAAAAA";
 
@@ -46,6 +50,9 @@ pub struct Confirmed {
 #[derive(Debug, Default)]
 struct Known {
     confirmed: Confirmed,
+    /// Ids of deleted topics of this name. A broker that has not learned of the new topic yet may still return one.
+    former: VecDeque<Arc<str>>,
+    /// Start of the latest request to Kafka.
     asked: Option<Instant>,
 }
 
@@ -58,32 +65,56 @@ impl TopicIdentity {
     /// Returns the topic's generation and id. Kafka is asked if the last answer is older than `max_age`. A failed request
     /// changes nothing: a reader cannot read while Kafka is unreachable, and the next answer decides.
     pub fn confirm<C: ClientContext>(&self, client: &Client<C>, max_age: Duration) -> Confirmed {
+        let is_new = |asked: Instant| asked.elapsed() < max_age;
+        self.confirm_unless(is_new, || log_id(client, &self.topic, CALL_TIMEOUT))
+    }
+
+    /// Like [`confirm`](Self::confirm), but with an answer to a request that is sent after this call began. If that
+    /// returns the known id, every record that was fetched before is one of this topic. `client` must have fetched
+    /// records.
+    pub fn confirm_now<C: ClientContext>(&self, client: &Client<C>) -> Confirmed {
+        let begun = Instant::now();
+        self.confirm_unless(|asked| asked >= begun, || current_log_id(client, &self.topic, CALL_TIMEOUT))
+    }
+
+    fn confirm_unless(
+        &self,
+        is_enough: impl Fn(Instant) -> bool,
+        ask: impl FnOnce() -> Result<String, DescribeError>,
+    ) -> Confirmed {
         // The lock is held during the request: concurrent callers wait for the same answer.
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if !self.has_ids || known.asked.is_some_and(|asked| asked.elapsed() < max_age) {
+        if !self.has_ids || known.asked.is_some_and(is_enough) {
             return known.confirmed.clone();
         }
-        let found = log_id(client, &self.topic, CALL_TIMEOUT);
-        known.asked = Some(Instant::now());
-        match found {
-            Ok(id) => self.found(&mut known.confirmed, &id),
+        let begun = Instant::now();
+        match ask() {
+            Ok(id) => self.found(&mut known, &id),
             Err(error) => tracing::debug!(%error, "the topic's id cannot be read"),
         }
+        known.asked = Some(begun);
         known.confirmed.clone()
     }
 
-    fn found(&self, known: &mut Confirmed, id: &str) {
-        if id == NO_ID || known.id.as_deref() == Some(id) {
+    fn found(&self, known: &mut Known, id: &str) {
+        let is_former = known.former.iter().any(|former| **former == *id);
+        if id == NO_ID || is_former || known.confirmed.id.as_deref() == Some(id) {
             return;
         }
-        let Some(before) = known.id.replace(id.into()) else { return };
-        known.generation += 1;
+        let Some(before) = known.confirmed.id.replace(id.into()) else { return };
+        if known.former.len() == FORMER_IDS_MAX {
+            known.former.pop_front();
+        }
+        known.former.push_back(Arc::clone(&before));
+        known.confirmed.generation += 1;
         self.recreated.inc();
-        tracing::error!(
+        limited!(
+            error,
+            key = &self.topic,
             topic = self.topic,
             before = &*before,
             id,
-            "the topic was deleted and recreated; it is read from its beginning"
+            "the topic was deleted and recreated; it is read from its beginning",
         );
     }
 }
@@ -95,19 +126,40 @@ mod tests {
     #[test]
     fn only_another_id_is_another_topic() {
         let identity = TopicIdentity::new("requests", true, Counter::default());
-        let mut known = Confirmed::default();
-        for (id, generation) in [("a", 0), ("a", 0), ("b", 1), ("b", 1), ("a", 2)] {
+        let mut known = Known::default();
+        // The last but one answer comes from a broker that does not know the new topic yet.
+        for (id, generation, is) in
+            [("a", 0, "a"), ("a", 0, "a"), ("b", 1, "b"), ("a", 1, "b"), ("c", 2, "c")]
+        {
             identity.found(&mut known, id);
-            assert_eq!((known.generation, known.id.as_deref()), (generation, Some(id)));
+            assert_eq!((known.confirmed.generation, known.confirmed.id.as_deref()), (generation, Some(is)));
         }
         assert_eq!(identity.recreated.get(), 2);
+        (0..100).for_each(|number| identity.found(&mut known, &number.to_string()));
+        assert_eq!(known.former.len(), FORMER_IDS_MAX);
+    }
+
+    #[test]
+    fn a_commit_counts_an_answer_only_if_its_question_came_later() {
+        let identity = TopicIdentity::new("requests", true, Counter::default());
+        let answers = std::cell::Cell::new(0);
+        let ask = || {
+            answers.set(answers.get() + 1);
+            Ok("a".to_owned())
+        };
+        identity.confirm_unless(|_| true, ask);
+        let begun = Instant::now();
+        identity.confirm_unless(|asked| asked >= begun, ask);
+        assert_eq!(answers.get(), 2, "the first question came before");
+        identity.confirm_unless(|asked| asked >= begun, ask);
+        assert_eq!(answers.get(), 2, "another worker has asked since");
     }
 
     #[test]
     fn a_broker_that_assigns_no_ids_reports_none() {
         let identity = TopicIdentity::new("requests", true, Counter::default());
-        let mut known = Confirmed::default();
+        let mut known = Known::default();
         identity.found(&mut known, NO_ID);
-        assert_eq!(known, Confirmed::default());
+        assert_eq!(known.confirmed, Confirmed::default());
     }
 }

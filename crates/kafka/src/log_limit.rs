@@ -4,19 +4,37 @@
 //! counted, and the next line that is written reports how many were suppressed.
 //!
 //! ```ignore
-//! static LIMIT: LogLimit = LogLimit::new();
-//! if let Some(suppressed) = LIMIT.admit() {
-//!     tracing::warn!(suppressed, topic, "the topic does not exist");
-//! }
+//! limited!(warn, topic, "the topic does not exist");
+//! limited!(error, key = &partition.to_string(), partition, offset, "the record cannot be read");
 //! ```
 //!
 //! [`KeyedLogLimit`] keeps one limiter per key, for example per partition or per topic, and bounds how many keys it
-//! remembers.
+//! remembers. Every warning and error that can repeat goes through a limiter; a test of this module reads the sources.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
+
+/// Writes a line at the given level like the macros of `tracing`, but at most once a minute. With `key = …`, which must be
+/// the first argument, each key has its own limit.
+#[macro_export]
+macro_rules! limited {
+    ($level:ident, key = $key:expr, $($line:tt)+) => {{
+        static LIMIT: $crate::log_limit::KeyedLogLimit = $crate::log_limit::KeyedLogLimit::new();
+        if let Some(suppressed) = LIMIT.admit($key) {
+            tracing::$level!(suppressed, $($line)+);
+        }
+    }};
+    ($level:ident, $($line:tt)+) => {{
+        static LIMIT: $crate::log_limit::LogLimit = $crate::log_limit::LogLimit::new();
+        if let Some(suppressed) = LIMIT.admit() {
+            tracing::$level!(suppressed, $($line)+);
+        }
+    }};
+}
+
+pub use crate::limited;
 
 /// At most one line of a kind is written within this time.
 const INTERVAL: Duration = Duration::from_secs(60);
@@ -126,7 +144,10 @@ fn now_ms() -> u64 {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     const MINUTE_MS: u64 = INTERVAL.as_millis() as u64;
@@ -182,5 +203,56 @@ mod tests {
         assert_eq!(limit.admit_at("new", MINUTE_MS), Some(0));
         assert_eq!(remembered(&limit), 1);
         assert_eq!(limit.others.suppressed.load(Ordering::Relaxed), 10_000 - 1 + 1);
+    }
+
+    /// How many lines before a statement may contain its limiter, or the reason why it has none.
+    const LINES_BEFORE: usize = 8;
+
+    /// Files whose repeated lines are limited by a backoff of up to 5 s and by [`crate::telemetry`] alone.
+    const LIMITED_BY_BACKOFF: [&str; 2] = ["evaluate/worker.rs", "kafka/consumer.rs"];
+
+    #[test]
+    fn every_warning_and_error_is_limited_or_says_why_it_is_not() {
+        let mut unlimited = Vec::new();
+        let crates = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        check_folder(&crates.with_file_name("src"), &mut unlimited);
+        check_folder(crates, &mut unlimited);
+        assert!(
+            unlimited.is_empty(),
+            "use `limited!`, or explain with `// Not limited: …` why the line cannot repeat:\n{}",
+            unlimited.join("\n")
+        );
+    }
+
+    fn check_folder(folder: &Path, unlimited: &mut Vec<String>) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            let is_of_service = !["bench", "tests", "tests.rs", "log_limit.rs"].contains(&name.as_str())
+                && !LIMITED_BY_BACKOFF.iter().any(|file| path.ends_with(file));
+            if path.is_dir() && is_of_service {
+                check_folder(&path, unlimited);
+            } else if name.ends_with(".rs") && !name.ends_with("_tests.rs") && is_of_service {
+                check_file(&path, unlimited);
+            }
+        }
+    }
+
+    fn check_file(path: &Path, unlimited: &mut Vec<String>) {
+        let text = std::fs::read_to_string(path).unwrap();
+        let lines: Vec<_> = text.lines().take_while(|line| *line != "#[cfg(test)]").collect();
+        for (index, line) in lines.iter().enumerate() {
+            let is_comment = line.trim_start().starts_with("//");
+            let is_statement = ["warn!(", "error!("].iter().any(|call| {
+                line.match_indices(call)
+                    .any(|(at, _)| !line[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_'))
+            });
+            let before = &lines[index.saturating_sub(LINES_BEFORE)..=index];
+            let is_limited =
+                before.iter().any(|line| line.contains(".admit(") || line.contains("// Not limited: "));
+            if is_statement && !is_comment && !is_limited {
+                unlimited.push(format!("{}:{}: {}", path.display(), index + 1, line.trim()));
+            }
+        }
     }
 }

@@ -2,6 +2,8 @@
 
 mod offsets;
 
+use crate::log_limit::limited;
+
 use std::ffi::{CStr, CString};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -320,7 +322,7 @@ impl ClientContext for Failures {
         if self.is_quiet {
             tracing::debug!(%error, reason, "producer error");
         } else {
-            tracing::warn!(%error, reason, "producer error");
+            limited!(warn, key = &error.to_string(), %error, reason, "producer error");
         }
     }
 

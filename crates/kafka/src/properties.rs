@@ -53,6 +53,9 @@ pub fn property_of(name: &str) -> String {
 const SUPPORTED: &str = "this build supports PLAIN, SCRAM-SHA-256 and SCRAM-SHA-512 in `sasl.mechanism`, and client \
     certificates (`ssl.certificate.location`, `ssl.key.location`)";
 
+/// Advice for mechanisms with which clusters of AWS MSK offer IAM.
+const FOR_MSK: &str = "; for AWS MSK use SCRAM (port 9096) or client certificates (port 9094) instead of IAM";
+
 /// Names of the property that selects the SASL mechanism.
 const MECHANISM: [&str; 2] = ["sasl.mechanism", "sasl.mechanisms"];
 
@@ -112,15 +115,16 @@ fn check_together(properties: &BTreeMap<String, Secret>) -> Result<(), (Option<&
     if properties.is_empty() {
         return Ok(());
     }
-    let mechanism = properties.iter().find(|(name, value)| {
-        MECHANISM.contains(&name.as_str()) && value.expose().eq_ignore_ascii_case("OAUTHBEARER")
-    });
+    let mechanism = properties.iter().find(|(name, _)| MECHANISM.contains(&name.as_str()));
+    let is = |wanted| mechanism.is_some_and(|(_, value)| value.expose().eq_ignore_ascii_case(wanted));
+    let advice = if is("OAUTHBEARER") || is("AWS_MSK_IAM") { FOR_MSK } else { "" };
     let makes_tokens = properties
         .get("enable.sasl.oauthbearer.unsecure.jwt")
         .is_some_and(|value| value.expose().eq_ignore_ascii_case("true"));
-    if let (Some((name, _)), false) = (mechanism, makes_tokens) {
-        let problem =
-            format!("`{name}` cannot be OAUTHBEARER, because there is no source of tokens: {SUPPORTED}");
+    if let (Some((name, _)), true, false) = (mechanism, is("OAUTHBEARER"), makes_tokens) {
+        let problem = format!(
+            "`{name}` cannot be OAUTHBEARER, because there is no source of tokens: {SUPPORTED}{advice}"
+        );
         return Err((Some(name), problem));
     }
     let mut config = ClientConfig::new();
@@ -131,7 +135,7 @@ fn check_together(properties: &BTreeMap<String, Secret>) -> Result<(), (Option<&
     match config.create::<BaseProducer>() {
         Ok(_) => Ok(()),
         Err(KafkaError::ClientCreation(reason)) if reason.contains("SASL mechanism") => {
-            Err((None, format!("{reason}: {SUPPORTED}")))
+            Err((mechanism.map(|(name, _)| name.as_str()), format!("{reason}: {SUPPORTED}{advice}")))
         }
         Err(KafkaError::ClientCreation(reason)) => Err((None, reason)),
         Err(error) => Err((None, error.to_string())),
@@ -173,10 +177,11 @@ mod tests {
     #[test]
     fn a_mechanism_that_this_build_lacks_is_refused_with_those_that_it_has() {
         let sasl = ("security.protocol", "sasl_plaintext");
-        for mechanism in ["OAUTHBEARER", "GSSAPI"] {
+        for mechanism in ["OAUTHBEARER", "GSSAPI", "AWS_MSK_IAM"] {
             for name in MECHANISM {
                 let error = together(&[sasl, (name, mechanism)]).err().unwrap_or_default();
                 assert!(error.contains(mechanism) && error.contains("PLAIN, SCRAM-SHA-256"), "{error}");
+                assert_eq!(error.contains("port 9096"), mechanism != "GSSAPI", "{error}");
             }
         }
         let unsecure = ("enable.sasl.oauthbearer.unsecure.jwt", "true");

@@ -44,7 +44,34 @@ pub struct StoreMetrics {
     pub records: Family<OutcomeLabels, Counter>,
     pub saves: Family<OutcomeLabels, Counter>,
     pub propagation: Propagation,
+    pub records_ahead: RecordsAhead,
     pub as_of: AsOf,
+}
+
+/// How far the timestamps of records that were just written are ahead of this machine's clock. The service exports it
+/// together with its other comparisons of clocks.
+#[derive(Debug)]
+pub struct RecordsAhead(AtomicI64);
+
+/// The value of [`RecordsAhead`] while there is no new record.
+const NO_RECORD: i64 = i64::MIN;
+
+impl Default for RecordsAhead {
+    fn default() -> Self {
+        Self(AtomicI64::new(NO_RECORD))
+    }
+}
+
+impl RecordsAhead {
+    /// Notes a record whose timestamp is this many milliseconds ahead; a negative number counts as zero.
+    pub(crate) fn note(&self, ahead_ms: i64) {
+        self.0.fetch_max(ahead_ms.max(0), Ordering::Relaxed);
+    }
+
+    /// Returns the largest number of milliseconds since the last call; `None` if there was no record.
+    pub fn take_ms(&self) -> Option<i64> {
+        Some(self.0.swap(NO_RECORD, Ordering::Relaxed)).filter(|ahead_ms| *ahead_ms != NO_RECORD)
+    }
 }
 
 impl StoreMetrics {

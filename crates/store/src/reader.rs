@@ -9,13 +9,12 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use tracing::warn;
-
 use super::metrics::StoreMetrics;
 use crate::Shutdown;
 use crate::kafka::KafkaConfig;
 use crate::kafka::backoff::Backoff;
 use crate::kafka::identity::TopicIds;
+use crate::kafka::log_limit::limited;
 
 use super::Store;
 use super::disk::Disk;
@@ -96,7 +95,12 @@ fn run(config: &ReaderConfig, updater: &mut StoreUpdater, shutdown: &Shutdown) {
         let error = error.to_string();
         // The same error is logged only once, however long it lasts.
         if told.as_ref() != Some(&error) {
-            warn!(%error, "the definitions topic cannot be read; the flags in force do not change; retrying");
+            limited!(
+                warn,
+                key = &error,
+                %error,
+                "the definitions topic cannot be read; the flags in force do not change; retrying",
+            );
             told = Some(error.clone());
         }
         updater.follow_error(error, true);

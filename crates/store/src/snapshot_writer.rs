@@ -8,7 +8,9 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use tracing::{info, warn};
+use tracing::info;
+
+use crate::kafka::log_limit::limited;
 
 use super::metrics::{OutcomeLabels, StoreMetrics};
 
@@ -72,8 +74,13 @@ fn write_all(disk: &Disk, jobs: &Receiver<DiskSnapshot>, busy: &AtomicBool, metr
             Ok(()) if failing => info!(%path, "the snapshot can be saved again"),
             // Logged only once, because otherwise a full disk would fill the log too.
             Err(ref error) if !failing => {
-                warn!(%path, %error, "the snapshot cannot be saved; after a restart without Kafka, older flags would \
-                    be in force");
+                limited!(
+                    warn,
+                    %path,
+                    %error,
+                    "the snapshot cannot be saved; after a restart without Kafka, older flags would be \
+                     in force",
+                );
             }
             _ => {}
         }

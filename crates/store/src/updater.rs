@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 
 use ahash::AHashMap;
 use chrono::{DateTime, Utc};
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 use super::metrics::{OutcomeLabels, StoreMetrics};
 use crate::flag::FlagChange;
+use crate::kafka::log_limit::limited;
 use crate::message::source_status::is_status;
 
 use super::definition_table::{ApplyOutcome, DefinitionTable};
@@ -128,6 +129,7 @@ impl StoreUpdater {
         self.records += 1;
         self.offset = offset + 1;
         self.touched = true;
+        self.compare_clocks(timestamp_ms);
         if is_status(record.key) {
             return self.take_status(record, offset);
         }
@@ -147,18 +149,38 @@ impl StoreUpdater {
             ApplyOutcome::Stale => "stale",
             ApplyOutcome::Refused(key, refusal) => {
                 let topic = &self.topic;
-                warn!(topic, offset, key, %refusal, "definition refused; the last valid version stays in force");
+                limited!(
+                    warn,
+                    key = &key,
+                    topic,
+                    offset,
+                    key,
+                    %refusal,
+                    "definition refused; the last valid version stays in force",
+                );
                 "refused"
             }
         };
         self.metrics.records.get_or_create(&OutcomeLabels { outcome }).inc();
     }
 
+    /// Compares this machine's clock with that of the leader, which gave the record its timestamp. A record of the past
+    /// proves nothing: it may have been written long ago.
+    fn compare_clocks(&self, timestamp_ms: Option<i64>) {
+        let Some(timestamp_ms) = timestamp_ms.filter(|_| self.live) else { return };
+        self.metrics.records_ahead.note(timestamp_ms.saturating_sub(Utc::now().timestamp_millis()));
+    }
+
     fn take_status(&mut self, record: &Record<'_>, offset: i64) {
         self.unsaved = true;
         if let Err(error) = self.sources.take(record.value) {
-            warn!(topic = self.topic, offset, %error, "the status record of a source cannot be decoded; it is \
-                ignored");
+            limited!(
+                warn,
+                topic = self.topic,
+                offset,
+                %error,
+                "the status record of a source cannot be decoded; it is ignored",
+            );
         }
     }
 
@@ -181,7 +203,14 @@ impl StoreUpdater {
             ApplyOutcome::Same => "same",
             ApplyOutcome::Stale => "stale",
             ApplyOutcome::Refused(key, refusal) => {
-                warn!(offset, key, %refusal, "kill switch record refused; the last valid record stays in force");
+                limited!(
+                    warn,
+                    key = &key,
+                    offset,
+                    key,
+                    %refusal,
+                    "kill switch record refused; the last valid record stays in force",
+                );
                 "refused"
             }
         };
@@ -247,16 +276,22 @@ impl StoreUpdater {
         let unseen = self.table.unseen();
         if unseen > 0 && (self.follows || self.is_cut) {
             let topic = &self.topic;
-            warn!(topic, unseen, "the topic has lost records; flags in force that it lacks stay in force");
+            limited!(
+                warn,
+                topic,
+                unseen,
+                "the topic has lost records; flags in force that it lacks stay in force",
+            );
         } else if self.records > 0 && (unseen <= FEW_FLAGS || unseen * 2 <= self.table.len()) {
             self.sweep();
         } else if unseen > 0 {
             let topic = &self.topic;
-            warn!(
+            limited!(
+                warn,
                 topic,
                 unseen,
-                "the topic lacks most of the flags in force; they stay in force for a while, in case the topic is \
-                 being filled"
+                "the topic lacks most of the flags in force; they stay in force for a while, in case the \
+                 topic is being filled",
             );
             self.sweep_at = Some(Instant::now() + MISSING_CHECK_TIMEOUT);
         }
@@ -286,7 +321,11 @@ impl StoreUpdater {
         let status = self.store.status();
         let age = (Utc::now() - at).to_std().unwrap_or_default();
         if age > CONTACT_MAX && status.follow_error.is_none() {
-            warn!(last_heard = %at, "no contact with the Kafka broker; the flags in force may be outdated");
+            limited!(
+                warn,
+                last_heard = %at,
+                "no contact with the Kafka broker; the flags in force may be outdated",
+            );
             let follow_error = Some(format!("no contact with the Kafka broker since {at}"));
             self.store.set_status(|status| status.follow_error = follow_error);
         }
@@ -404,15 +443,25 @@ impl StoreUpdater {
         let FlagChange::Set(flag) = change else { return };
         let topic = &self.topic;
         if let Some(reason) = flag.unusable_because() {
-            warn!(
+            limited!(
+                warn,
+                key = key,
                 topic,
-                offset, key, reason, "the flag cannot be evaluated; callers receive the reason as an error"
+                offset,
+                key,
+                reason,
+                "the flag cannot be evaluated; callers receive the reason as an error",
             );
         }
         for problem in flag.problems() {
-            warn!(
+            limited!(
+                warn,
+                key = key,
                 topic,
-                offset, key, problem, "a constraint cannot be evaluated; its strategy matches no user"
+                offset,
+                key,
+                problem,
+                "a constraint cannot be evaluated; its strategy matches no user",
             );
         }
     }

@@ -181,10 +181,19 @@ PACKAGES = {
     "pip3": "python3-pip",
     "redis-server": "redis-server",
     "postgres": "postgresql",
+    "pgbouncer": "pgbouncer",
+    "nss_wrapper": "libnss-wrapper",
+}
+
+# Libraries that tests load into a service: another table of host names.
+LIBRARIES = {
+    "nss_wrapper": "libnss_wrapper.so",
 }
 
 
 def _present(program):
+    if program in LIBRARIES:
+        return any(Path("/usr/lib").glob(f"*/{LIBRARIES[program]}"))
     return postgres_bin() is not None if program == "postgres" else shutil.which(program) is not None
 
 
@@ -237,7 +246,7 @@ def _check_version(program):
 
 def install_native():
     """Everything that the services need as processes of this machine."""
-    need("java", "node", "redis-server", "postgres")
+    need("java", "node", "redis-server", "postgres", "pgbouncer", *LIBRARIES)
     kafka_jars()
     apicurio_home()
     unleash_home()

@@ -8,6 +8,7 @@ use rdkafka::TopicPartitionList;
 use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaResult;
 
+use crate::log_limit::limited;
 use crate::progress::Reason;
 
 use super::super::batch::Batch;
@@ -128,11 +129,13 @@ impl<T: Decode> Reader<T> {
             let (partition, offset) = (left_out.partition, left_out.offset);
             if blocked.block(partition, offset, &left_out.why, Instant::now()) {
                 let why = &left_out.why;
-                tracing::warn!(
+                limited!(
+                    warn,
+                    key = &partition.to_string(),
                     topic = self.topic,
                     partition,
                     offset,
-                    "a dead letter cannot be written, its partition waits: {why}"
+                    "a dead letter cannot be written, its partition waits: {why}",
                 );
             }
         }

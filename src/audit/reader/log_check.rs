@@ -5,8 +5,7 @@ use std::time::Instant;
 
 use chrono::TimeDelta;
 
-use crate::database::CLOCK_SKEW_MAX;
-use crate::metrics::ClockLabels;
+use crate::clock::{CLOCK_SKEW_MAX, ClockLabels};
 
 use super::state::ReaderState;
 use super::{Decode, Reader};

@@ -3,6 +3,8 @@
 use rdkafka::consumer::Consumer;
 use rdkafka::{Offset, TopicPartitionList};
 
+use crate::log_limit::limited;
+
 use super::super::position::Position;
 use super::super::writer::Command;
 use super::bounds::{Bounds, Start};
@@ -71,13 +73,16 @@ impl<T: Decode> Reader<T> {
         }
         let Some(log) = reader_state.log.clone() else { return Ok(()) };
         let Bounds { low, high } = bounds;
-        tracing::error!(
+        limited!(
+            error,
+            key = &partition.to_string(),
             topic = self.topic,
             partition,
             next,
             low,
             high,
-            "the partition's log was truncated below the sink's position; it is read again from its beginning"
+            "the partition's log was truncated below the sink's position; it is read again from its \
+             beginning",
         );
         let text = format!(
             "the log of {} [{partition}] was truncated (position {next}, log {low} to {high}): records may be lost; \
@@ -92,13 +97,15 @@ impl<T: Decode> Reader<T> {
     pub(super) fn report_expired(&self, partition: i32, from: i64, lost: u64) {
         self.metrics.audit.expired.inc_by(lost);
         let to = from.saturating_add_unsigned(lost);
-        tracing::error!(
+        limited!(
+            error,
+            key = &partition.to_string(),
             topic = self.topic,
             partition,
             from,
             to,
             lost,
-            "Kafka deleted records before the sink read them"
+            "Kafka deleted records before the sink read them",
         );
         let text = format!(
             "Kafka deleted records of {} [{partition}] before the sink read them: offsets {from} to {to}",
@@ -109,9 +116,11 @@ impl<T: Decode> Reader<T> {
 
     pub(super) fn report_recreated(&self) {
         self.metrics.audit.recreated.inc();
-        tracing::error!(
+        limited!(
+            error,
+            key = &self.topic,
             topic = self.topic,
-            "the topic was deleted and recreated; it is read from its beginning"
+            "the topic was deleted and recreated; it is read from its beginning",
         );
         let text = format!(
             "topic {} was deleted and recreated: records that the sink had not read are lost",

@@ -7,6 +7,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::auth::table::{self, TableError};
 use crate::health::Reporter;
+use crate::log_limit::limited;
 use crate::metrics::{AuthMetrics, LookLabels};
 use crate::shutdown::Shutdown;
 
@@ -124,9 +125,10 @@ impl RefreshState {
         if error != self.told
             && let Some(error) = &error
         {
-            tracing::warn!(
-                "the table of tokens cannot be read: {error}; known tokens stay valid, requests with other tokens \
-                 are answered with 503"
+            limited!(
+                warn,
+                "the table of tokens cannot be read: {error}; known tokens stay valid, requests with \
+                 other tokens are answered with 503",
             );
         }
         self.told = error;

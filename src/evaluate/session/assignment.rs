@@ -9,7 +9,9 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::Session;
 use crate::evaluate::error::SessionError;
+use crate::kafka::identity::Confirmed;
 use crate::kafka::reading::{Expired, FaultKind, FetchFault};
+use crate::log_limit::limited;
 use crate::metrics::PartitionLabels;
 use crate::progress::Reason;
 use crate::shutdown::pause;
@@ -20,7 +22,7 @@ const POSITIONS_INTERVAL: Duration = Duration::from_secs(1);
 const OFFSETS_TIMEOUT: Duration = Duration::from_secs(2);
 /// Delay after a failed lookup.
 const OFFSETS_RETRY_BACKOFF: Duration = Duration::from_millis(200);
-/// Maximum age of the confirmation of the requests topic's id before a commit. The thread that follows offsets confirms
+/// Maximum age of the confirmation of the requests topic's id between batches. The thread that follows offsets confirms
 /// the id several times in this interval.
 const MAX_IDENTITY_AGE: Duration = Duration::from_secs(1);
 /// Maximum age of the confirmed topic id after a rebalance. Several workers see the same rebalance, and one request
@@ -100,6 +102,17 @@ impl Session<'_> {
         let is_settled = self.state.rebalances == Some(self.consumer.rebalances());
         let max_age = if is_settled { MAX_IDENTITY_AGE } else { MAX_IDENTITY_AGE_AFTER_REBALANCE };
         let found = self.state.status.identity().confirm(client, max_age);
+        self.note_topic(found)
+    }
+
+    /// Checks the same before a commit, by an answer of Kafka that is later than every fetch of the batch: no record of a
+    /// topic that was just created again is answered as one of its predecessor.
+    pub(super) fn confirm_topic_of_batch(&mut self) -> Result<(), SessionError> {
+        let found = self.state.status.identity().confirm_now(self.consumer.inner().client());
+        self.note_topic(found)
+    }
+
+    fn note_topic(&mut self, found: Confirmed) -> Result<(), SessionError> {
         let generation = found.generation;
         match self.state.topic.replace(found) {
             Some(before) if before.generation != generation => Err(SessionError::TopicRecreated),
@@ -170,13 +183,15 @@ impl Session<'_> {
             self.skip_to(partition, low);
         }
         if let Some(end) = end.filter(|end| *end < next) {
-            tracing::error!(
+            limited!(
+                error,
+                key = &partition.to_string(),
                 topic,
                 partition,
                 committed = next,
                 end,
-                "the partition ends before the committed offset: its log was truncated, or the topic was recreated; \
-                 it is read from its beginning"
+                "the partition ends before the committed offset: its log was truncated, or the topic was \
+                 recreated; it is read from its beginning",
             );
         }
     }
@@ -190,13 +205,16 @@ impl Session<'_> {
         if waiting > 0 {
             let labels = PartitionLabels { partition };
             self.parts.metrics.requests_without_offset.get_or_create(&labels).inc_by(waiting);
-            tracing::warn!(
+            limited!(
+                warn,
+                key = &partition.to_string(),
                 topic = self.parts.config.topics.requests,
                 partition,
                 from = low,
                 to = end,
-                "the group has no committed offset for a partition with records; all records are answered. If they \
-                 were answered before, the group's offsets have expired, and their events are repeated with the same ids"
+                "the group has no committed offset for a partition with records; all records are \
+                 answered. If they were answered before, the group's offsets have expired, and their \
+                 events are repeated with the same ids",
             );
         }
     }
@@ -219,13 +237,15 @@ impl Session<'_> {
             let labels = PartitionLabels { partition };
             self.parts.metrics.requests_expired.get_or_create(&labels).inc_by(count);
             let topic = &self.parts.config.topics.requests;
-            tracing::error!(
+            limited!(
+                error,
+                key = &partition.to_string(),
                 topic,
                 partition,
                 from,
                 to,
                 count,
-                "Kafka deleted requests before they were read"
+                "Kafka deleted requests before they were read",
             );
         }
     }

@@ -10,6 +10,7 @@ use crate::config::DeliveryMode;
 use crate::evaluate::batch::{Sent, SourceOffset};
 use crate::evaluate::error::SessionError;
 use crate::kafka::producer::{Failure, is_of_connection, is_refusal, is_topic_refusal};
+use crate::log_limit::limited;
 use crate::message::request::RefusalCode;
 
 use super::{STEP_TIMEOUT, Session};
@@ -127,8 +128,12 @@ impl Session<'_> {
         match self.consumer.commit_last(offsets) {
             Ok(()) => self.unconfirmed = None,
             Err(error) => {
-                tracing::warn!(%error, "the offsets of acknowledged results could not be committed; the results may \
-                    be sent again")
+                limited!(
+                    warn,
+                    %error,
+                    "the offsets of acknowledged results could not be committed; the results may be sent \
+                     again",
+                )
             }
         }
     }
@@ -196,12 +201,13 @@ impl Session<'_> {
         if self.state.rejections.is_unprocessable(place) {
             self.state.rejections.shorten_dead_letter(place);
         } else if self.state.limit.ran_out_of_time(place) {
-            tracing::warn!(
+            limited!(
+                warn,
                 partition = place.partition,
                 offset = place.offset,
                 results = self.batch.sent_count(),
                 bytes = self.batch.bytes,
-                "the results of a request cannot be committed in time; it is sent to the dead-letter topic"
+                "the results of a request cannot be committed in time; it is sent to the dead-letter topic",
             );
             self.state.rejections.give_up(place);
         }

@@ -13,6 +13,7 @@ use rdkafka::producer::Producer;
 use super::Session;
 use crate::evaluate::clients::rewind_these;
 use crate::evaluate::error::SessionError;
+use crate::log_limit::limited;
 use crate::progress::Reason;
 
 /// Interval of the lookups of the events topic's partition count, while partitions are paused.
@@ -100,7 +101,7 @@ impl Session<'_> {
         for partition in held {
             self.state.status.progress().blocked(*partition, Reason::Held, Arc::clone(&why));
         }
-        tracing::warn!(partitions = ?held, "partitions are paused: {why}; see `flagstream topics check`");
+        limited!(warn, partitions = ?held, "partitions are paused: {why}; see `flagstream topics check`");
         self.state.status.degraded(format!("partitions {held:?} are paused: {why}"));
         self.well = false;
         self.state.unpaired.waiting.inc_by(i64::try_from(held.len()).unwrap_or_default());

@@ -1,10 +1,10 @@
 //! Additional records of the leader: the statuses of sources, and definitions that the topic has lost.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use tracing::warn;
 
 use crate::feed::health::EnvironmentHealth;
 use crate::feed::publish::{PublishError, Record};
+use crate::log_limit::limited;
 use crate::message::source_status::{SourceFailure, SourceName, SourceStatus};
 use crate::store::Missing;
 
@@ -117,7 +117,7 @@ impl DefinitionWriter {
         self.publisher.transaction(&repository, None)?;
         for (key, body) in &lost {
             if let Err(error) = self.state.apply(key.as_bytes(), Some(body), None) {
-                warn!(key, %error, "a restored definition cannot be decoded");
+                limited!(warn, key, %error, "a restored definition cannot be decoded");
             }
         }
         Ok(())

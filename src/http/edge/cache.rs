@@ -16,6 +16,7 @@ use crate::http::manage::{FlagName, FlagPath};
 use crate::http::openapi::calls::{EdgeProblems, EdgeQuery};
 use crate::http::openapi::edge::{CacheCleared, CacheLayer, CacheRedis, CacheStats};
 use crate::http::places::Pool;
+use crate::log_limit::limited;
 use crate::redis_cache::edge::{CHECK_LIFE, DATA_LIFE, ENDPOINT_LIFE, Layer};
 
 /// Removes the cached values of a flag, for all users.
@@ -51,7 +52,7 @@ pub(in crate::http) async fn clear(
     };
     // Redis's error text may contain addresses, so it is only logged.
     let removed = removed.map_err(|trouble| {
-        tracing::warn!(%trouble, flag = name, "the cached values of a flag could not be removed from Redis");
+        limited!(warn, %trouble, flag = name, "the cached values of a flag could not be removed from Redis");
         let detail = format!(
             "the cached values were not removed: Redis is unreachable ({}); retry later",
             trouble.reason()

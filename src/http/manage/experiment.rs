@@ -30,6 +30,7 @@ use crate::http::api::Api;
 use crate::http::caller::Caller;
 use crate::http::input::Undecodable;
 use crate::http::places::Pool;
+use crate::log_limit::limited;
 use crate::manage::ManageError;
 use crate::message::conversion::Conversion;
 use crate::message::json::{Kind, Scanner, Span};
@@ -280,7 +281,7 @@ pub(super) fn refused(error: ExperimentError) -> Problem {
         }
         ExperimentError::Database(error) => return problem(error.into()),
         ExperimentError::Kafka(error) => {
-            tracing::warn!(%error, "conversions could not be written to Kafka");
+            limited!(warn, %error, "conversions could not be written to Kafka");
             let detail = "Kafka did not confirm all conversions; repeat the request (conversions with the same \
                 event_id are counted once)";
             return Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(1);

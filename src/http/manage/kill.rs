@@ -116,6 +116,7 @@ async fn turn(
         Direction::Restore => api.manager.restore(turn).await,
     };
     let turned = turned.map_err(problem)?;
+    // Not limited: each change of a kill switch is recorded.
     tracing::warn!(environment, flag, actor, reason, "a flag was {}", way.done());
     answer(if turned.in_force { StatusCode::OK } else { StatusCode::ACCEPTED }, &turned)
 }

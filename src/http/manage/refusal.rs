@@ -7,6 +7,7 @@ use crate::flag::local::Invalid;
 use crate::http::Problem;
 use crate::http::problem::FieldError;
 use crate::kill::KillError;
+use crate::log_limit::limited;
 use crate::manage::ManageError;
 
 /// Converts an error into a problem. Internal causes are not shown, except those that the caller can act on.
@@ -16,7 +17,7 @@ pub(in crate::http) fn problem(error: ManageError) -> Problem {
         ManageError::Unknown => StatusCode::NOT_FOUND,
         ManageError::Outside(_) | ManageError::MovedOutside(_) => StatusCode::FORBIDDEN,
         ManageError::Kill(KillError::Kafka(error)) => {
-            tracing::warn!(error, "a kill switch could not be changed");
+            limited!(warn, error, "a kill switch could not be changed");
             let detail = "Kafka did not confirm the change, so the kill switch may or may not have changed; check \
                 the flag and retry";
             return Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(1);

@@ -12,6 +12,7 @@ use crate::health::Reporter;
 use crate::kafka::KafkaConfig;
 use crate::kafka::describe::Overview;
 use crate::kafka::reach::{REACH_TIMEOUT, reach};
+use crate::log_limit::limited;
 use crate::shutdown::Shutdown;
 
 use super::{Settings, Topics, TopicsError, uneven, unfit, unwritable, wrong_policies};
@@ -181,7 +182,7 @@ fn tell(health: &Reporter, before: Option<&TopicsFault>, now: Option<&TopicsFaul
     match (before, now) {
         (before, Some(trouble)) if before != Some(trouble) => {
             let (TopicsFault::Unfit(trouble) | TopicsFault::Partial(trouble)) = trouble;
-            tracing::error!("{trouble}");
+            limited!(error, "{trouble}");
         }
         (Some(_), None) => tracing::info!("Kafka is reachable, and its topics are configured as required"),
         _ => {}

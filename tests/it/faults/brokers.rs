@@ -1,8 +1,6 @@
 //! Faults of the brokers, on clusters that each test starts for itself: restarts, too few replicas, quotas, default
 //! settings.
 
-use std::time::Instant;
-
 use super::*;
 use crate::harness::{Cluster, PROMPT, TRIPLE, flagstream, wait_for};
 

@@ -105,7 +105,8 @@ impl Cluster {
         Self::of_roles(stack, roles.collect(), settings)
     }
 
-    /// Nodes that are brokers, controllers, or both.
+    /// Nodes that are brokers, controllers, or both. In the values of settings, `{clients}` and `{brokers}` stand for the ports
+    /// of a node's listeners for clients and for brokers.
     fn of_roles(stack: &Stack, roles: Vec<(bool, bool)>, settings: &[(&str, &str)]) -> Self {
         let folder = temporary_folder();
         let ports: Vec<[u16; 3]> = roles.iter().map(|_| [free_port(), free_port(), free_port()]).collect();
@@ -117,7 +118,11 @@ impl Cluster {
             let node = folder.path().join(format!("node-{}", index + 1));
             fs::create_dir(&node).unwrap();
             let own = structure(index + 1, *roles, *ports, &voters.join(","), &node.join("data"));
-            let all = BASE.iter().chain(settings).map(|(name, value)| format!("{name}={value}\n"));
+            let with_ports = |value: &str| {
+                value.replace("{clients}", &ports[0].to_string()).replace("{brokers}", &ports[2].to_string())
+            };
+            let all =
+                BASE.iter().chain(settings).map(|(name, value)| format!("{name}={}\n", with_ports(value)));
             fs::write(node.join("server.properties"), own + &all.collect::<String>()).unwrap();
             Node { folder: node, is_broker: roles.0, port: ports[0], internal_port: ports[2], child: None }
         });
@@ -191,6 +196,18 @@ impl Cluster {
         for (number, mut child) in children {
             wait_until(&format!("node {number} stopped"), NODE_STOP, || child.try_wait().unwrap().is_some());
         }
+    }
+
+    /// Copies the data of a stopped node, so that [`restore`](Self::restore) can bring it back.
+    pub fn back_up(&self, number: usize) {
+        copy_folder(&self.nodes[number - 1].folder.join("data"), &self.nodes[number - 1].folder.join("copy"));
+    }
+
+    /// Replaces the data of a stopped node by the last copy.
+    pub fn restore(&self, number: usize) {
+        let folder = &self.nodes[number - 1].folder;
+        fs::remove_dir_all(folder.join("data")).unwrap();
+        copy_folder(&folder.join("copy"), &folder.join("data"));
     }
 
     /// Waits until every broker answers and knows all others, and every replica is in sync.
@@ -331,6 +348,19 @@ fn structure(number: usize, roles: (bool, bool), ports: [u16; 3], voters: &str, 
         listeners.join(","),
         data.display()
     )
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_folder(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
 }
 
 fn client(kafka: &str) -> BaseConsumer {

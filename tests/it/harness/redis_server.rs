@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use super::{Redis, TEST_TIMEOUT, free_port, wait_until};
+use super::{Redis, TEST_TIMEOUT, free_port, programs, wait_until};
 
 /// A server that ends with this.
 #[derive(Debug)]
@@ -13,26 +13,19 @@ pub struct RedisServer {
 }
 
 impl RedisServer {
-    /// Whether servers are to be started here. Where the stack runs in containers there may be none to start: who wants
-    /// to go without says so, else the test fails.
+    /// Whether servers are to be started here. Where the stack runs in containers there may be none to start.
     pub fn is_wanted() -> bool {
-        let version = Command::new("redis-server").arg("--version").stdout(Stdio::null()).status();
-        if version.is_ok_and(|status| status.success()) {
-            return true;
-        }
-        let without = std::env::var("FLAGSTREAM_TEST_WITHOUT").is_ok_and(|what| what == "redis-server");
-        assert!(
-            without,
-            "redis-server is not installed, and this test needs servers of its own; \
-             FLAGSTREAM_TEST_WITHOUT=redis-server leaves it out"
-        );
-        eprintln!("left out: no redis-server here");
-        false
+        programs::is_wanted("redis-server")
     }
 
     /// A plain one, which answers.
     pub fn plain(folder: &Path, options: &[&str]) -> Self {
-        let server = Self::start(folder, |port| {
+        Self::plain_of("redis-server".as_ref(), folder, options)
+    }
+
+    /// A plain server of another program that takes the same options.
+    pub fn plain_of(program: &Path, folder: &Path, options: &[&str]) -> Self {
+        let server = Self::start_of(program, folder, |port| {
             ["--port".to_owned(), port.to_string()]
                 .into_iter()
                 .chain(options.iter().map(|o| (*o).to_owned()))
@@ -49,10 +42,14 @@ impl RedisServer {
 
     /// Listens on a port of its own, with these options and nothing on disk but in `folder`.
     pub fn start(folder: &Path, options: impl FnOnce(u16) -> Vec<String>) -> Self {
+        Self::start_of("redis-server".as_ref(), folder, options)
+    }
+
+    fn start_of(program: &Path, folder: &Path, options: impl FnOnce(u16) -> Vec<String>) -> Self {
         let port = free_port();
         let folder = folder.join(format!("redis-{port}"));
         std::fs::create_dir(&folder).unwrap();
-        let child = Command::new("redis-server")
+        let child = Command::new(program)
             .args(["--save", "", "--bind", "127.0.0.1", "--dir"])
             .arg(&folder)
             .args(options(port))

@@ -120,12 +120,14 @@ impl Service {
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log);
-        // SAFETY: prctl is async-signal-safe and touches nothing of the parent's.
+        // SAFETY: prctl and signal are async-signal-safe and touch nothing of the parent's.
         unsafe {
             command.pre_exec(|| {
                 // Not left behind even if the test process is killed. It follows the thread that spawned it,
                 // so services are started from a test's own thread only.
                 libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+                // A test run under `nohup` ignores this one, and its children would inherit that.
+                libc::signal(libc::SIGHUP, libc::SIG_DFL);
                 Ok(())
             });
         }

@@ -36,8 +36,13 @@ struct Shared {
 impl TcpProxy {
     /// Starts a proxy to the service at this URL.
     pub fn to(url: &str) -> Self {
+        Self::at("127.0.0.1:0", url)
+    }
+
+    /// Starts a proxy at this address to the service at this URL.
+    pub fn at(listen: &str, url: &str) -> Self {
         let upstream = address(url);
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let listener = TcpListener::bind(listen).unwrap();
         let url = url.replacen(upstream, &listener.local_addr().unwrap().to_string(), 1);
         let shared = Arc::new(Shared {
             upstream: Mutex::new(upstream.to_owned()),

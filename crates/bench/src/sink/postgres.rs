@@ -71,6 +71,12 @@ impl Own {
         Ok(connection.close().await?)
     }
 
+    /// Empties the tables, those of the hash chains too.
+    pub(super) async fn empty_with_chains(&self) -> anyhow::Result<()> {
+        sqlx::raw_sql("TRUNCATE audit_chains, audit_blocks CASCADE").execute(&self.database.pool).await?;
+        self.empty().await
+    }
+
     /// Replaces the indexes of the empty table by these.
     pub(super) async fn index(&self, indexes: &[&str]) -> anyhow::Result<()> {
         let drop = "ALTER TABLE feature_flag_evaluations DROP CONSTRAINT IF EXISTS feature_flag_evaluations_pkey;

@@ -8,6 +8,7 @@ use tracing::{info, warn};
 use super::StoreUpdater;
 use crate::definition_table::ApplyOutcome;
 use crate::disk::{Disk, DiskSnapshot};
+use crate::kafka::log_limit::limited;
 use crate::snapshot_writer::SnapshotWriter;
 use crate::status::LoadedFrom;
 
@@ -21,6 +22,7 @@ impl StoreUpdater {
         match disk.load() {
             Ok(Some(snapshot)) => self.put_in_force(&snapshot, &path.to_string()),
             Ok(None) => {}
+            // Not limited: once at the start.
             Err(error) => warn!(%path, %error, "the snapshot on disk cannot be read; starting without it"),
         }
     }
@@ -56,6 +58,7 @@ impl StoreUpdater {
             return;
         }
         let age = status.age(Utc::now()).unwrap_or_default();
+        // Not limited: once at the start.
         warn!(why, age_seconds = age.as_secs(), "flags from the snapshot on disk are in force");
         self.store.set_status(|status| status.ready = true);
     }
@@ -66,7 +69,13 @@ impl StoreUpdater {
         }
         for value in &snapshot.saved.switches {
             if let ApplyOutcome::Refused(key, refusal) = self.table.take_saved_switch(value) {
-                warn!(path, key, %refusal, "a kill switch in the snapshot on disk is invalid; it is ignored");
+                limited!(
+                    warn,
+                    path,
+                    key,
+                    %refusal,
+                    "a kill switch in the snapshot on disk is invalid; it is ignored",
+                );
             }
         }
         self.store.switches.store(self.table.switches());
@@ -75,7 +84,13 @@ impl StoreUpdater {
             match self.table.take_saved(value) {
                 ApplyOutcome::Changed(change) => changes.push(change),
                 ApplyOutcome::Refused(key, refusal) => {
-                    warn!(path, key, %refusal, "a definition in the snapshot on disk is invalid; it is ignored")
+                    limited!(
+                        warn,
+                        path,
+                        key,
+                        %refusal,
+                        "a definition in the snapshot on disk is invalid; it is ignored",
+                    )
                 }
                 ApplyOutcome::Same | ApplyOutcome::Stale => {}
             }
