@@ -5,6 +5,10 @@ use std::time::{Duration, Instant};
 use crate::kafka::producer::ROUND_BYTES;
 use crate::message::request::RefusalCode;
 
+/// Work of a record, and of a result beside its bytes: the number of bytes that take as long.
+const RECORD_WORK: usize = 256;
+const RESULT_WORK: usize = 256;
+
 /// Position of a record in the requests topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SourceOffset {
@@ -101,6 +105,12 @@ impl Batch {
         let before = self.last_dead_letters.filter(|(last, _)| *last == place).map_or(0, |(_, sum)| sum);
         self.last_dead_letters = Some((place, before + bytes));
         before + bytes
+    }
+
+    /// Work done for the batch so far: records, results and their bytes.
+    pub fn work(&self) -> u64 {
+        let work = self.bytes + RECORD_WORK * self.records + RESULT_WORK * self.sent.len();
+        u64::try_from(work).unwrap_or(u64::MAX)
     }
 
     /// Number of results sent.

@@ -8,15 +8,21 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use crate::config::DeliveryMode;
 use crate::kafka::client;
-use crate::kafka::consumer::BatchConsumer;
+use crate::kafka::partition_consumer::PartitionConsumer;
 use crate::kafka::producer::{LINGER_MS, MAX_RECORD_BYTES, TrackedProducer};
 
 use super::Parts;
 use super::error::SessionError;
-use super::session::{FETCH_RECORDS, STEP_TIMEOUT};
+use super::session::STEP_TIMEOUT;
 
 /// Timeout of one attempt to initialize transactions. The worker retries, because the broker may be unreachable.
 const START: Duration = Duration::from_secs(5);
+/// A partition of which so many KiB wait is not fetched. A fetch adds up to [`FETCH_BYTES`].
+const QUEUED_KIB: usize = 1_024;
+/// A partition of which so many records wait is not fetched.
+const QUEUED_RECORDS: usize = 8_192;
+/// Maximum number of bytes that one fetch returns of a partition, unless its first batch is larger.
+const FETCH_BYTES: usize = 1 << 20;
 
 /// Creates the worker's producer. In transactional mode this aborts a transaction that a previous producer of the same
 /// name left open. `isolate_records` sends each record in a produce request of its own.
@@ -37,7 +43,10 @@ pub fn producer(parts: &Parts, index: usize, isolate_records: bool) -> Result<Tr
     }
     match delivery.mode {
         DeliveryMode::Transactional => {
+            // The coordinator may still be ending the last transaction when the offsets of a short batch are added to the
+            // next one. It answers with a retriable error then, and the default delay is longer than most batches.
             config
+                .set("retry.backoff.ms", "10")
                 .set("transactional.id", name)
                 .set("transaction.timeout.ms", delivery.transaction_timeout.as_millis().to_string());
         }
@@ -55,7 +64,7 @@ pub fn producer(parts: &Parts, index: usize, isolate_records: bool) -> Result<Tr
 }
 
 /// Creates the worker's consumer, a static member of the evaluators' group.
-pub fn consumer(parts: &Parts, index: usize) -> Result<BatchConsumer, SessionError> {
+pub fn consumer(parts: &Parts, index: usize) -> Result<PartitionConsumer, SessionError> {
     let client = format!("evaluator-{index}");
     let mut config = client::member(
         &parts.config.kafka,
@@ -64,13 +73,16 @@ pub fn consumer(parts: &Parts, index: usize) -> Result<BatchConsumer, SessionErr
         &client,
         &member_name(parts, index),
     );
-    config.set("fetch.wait.max.ms", "20").set("queued.max.messages.kbytes", "65536");
-    BatchConsumer::subscribe(&config, &parts.config.topics.requests, FETCH_RECORDS)
-        .map_err(SessionError::Consumer)
+    config
+        .set("fetch.wait.max.ms", "20")
+        .set("fetch.message.max.bytes", FETCH_BYTES.to_string())
+        .set("queued.max.messages.kbytes", QUEUED_KIB.to_string())
+        .set("queued.min.messages", QUEUED_RECORDS.to_string());
+    PartitionConsumer::subscribe(&config, &parts.config.topics.requests).map_err(SessionError::Consumer)
 }
 
 /// Seeks every assigned partition back to its committed offset, or to its start if nothing is committed.
-pub fn rewind(consumer: &BatchConsumer, topic: &str) -> Result<(), SessionError> {
+pub fn rewind(consumer: &mut PartitionConsumer, topic: &str) -> Result<(), SessionError> {
     consumer.serve().map_err(SessionError::Consumer)?;
     let assigned = consumer.inner().assignment().map_err(SessionError::Consumer)?;
     rewind_these(consumer, topic, assigned)
@@ -78,7 +90,7 @@ pub fn rewind(consumer: &BatchConsumer, topic: &str) -> Result<(), SessionError>
 
 /// Seeks the given partitions back to their committed offsets, or to their start if nothing is committed.
 pub fn rewind_these(
-    consumer: &BatchConsumer,
+    consumer: &mut PartitionConsumer,
     topic: &str,
     assigned: TopicPartitionList,
 ) -> Result<(), SessionError> {
@@ -97,13 +109,14 @@ pub fn rewind_these(
     seek(consumer, targets)
 }
 
-/// Seeks partitions to the given offsets, where the next fetch starts.
-pub fn seek(consumer: &BatchConsumer, targets: TopicPartitionList) -> Result<(), SessionError> {
+/// Seeks partitions to the given offsets, where the next fetch starts. Records that were taken already are discarded.
+pub fn seek(consumer: &mut PartitionConsumer, targets: TopicPartitionList) -> Result<(), SessionError> {
     if targets.count() > 0 {
         let sought =
             consumer.inner().seek_partitions(targets, STEP_TIMEOUT).map_err(SessionError::Consumer)?;
         for element in sought.elements() {
             element.error().map_err(SessionError::Consumer)?;
+            consumer.discard(element.partition());
             if let Offset::Offset(next) = element.offset() {
                 consumer.reading().starts_at(element.partition(), next);
             }

@@ -6,6 +6,9 @@ use std::time::{Duration, Instant};
 const MIN_OPEN: Duration = Duration::from_millis(2);
 /// A batch stays open this many times as long as its commit takes, which bounds the share of time spent on commits.
 const OPEN_PER_COMMIT: u32 = 2;
+/// Part of `max_open` for a batch without a backlog: one in so many. Slow commits make batches longer up to this limit, so
+/// that a slow broker does not delay answers more and more while there is time to spare.
+const SHORT_PART: u32 = 4;
 
 /// Tracks the cost of commits and whether a backlog exists.
 #[derive(Debug)]
@@ -23,13 +26,16 @@ impl Pace {
 
     /// Time at which a batch opened at `opened` should be committed.
     pub fn deadline(&self, opened: Instant) -> Instant {
-        let open = if self.backlog { self.max_open } else { self.commit * OPEN_PER_COMMIT };
-        opened + open.clamp(MIN_OPEN.min(self.max_open), self.max_open)
+        if self.backlog {
+            return opened + self.max_open;
+        }
+        let max_open = self.max_open / SHORT_PART;
+        opened + (self.commit * OPEN_PER_COMMIT).clamp(MIN_OPEN.min(max_open), max_open)
     }
 
-    /// Records that a fetch returned `fetched` of at most `limit` records. A full fetch means that more are waiting.
-    pub fn fetched(&mut self, fetched: usize, limit: usize) {
-        self.backlog = fetched >= limit;
+    /// Records whether the open batch should be long, because only backlogs wait.
+    pub fn backlog(&mut self, backlog: bool) {
+        self.backlog = backlog;
     }
 
     pub fn committed(&mut self, took: Duration) {
@@ -54,9 +60,13 @@ mod tests {
             pace.committed(Duration::from_millis(9));
         }
         assert!(pace.deadline(now) - now > Duration::from_millis(16));
-        pace.fetched(1024, 1024);
+        for _ in 0..100 {
+            pace.committed(max);
+        }
+        assert_eq!(pace.deadline(now) - now, max / SHORT_PART);
+        pace.backlog(true);
         assert_eq!(pace.deadline(now) - now, max);
-        pace.fetched(3, 1024);
-        assert!(pace.deadline(now) - now < max);
+        pace.backlog(false);
+        assert_eq!(pace.deadline(now) - now, max / SHORT_PART);
     }
 }

@@ -8,7 +8,7 @@ use rdkafka::TopicPartitionList;
 use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaResult;
 
-use crate::kafka::consumer::BatchConsumer;
+use crate::kafka::partition_consumer::PartitionConsumer;
 use crate::progress::{Progress, Reason};
 
 use super::batch::SourceOffset;
@@ -37,11 +37,7 @@ impl PausedPartitions {
         Self { partitions: Vec::new(), until: None, why: None, fresh: Vec::new(), waiting, progress }
     }
 
-    /// Whether the record's partition is paused. The record is fetched again after the pause.
-    pub fn has(&self, place: SourceOffset) -> bool {
-        self.partitions.contains(&place.partition)
-    }
-
+    /// Whether the partition is paused. Its records are fetched again after the pause.
     pub fn has_partition(&self, partition: i32) -> bool {
         self.partitions.contains(&partition)
     }
@@ -63,16 +59,16 @@ impl PausedPartitions {
     }
 
     /// Pauses newly added partitions in the consumer, so that nothing more is fetched from them.
-    pub fn pause(&mut self, consumer: &BatchConsumer, topic: &str) -> KafkaResult<()> {
+    pub fn pause(&mut self, consumer: &mut PartitionConsumer, topic: &str) -> KafkaResult<()> {
         let fresh = std::mem::take(&mut self.fresh);
         if fresh.is_empty() {
             return Ok(());
         }
-        consumer.inner().pause(&list(topic, &fresh))
+        consumer.pause(&list(topic, &fresh))
     }
 
     /// Resumes the paused partitions once their retry time has come, and seeks them back to their committed offsets.
-    pub fn release(&mut self, consumer: &BatchConsumer, topic: &str) -> Result<(), SessionError> {
+    pub fn release(&mut self, consumer: &mut PartitionConsumer, topic: &str) -> Result<(), SessionError> {
         if self.until.is_none_or(|until| Instant::now() < until) {
             return Ok(());
         }
@@ -90,7 +86,11 @@ impl PausedPartitions {
 
     /// Clears the set, resumes its partitions in the consumer, and returns those that are still assigned to this
     /// worker.
-    pub fn resume(&mut self, consumer: &BatchConsumer, topic: &str) -> KafkaResult<TopicPartitionList> {
+    pub fn resume(
+        &mut self,
+        consumer: &mut PartitionConsumer,
+        topic: &str,
+    ) -> KafkaResult<TopicPartitionList> {
         let waiting = self.forget();
         if waiting.is_empty() {
             return Ok(TopicPartitionList::new());

@@ -1,9 +1,10 @@
 //! The topics that replies may be sent to: those with an allowed prefix that exist.
 //!
 //! An undeliverable reply would abort its whole transaction, so the existence of the topic is checked first. Callers
-//! choose the names, so the cache is bounded, all new names of a fetch are looked up in one request, and the time spent
-//! waiting for metadata is a bounded share of all time. Above that share the lookup continues in the background, and
-//! the first replies to a new topic are dropped.
+//! choose the names, so the cache is bounded, and no batch waits for a lookup: the partition of a record with a new name
+//! waits, and the others go on. All new names among the next records of the partition are looked up in one request. A
+//! partition waits for a bounded share of all time. Above that share the lookup continues in the background, and the
+//! first replies to a new topic are dropped.
 
 use std::time::{Duration, Instant};
 
@@ -23,9 +24,11 @@ const MISSING_TTL: Duration = Duration::from_secs(2);
 const BANNED_TTL: Duration = Duration::from_secs(60);
 /// Minimum interval between background lookups.
 const BACKGROUND_INTERVAL: Duration = Duration::from_secs(1);
-/// Upper bound of the time spent waiting at once. In the long run, one part in [`WAIT_SHARE`] of all time is spent
-/// waiting.
-const MAX_WAIT: Duration = Duration::from_secs(1);
+/// Minimum interval between lookups that a partition waits for.
+const AWAITED_INTERVAL: Duration = Duration::from_millis(100);
+/// Upper bound of the time that a partition waits at once. In the long run, it waits for one part in [`WAIT_SHARE`] of
+/// all time.
+const MAX_WAIT: Duration = Duration::from_secs(5);
 const WAIT_SHARE: u32 = 10;
 
 /// Cached knowledge about reply topics.
@@ -40,7 +43,21 @@ pub struct ReplyTopics {
     banned: AHashMap<String, Instant>,
     /// Names for the next lookup.
     wanted: Vec<String>,
+    /// Names of the lookup in flight.
+    asked: Vec<String>,
     last_asked: Option<Instant>,
+    /// Partitions that wait for a lookup or have waited for one.
+    waits: Vec<Wait>,
+}
+
+/// The lookup that a partition waits for, and the time that it may spend waiting.
+#[derive(Debug)]
+struct Wait {
+    partition: i32,
+    /// Start of the wait that is under way. `None` if the partition does not wait.
+    since: Option<Instant>,
+    /// Whether an answer has arrived since the partition's next record was checked.
+    is_answered: bool,
     /// Remaining time that may be spent waiting, and the time at which it was computed.
     allowance: (Duration, Instant),
 }
@@ -55,8 +72,9 @@ impl ReplyTopics {
             missing: AHashMap::new(),
             banned: AHashMap::new(),
             wanted: Vec::new(),
+            asked: Vec::new(),
             last_asked: None,
-            allowance: (MAX_WAIT, Instant::now()),
+            waits: Vec::new(),
         }
     }
 
@@ -78,34 +96,70 @@ impl ReplyTopics {
         remember(&mut self.banned, topic, Instant::now());
     }
 
-    /// Processes arrived answers and looks up the unknown ones among `names`, the reply topics of one fetch. Waits for
-    /// answers only within the allowance.
-    pub fn look_up<'n>(&mut self, names: impl IntoIterator<Item = &'n str>, questions: &mut TopicQuestions) {
-        let started = Instant::now();
-        self.learn(questions.answer(Duration::ZERO).unwrap_or_default(), started);
-        let is_new = names.into_iter().fold(false, |is_new, name| self.note(name, started) | is_new);
-        if self.wanted.is_empty() {
-            return;
+    /// Forgets the lookup in flight, whose answer is lost with its session. Waiting partitions request it again.
+    pub fn begin_session(&mut self) {
+        self.asked.clear();
+        self.waits.iter_mut().for_each(|wait| wait.is_answered = true);
+    }
+
+    /// Processes an answer that has arrived, and sends the next lookup if there is one. Waits for nothing.
+    pub fn update(&mut self, questions: &mut TopicQuestions, now: Instant) {
+        if let Some(answers) = questions.answer() {
+            self.learn(answers, now);
         }
-        let patience = if is_new { self.patience(started) } else { Duration::ZERO };
-        if questions.is_open() && !patience.is_zero() {
-            // A lookup that was started in the background.
-            self.learn(questions.answer(patience).unwrap_or_default(), Instant::now());
-        }
-        let is_due = self.last_asked.is_none_or(|last| started - last >= BACKGROUND_INTERVAL);
-        if questions.is_open() || (patience.is_zero() && !is_due) {
-            return;
-        }
-        questions.ask(&std::mem::take(&mut self.wanted));
-        self.last_asked = Some(started);
-        if let Some(left) = patience.checked_sub(started.elapsed()).filter(|_| is_new) {
-            self.learn(questions.answer(left).unwrap_or_default(), Instant::now());
-            self.spend(started.elapsed());
+        let is_awaited = self.waits.iter().any(|wait| wait.since.is_some());
+        let interval = if is_awaited { AWAITED_INTERVAL } else { BACKGROUND_INTERVAL };
+        let is_due = self.last_asked.is_none_or(|last| now - last >= interval);
+        if !self.wanted.is_empty() && questions.is_ready() && is_due {
+            self.asked = std::mem::take(&mut self.wanted);
+            questions.ask(&self.asked);
+            self.last_asked = Some(now);
         }
     }
 
+    /// Whether names wait to be looked up.
+    pub fn has_wanted(&self) -> bool {
+        !self.wanted.is_empty()
+    }
+
+    /// Whether a record of `partition` that names `topic` has to wait for a lookup. If so, the lookup is requested.
+    pub fn must_wait(&mut self, partition: i32, topic: &str, now: Instant) -> bool {
+        let is_open = self.note(topic, now);
+        let known = self.waits.iter_mut().find(|wait| wait.partition == partition);
+        match known {
+            Some(wait) if is_open => wait.go_on(now),
+            Some(wait) => {
+                wait.end(now);
+                false
+            }
+            None if is_open => {
+                let mut wait = Wait::new(partition, now);
+                let must_wait = wait.go_on(now);
+                self.waits.push(wait);
+                must_wait
+            }
+            None => false,
+        }
+    }
+
+    /// Whether the partition waits and its next record need not be checked yet.
+    pub fn is_waiting(&self, partition: i32, now: Instant) -> bool {
+        let wait = self.waits.iter().find(|wait| wait.partition == partition);
+        wait.is_some_and(|wait| !wait.is_answered && wait.until().is_some_and(|until| now < until))
+    }
+
+    /// Earliest time after `now` at which a partition stops waiting without an answer. `None` if no partition waits.
+    pub fn next_timeout(&self, now: Instant) -> Option<Instant> {
+        self.waits.iter().filter_map(Wait::until).filter(|until| *until > now).min()
+    }
+
+    /// Forgets partitions that are not assigned any more.
+    pub fn retain(&mut self, assigned: &[i32]) {
+        self.waits.retain(|wait| assigned.contains(&wait.partition));
+    }
+
     /// Adds a name to the next lookup if necessary. Returns whether a reply to it has to wait for the answer.
-    fn note(&mut self, name: &str, now: Instant) -> bool {
+    pub fn note(&mut self, name: &str, now: Instant) -> bool {
         if !self.is_allowed(name) {
             return false;
         }
@@ -114,7 +168,9 @@ impl ReplyTopics {
             (None, Some(asked)) => (true, now - *asked >= MISSING_TTL),
             (None, None) => (true, true),
         };
-        if is_due && self.wanted.len() < MAX_ASKED_COUNT && !self.wanted.iter().any(|known| known == name) {
+        let is_known = |names: &[String]| names.iter().any(|known| known == name);
+        let has_room = self.wanted.len() < MAX_ASKED_COUNT;
+        if is_due && has_room && !is_known(&self.wanted) && !is_known(&self.asked) {
             self.wanted.push(name.to_owned());
         }
         is_new && is_due
@@ -129,23 +185,49 @@ impl ReplyTopics {
             from.remove(&name);
             remember(to, &name, now);
         }
-    }
-
-    /// How long the caller may wait for answers now.
-    fn patience(&mut self, now: Instant) -> Duration {
-        let (left, since) = self.allowance;
-        let left = (left + now.saturating_duration_since(since) / WAIT_SHARE).min(MAX_WAIT);
-        self.allowance = (left, now);
-        left
-    }
-
-    fn spend(&mut self, spent: Duration) {
-        self.allowance.0 = self.allowance.0.saturating_sub(spent);
+        // Names without a conclusive answer are looked up again.
+        self.asked.clear();
+        self.waits.iter_mut().for_each(|wait| wait.is_answered = true);
     }
 
     fn is_allowed(&self, topic: &str) -> bool {
         let allowed = self.allowed_prefixes.iter().any(|prefix| topic.starts_with(prefix.as_str()));
         allowed && !self.own.iter().any(|own| own == topic) && is_topic_name(topic)
+    }
+}
+
+impl Wait {
+    fn new(partition: i32, now: Instant) -> Self {
+        Self { partition, since: None, is_answered: false, allowance: (MAX_WAIT, now) }
+    }
+
+    /// Starts or continues a wait. Returns `false` once the allowance is spent.
+    fn go_on(&mut self, now: Instant) -> bool {
+        self.is_answered = false;
+        if self.since.is_none() {
+            let (left, at) = self.allowance;
+            let left = (left + now.saturating_duration_since(at) / WAIT_SHARE).min(MAX_WAIT);
+            self.allowance = (left, now);
+            self.since = Some(now);
+        }
+        let must_wait = self.until().is_some_and(|until| now < until);
+        if !must_wait {
+            self.end(now);
+        }
+        must_wait
+    }
+
+    /// Ends a wait, and subtracts it from the allowance.
+    fn end(&mut self, now: Instant) {
+        if let Some(since) = self.since.take() {
+            let spent = now.saturating_duration_since(since);
+            self.allowance = (self.allowance.0.saturating_sub(spent), now);
+        }
+    }
+
+    /// Time at which the wait under way ends at the latest.
+    fn until(&self) -> Option<Instant> {
+        self.since.map(|since| since + self.allowance.0)
     }
 }
 

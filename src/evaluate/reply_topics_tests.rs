@@ -4,7 +4,7 @@ use rdkafka::ClientConfig;
 use rdkafka::mocking::MockCluster;
 
 use super::*;
-use crate::kafka::consumer::BatchConsumer;
+use crate::kafka::partition_consumer::PartitionConsumer;
 
 const PREFIX: &str = "replies";
 
@@ -62,14 +62,62 @@ fn strangers_fill_neither_the_memory_nor_a_question_and_displace_no_real_topic()
 }
 
 #[test]
-fn waiting_for_answers_takes_a_bounded_share_of_the_time() {
+fn a_partition_waits_for_a_lookup_and_no_other_waits_with_it() {
+    let (mut topics, now) = (topics(), Instant::now());
+    assert!(topics.must_wait(0, "replies-a", now));
+    assert!(topics.is_waiting(0, now) && !topics.is_waiting(1, now));
+    assert_eq!(topics.next_timeout(now), Some(now + MAX_WAIT));
+    topics.learn(answer("replies-other", true), now);
+    assert!(!topics.is_waiting(0, now), "its next record is looked at again");
+    assert!(topics.must_wait(0, "replies-a", now) && topics.is_waiting(0, now));
+    topics.learn(answer("replies-a", true), now);
+    assert!(!topics.must_wait(0, "replies-a", now));
+    assert_eq!((topics.is_waiting(0, now), topics.next_timeout(now)), (false, None));
+}
+
+#[test]
+fn a_name_without_a_conclusive_answer_is_looked_up_again_while_the_partition_may_wait() {
+    let (mut topics, now) = (topics(), Instant::now());
+    assert!(topics.must_wait(0, "replies-a", now));
+    topics.asked = std::mem::take(&mut topics.wanted);
+    topics.learn(Vec::new(), now);
+    assert!(topics.must_wait(0, "replies-a", now));
+    assert_eq!(topics.wanted, ["replies-a"]);
+    assert!(!topics.must_wait(0, "replies-a", now + MAX_WAIT));
+    assert_eq!(topics.check("replies-a"), Err("topic_unknown"));
+}
+
+#[test]
+fn a_lookup_that_ended_with_its_session_is_requested_again() {
+    let (mut topics, now) = (topics(), Instant::now());
+    assert!(topics.must_wait(0, "replies-a", now));
+    topics.asked = std::mem::take(&mut topics.wanted);
+    topics.begin_session();
+    assert!(!topics.is_waiting(0, now));
+    assert!(topics.must_wait(0, "replies-a", now));
+    assert_eq!(topics.wanted, ["replies-a"]);
+}
+
+#[test]
+fn a_partition_waits_for_a_bounded_share_of_the_time() {
     let (mut topics, start) = (topics(), Instant::now());
-    assert_eq!(topics.patience(start), MAX_WAIT);
-    topics.spend(MAX_WAIT * 2);
-    assert_eq!(topics.patience(start), Duration::ZERO);
+    // No answer comes.
+    let mut wait = |partition, at: Duration| {
+        let now = start + at;
+        topics.must_wait(partition, &format!("replies-{}", at.as_millis()), now)
+    };
+    assert!(wait(0, Duration::ZERO) && !wait(0, MAX_WAIT));
+    assert!(!wait(0, MAX_WAIT), "its allowance is spent");
+    assert!(wait(1, MAX_WAIT), "another partition has one of its own");
     let second = Duration::from_secs(1);
-    assert_eq!(topics.patience(start + second), second / WAIT_SHARE);
-    assert_eq!(topics.patience(start + second * 3_600), MAX_WAIT);
+    assert!(wait(0, MAX_WAIT + second), "a share of the time that has passed");
+    assert!(!wait(0, MAX_WAIT + second + second / WAIT_SHARE));
+    assert!(
+        wait(0, MAX_WAIT + second * 3_600) && !wait(0, MAX_WAIT * 2 + second * 3_600),
+        "and no more than at first"
+    );
+    topics.retain(&[1]);
+    assert_eq!(topics.waits.len(), 1);
 }
 
 #[test]
@@ -80,7 +128,7 @@ fn a_broker_is_asked_for_all_names_at_once_and_creates_none() {
     }
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", cluster.bootstrap_servers()).set("group.id", "evaluators");
-    let consumer = BatchConsumer::subscribe(&config, "requests", 10).unwrap();
+    let mut consumer = PartitionConsumer::subscribe(&config, "requests").unwrap();
     let mut questions = consumer.topic_questions("requests");
     let mut topics = topics();
     let names = ["replies-a", "replies-missing", "replies-b", "elsewhere"];
@@ -88,8 +136,12 @@ fn a_broker_is_asked_for_all_names_at_once_and_creates_none() {
     while topics.check("replies-b").is_err() {
         assert!(Instant::now() < deadline, "the broker does not answer: {topics:?}");
         consumer.serve().unwrap();
-        topics.look_up(names, &mut questions);
-        std::thread::park_timeout(Duration::from_millis(10));
+        for name in names {
+            topics.must_wait(0, name, Instant::now());
+        }
+        questions.find_broker();
+        topics.update(&mut questions, Instant::now());
+        consumer.wait(Duration::from_millis(10));
     }
     assert_eq!(topics.check("replies-a"), Ok(()));
     assert_eq!(topics.check("replies-missing"), Err("topic_unknown"));

@@ -2,6 +2,7 @@
 
 mod assignment;
 mod delivery;
+mod filling;
 pub(super) mod pairing;
 
 use std::sync::Arc;
@@ -9,45 +10,24 @@ use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{CommitMode, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::producer::Producer;
 use rdkafka::{Offset, TopicPartitionList};
 
 use crate::config::DeliveryMode;
-use crate::kafka::consumer::BatchConsumer;
 use crate::kafka::exists::TopicQuestions;
+use crate::kafka::partition_consumer::PartitionConsumer;
 use crate::kafka::producer::TrackedProducer;
 use crate::metrics::{BatchLabels, CodeLabels};
 
 use super::Parts;
-use super::answer::{Respond, Responded};
+use super::answer::Respond;
 use super::batch::Batch;
-use super::batch_sender::{BatchSender, place};
-use super::clients;
 use super::error::SessionError;
-use super::headers::wanted_reply;
 use super::pace::Pace;
 use super::tally::Tally;
 use super::worker::WorkerState;
 
-/// Size of the consumer's fetch queue. If this many records wait, there is a backlog.
-pub const FETCH_RECORDS: usize = 2_048;
-/// Maximum number of records taken at once. Records that do not fit into the batch are fetched again.
-const CHUNK_RECORDS: usize = 64;
-/// How long an idle worker waits for records before it checks for rebalances and shutdown.
-const IDLE: Duration = Duration::from_millis(50);
 /// Timeout of one step of a transaction.
 pub(super) const STEP_TIMEOUT: Duration = Duration::from_secs(10);
-/// Maximum number of records in a batch that isolates rejected records.
-const ISOLATED_RECORDS: usize = 256;
-/// Maximum number of results in a batch that isolates rejected records.
-const CAREFUL_RESULTS: usize = 1_000;
-/// A batch ends in the middle of a fetch when it exceeds its size limit by a quarter, or by [`MIN_SLACK_BYTES`] if that
-/// is more.
-const SLACK_SHARE: usize = 4;
-/// Lower bound of the excess over the batch's size limit that ends a batch in the middle of a fetch.
-const MIN_SLACK_BYTES: usize = 1 << 20;
-/// A batch may be filled for a quarter of its transaction timeout even if its regular time is shorter.
-const FILL_SHARE: u32 = 4;
 
 /// Reason why a session ended without an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,7 +42,7 @@ pub enum Ended {
 #[derive(Debug)]
 pub struct Session<'s> {
     parts: &'s Parts,
-    consumer: &'s mut BatchConsumer,
+    consumer: &'s mut PartitionConsumer,
     producer: &'s TrackedProducer,
     state: &'s mut WorkerState,
     questions: TopicQuestions,
@@ -74,31 +54,24 @@ pub struct Session<'s> {
     well: bool,
     /// In at-least-once mode, the offsets whose asynchronous commit is not confirmed yet.
     unconfirmed: Option<TopicPartitionList>,
-    /// Start of the open batch, and the time until which it is filled.
-    opened: Option<(Instant, Instant)>,
+    /// Start of the open batch; `None` before its first record.
+    opened: Option<Instant>,
     /// Number of the batch's results that were acknowledged at the last drain.
     acknowledged: usize,
     /// Time at which the shutdown was noticed.
     stopping: Option<Instant>,
 }
 
-/// Limits at which the filling of a batch ends in the middle of a fetch.
-#[derive(Debug, Clone, Copy)]
-struct Bounds {
-    bytes: usize,
-    results: usize,
-    until: Instant,
-}
-
 impl<'s> Session<'s> {
     pub fn new(
         parts: &'s Parts,
-        consumer: &'s mut BatchConsumer,
+        consumer: &'s mut PartitionConsumer,
         producer: &'s TrackedProducer,
         state: &'s mut WorkerState,
     ) -> Self {
         let pace = Pace::new(parts.config.delivery.batch_max);
         let questions = consumer.topic_questions(&parts.config.topics.requests);
+        state.reply_topics.begin_session();
         Self {
             parts,
             consumer,
@@ -142,137 +115,6 @@ impl<'s> Session<'s> {
         Ok(Ended::Shutdown)
     }
 
-    /// Processes records until the batch is full or its time has passed. `false` if the batch has no records.
-    fn fill(&mut self, responder: &mut impl Respond) -> Result<bool, SessionError> {
-        self.batch.clear();
-        self.tally.clear();
-        self.opened = None;
-        self.acknowledged = 0;
-        let mut patience = IDLE;
-        while let Some(room) = self.room() {
-            let is_over = self.take(responder, patience, room)?;
-            let Some((_, until)) = self.opened else { return Ok(false) };
-            self.hold()?;
-            patience = until.saturating_duration_since(Instant::now());
-            if is_over || patience.is_zero() || self.parts.shutdown.is_cancelled() {
-                break;
-            }
-        }
-        if self.batch.records == 0 && self.opened.is_some() {
-            self.commit_nothing()?;
-        }
-        Ok(self.batch.records > 0)
-    }
-
-    /// Processes one fetch of at most `room` records. `true` if the batch exceeds its limits; the rest of the fetch is
-    /// then fetched again.
-    fn take(
-        &mut self,
-        responder: &mut impl Respond,
-        patience: Duration,
-        room: usize,
-    ) -> Result<bool, SessionError> {
-        self.pace.fetched(self.consumer.waiting(), FETCH_RECORDS);
-        let fetched = self.consumer.fetch_at_most(patience, room);
-        if fetched.is_empty() && self.opened.is_none() {
-            return Ok(false);
-        }
-        let (begun, until) = match self.opened {
-            Some(opened) => opened,
-            None => {
-                begin(self.producer, self.parts.config.delivery.mode)?;
-                let now = Instant::now();
-                *self.opened.insert((now, self.pace.deadline(now)))
-            }
-        };
-        let bounds = Bounds::of(self.parts, self.state.isolate_records, begun, until);
-        let (busy, mut waited) = (Instant::now(), Duration::ZERO);
-        responder.begin(self.state.topic.as_ref().and_then(|topic| topic.id.as_ref()));
-        let wanted = fetched.records().filter_map(|record| wanted_reply(&record));
-        self.state.reply_topics.look_up(wanted, &mut self.questions);
-        let mut sender = BatchSender {
-            topics: &self.parts.config.topics,
-            producer: self.producer,
-            batch: &mut self.batch,
-            tally: &mut self.tally,
-            rejections: &self.state.rejections,
-            reply_topics: &self.state.reply_topics,
-            metrics: &self.parts.metrics,
-        };
-        let (mut is_over, mut left) = (false, Vec::new());
-        for record in fetched.records() {
-            let place = place(&record);
-            if self.state.paused.has(place) {
-                responder.prepare(&record);
-                continue;
-            }
-            if is_over {
-                leave(&mut left, place);
-                continue;
-            }
-            match responder.respond(&record, &mut sender).map_err(SessionError::Producer)? {
-                Responded::Done => sender.batch.advance(place, record.timestamp_ms()),
-                Responded::Deferred { why, retry_after } => self.state.paused.hold(place, why, retry_after),
-            }
-            if sender.batch.is_round_full() {
-                // Failed and late deliveries are reported by the drain before the commit.
-                let full = Instant::now();
-                self.producer
-                    .drain_until(|_| Instant::now() > bounds.until || self.parts.shutdown.is_cancelled());
-                sender.batch.flushed();
-                waited += full.elapsed();
-            }
-            is_over = bounds.are_passed(sender.batch) || self.parts.shutdown.is_cancelled();
-        }
-        drop(fetched);
-        self.batch.busy += busy.elapsed().saturating_sub(waited);
-        self.seek_back(&left)?;
-        Ok(is_over)
-    }
-
-    /// Seeks back to the first unprocessed record of each partition.
-    fn seek_back(&self, left: &[(i32, i64)]) -> Result<(), SessionError> {
-        let topic = &self.parts.config.topics.requests;
-        let mut targets = TopicPartitionList::with_capacity(left.len());
-        for (partition, offset) in left {
-            targets
-                .add_partition_offset(topic, *partition, Offset::Offset(*offset))
-                .map_err(SessionError::Consumer)?;
-        }
-        clients::seek(self.consumer, targets)
-    }
-
-    /// Pauses the partitions whose next record could not be decoded while this batch was filled.
-    fn hold(&mut self) -> Result<(), SessionError> {
-        let topic = &self.parts.config.topics.requests;
-        self.state.paused.pause(self.consumer, topic).map_err(SessionError::Consumer)?;
-        if let Some(why) = &self.state.paused.why {
-            self.state.status.degraded(format!("partitions are paused: {why}"));
-            self.well = false;
-        }
-        Ok(())
-    }
-
-    /// Ends the open transaction when every fetched record was deferred.
-    fn commit_nothing(&mut self) -> Result<(), SessionError> {
-        match self.parts.config.delivery.mode {
-            DeliveryMode::Transactional => self.commit_transaction(),
-            DeliveryMode::AtLeastOnce => Ok(()),
-        }
-    }
-
-    /// Maximum number of records in the next fetch; `None` if the batch is full.
-    fn room(&self) -> Option<usize> {
-        let delivery = &self.parts.config.delivery;
-        let isolate_records = self.state.isolate_records;
-        let most = if isolate_records { ISOLATED_RECORDS } else { delivery.batch_max_messages };
-        let most = self.state.limit.records(most);
-        let is_full = self.batch.bytes >= delivery.batch_max_bytes
-            || (isolate_records && self.batch.sent_count() >= CAREFUL_RESULTS);
-        let room = most.saturating_sub(self.batch.records).min(CHUNK_RECORDS);
-        (room > 0 && !is_full).then_some(room)
-    }
-
     /// Commits the batch: all of it, or nothing. No other function ends a batch.
     fn commit(&mut self) -> Result<(), SessionError> {
         let started = Instant::now();
@@ -314,7 +156,7 @@ impl<'s> Session<'s> {
         }
         self.parts.metrics.requests.inc_by(self.batch.records as u64);
         self.state.failures = 0;
-        let batch_took = self.opened.map_or(took, |(begun, _)| begun.elapsed());
+        let batch_took = self.opened.map_or(took, |opened| opened.elapsed());
         self.state.limit.committed(self.batch.records, batch_took, self.allowed());
         self.state.rejections.committed(self.batch.positions());
         self.tally.commit(&self.parts.metrics, &self.parts.usage);
@@ -355,29 +197,6 @@ impl<'s> Session<'s> {
     }
 }
 
-fn begin(producer: &TrackedProducer, mode: DeliveryMode) -> Result<(), SessionError> {
-    match mode {
-        DeliveryMode::Transactional => producer.inner().begin_transaction().map_err(SessionError::Producer),
-        DeliveryMode::AtLeastOnce => Ok(()),
-    }
-}
-
-impl Bounds {
-    fn of(parts: &Parts, isolate_records: bool, begun: Instant, until: Instant) -> Self {
-        let delivery = &parts.config.delivery;
-        let slack = (delivery.batch_max_bytes / SLACK_SHARE).max(MIN_SLACK_BYTES);
-        Self {
-            bytes: delivery.batch_max_bytes + slack,
-            results: if isolate_records { CAREFUL_RESULTS } else { usize::MAX },
-            until: until.max(begun + allowed(parts) / FILL_SHARE),
-        }
-    }
-
-    fn are_passed(&self, batch: &Batch) -> bool {
-        batch.bytes >= self.bytes || batch.sent_count() >= self.results || Instant::now() >= self.until
-    }
-}
-
 /// How long a batch may take, from its start to its commit.
 fn allowed(parts: &Parts) -> Duration {
     match parts.config.delivery.mode {
@@ -386,12 +205,6 @@ fn allowed(parts: &Parts) -> Duration {
     }
 }
 
-/// Records the first unprocessed record of each partition.
-fn leave(left: &mut Vec<(i32, i64)>, place: super::batch::SourceOffset) {
-    if !left.iter().any(|(partition, _)| *partition == place.partition) {
-        left.push((place.partition, place.offset));
-    }
-}
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests;

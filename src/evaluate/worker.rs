@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use rand::Rng;
 
-use crate::kafka::consumer::BatchConsumer;
 use crate::kafka::identity::Confirmed;
+use crate::kafka::partition_consumer::PartitionConsumer;
 use crate::metrics::{BatchLabels, Metrics};
 use crate::progress::Reason;
 use crate::shutdown::pause;
@@ -19,6 +19,7 @@ use super::answer::{Respond, Responder};
 use super::batch_limit::BatchLimit;
 use super::clients;
 use super::error::SessionError;
+use super::fairness::Fairness;
 use super::paused_partitions::PausedPartitions;
 use super::rejections::Rejections;
 use super::reply_topics::ReplyTopics;
@@ -53,6 +54,8 @@ pub struct WorkerState {
     /// Limits the records of the next batch.
     pub limit: BatchLimit,
     pub reply_topics: ReplyTopics,
+    /// Divides batches between the partitions.
+    pub fairness: Fairness,
     /// Paused partitions.
     pub paused: PausedPartitions,
     /// The broker rejected something, but it is not known which record. The next session sends one record per request
@@ -98,6 +101,7 @@ impl WorkerState {
             limit: BatchLimit::default(),
             reply_topics: ReplyTopics::new(parts.config.reply.allowed_prefixes.clone(), own),
             paused,
+            fairness: Fairness::default(),
             isolate_records: false,
             failures: 0,
             has_failed: false,
@@ -212,7 +216,7 @@ impl Worker {
     /// Runs one session. The consumer is kept for the next session unless it failed.
     fn session(
         &self,
-        consumer: &mut Option<BatchConsumer>,
+        consumer: &mut Option<PartitionConsumer>,
         responder: &mut impl Respond,
         state: &mut WorkerState,
     ) -> Result<Ended, SessionError> {

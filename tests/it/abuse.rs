@@ -7,7 +7,9 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use serde_json::{Value, json};
 
-use crate::harness::{Flag, Flags, Group, Service, Stack, TEST_TIMEOUT, TopicReader, call, wait_until};
+use crate::harness::{
+    Flag, Flags, Group, Received, Sender, Service, Stack, TEST_TIMEOUT, TopicReader, call, wait_until,
+};
 
 /// Deadline for work that takes long on a busy machine.
 const LATER: Duration = Duration::from_secs(120);
@@ -108,6 +110,42 @@ fn a_reply_over_the_limit_of_a_record_is_dropped_and_stops_nothing() {
     let metrics = service.metrics();
     let labels = [("what", "reply"), ("reason", "too_large")];
     assert_eq!(metrics.sum("flagstream_dropped_total", &labels), 1.0);
+    assert_eq!(metrics.sum("flagstream_dead_letters_total", &[]), 0.0);
+}
+
+#[test]
+fn ordinary_requests_do_not_wait_for_the_expensive_ones_of_another_partition() {
+    let (stack, _shared) = Stack::shared();
+    // All partitions belong to the same worker.
+    let mut abuse = Abuse::new(stack);
+    abuse.group = abuse.group.set("FLAGSTREAM_DELIVERY__WORKERS", "1");
+    let topics = abuse.group.topics.clone();
+    let names: Vec<_> = (0..1_000).map(|number| format!("f{number}")).collect();
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    let expensive = request(&names, &json!({"x": "c".repeat(1_000)}));
+    let (backlog, ordinary) = (200, 12);
+    for _ in 0..backlog {
+        abuse.ask(Some(b"expensive"), &[], &expensive);
+    }
+    abuse.flush();
+    let service = abuse.start();
+    let sender = Sender::new(&topics.kafka);
+    // One after the other: each is sent when the last one is answered.
+    for number in 0..ordinary {
+        let key = format!("ordinary-{number}");
+        let body = request(&["on"], &json!({}));
+        sender.send(&topics.requests, Some(1), Some(key.as_bytes()), &body, None);
+        abuse.events.wait("an ordinary request", LATER, |event| event.key.as_deref() == Some(key.as_bytes()));
+    }
+    let expensive =
+        |seen: &[Received]| seen.iter().filter(|event| event.position.0 == 0).map(Received::source).collect();
+    let answered: Vec<_> = expensive(&abuse.events.seen);
+    assert!(answered.len() < backlog * 1_000, "the backlog was answered first");
+    abuse.events.until("the backlog", LATER * 2, |seen| seen.len() >= backlog * 1_000 + ordinary);
+    let answered: Vec<_> = expensive(&abuse.events.seen);
+    let expected = (0..backlog as i64).flat_map(|offset| (0..1_000).map(move |index| (0, offset, index)));
+    assert!(answered.into_iter().eq(expected), "each result once and in order");
+    let metrics = service.metrics();
     assert_eq!(metrics.sum("flagstream_dead_letters_total", &[]), 0.0);
 }
 

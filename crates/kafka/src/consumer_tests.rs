@@ -2,10 +2,12 @@
 
 use std::time::Instant;
 
-use rdkafka::Offset;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::CommitMode;
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer};
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+use rdkafka::{Offset, TopicPartitionList};
 
 use super::super::reading::FaultKind;
 
@@ -106,7 +108,7 @@ fn no_rebalance_waits_behind_log_lines() {
         offsets.add_partition_offset(TOPIC, 7, Offset::Offset(1)).unwrap();
         consumer.inner().commit(&offsets, CommitMode::Async).unwrap();
     }
-    wait_until("a log line for every commit", || consumer.handles.events.len() >= COMMITS);
+    wait_until("a log line for every commit", || consumer.waiting_events() >= COMMITS);
     consumer.serve().unwrap();
-    assert_eq!(consumer.handles.events.len(), 0);
+    assert_eq!(consumer.waiting_events(), 0);
 }

@@ -4,19 +4,22 @@ use std::ffi::{CStr, CString};
 use std::fmt;
 use std::ptr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka_sys as sys;
 
-use super::consumer::Forwarding;
+use super::arrivals::{Arrivals, Notification};
 use super::describe::{Collection, Event, Options, Queue};
+use super::member::Forwarding;
 
 /// Timeout of the lookup on the broker, in milliseconds.
 const REQUEST_TIMEOUT_MS: i32 = 2_000;
 /// Timeout for finding the broker to send the request to.
 const BROKER_TIMEOUT: Duration = Duration::from_millis(500);
+/// Minimum interval between two attempts.
+const BROKER_INTERVAL: Duration = Duration::from_secs(1);
 
 const NO_ERROR: sys::rd_kafka_resp_err_t = sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR;
 
@@ -29,7 +32,8 @@ pub struct TopicAnswer {
 
 /// Looks up topics through a consumer. At most one request is in flight.
 pub struct TopicQuestions {
-    // Dropped before the consumer that it belongs to.
+    // Both are dropped before the consumer that they belong to.
+    _notification: Notification,
     queue: Queue,
     consumer: Arc<BaseConsumer<Forwarding>>,
     /// The name of an existing topic.
@@ -37,6 +41,8 @@ pub struct TopicQuestions {
     /// The broker that receives the request: the one that answered last. The client may not know the cluster's
     /// controller.
     broker: Option<i32>,
+    /// Time of the last attempt to find it.
+    sought: Option<Instant>,
     is_open: bool,
 }
 
@@ -50,10 +56,26 @@ impl fmt::Debug for TopicQuestions {
 }
 
 impl TopicQuestions {
-    pub(super) fn new(consumer: Arc<BaseConsumer<Forwarding>>, topic: &str) -> Self {
-        // SAFETY: the consumer is alive, and outlives the queue.
-        let queue = Queue(unsafe { sys::rd_kafka_queue_new(consumer.client().native_ptr()) });
-        Self { queue, consumer, topic: topic.to_owned(), broker: None, is_open: false }
+    /// Answers are reported to `arrivals`.
+    pub(super) fn new(
+        consumer: Arc<BaseConsumer<Forwarding>>,
+        topic: &str,
+        arrivals: &Arc<Arrivals>,
+    ) -> Self {
+        // SAFETY: the consumer is alive, and outlives the queue, which outlives its notification.
+        unsafe {
+            let queue = Queue(sys::rd_kafka_queue_new(consumer.client().native_ptr()));
+            let _notification = Notification::enable(queue.0, arrivals);
+            Self {
+                _notification,
+                queue,
+                consumer,
+                topic: topic.to_owned(),
+                broker: None,
+                sought: None,
+                is_open: false,
+            }
+        }
     }
 
     /// Whether a request is in flight.
@@ -61,15 +83,27 @@ impl TopicQuestions {
         self.is_open
     }
 
-    /// Sends a lookup of these topics, each named once. Does nothing while another request is in flight.
+    /// Finds the broker for the next request. Blocks up to [`BROKER_TIMEOUT`] if none is known, so no batch may be open.
+    /// Does nothing for [`BROKER_INTERVAL`] after an attempt.
+    pub fn find_broker(&mut self) {
+        let is_due = self.sought.is_none_or(|sought| sought.elapsed() >= BROKER_INTERVAL);
+        if self.broker.is_none() && is_due {
+            self.sought = Some(Instant::now());
+            let metadata = self.consumer.client().fetch_metadata(Some(&self.topic), BROKER_TIMEOUT);
+            self.broker = metadata.ok().map(|metadata| metadata.orig_broker_id());
+        }
+    }
+
+    /// Whether a request can be sent now: a broker is known and no request is in flight.
+    pub fn is_ready(&self) -> bool {
+        self.broker.is_some() && !self.is_open
+    }
+
+    /// Sends a lookup of these topics, each named once. Does nothing unless [`is_ready`](Self::is_ready).
     pub fn ask(&mut self, names: &[String]) {
         let names: Vec<_> = names.iter().filter_map(|name| CString::new(name.as_str()).ok()).collect();
         if self.is_open || names.is_empty() {
             return;
-        }
-        if self.broker.is_none() {
-            let metadata = self.consumer.client().fetch_metadata(Some(&self.topic), BROKER_TIMEOUT);
-            self.broker = metadata.ok().map(|metadata| metadata.orig_broker_id());
         }
         let Some(broker) = self.broker else { return };
         let mut pointers: Vec<_> = names.iter().map(|name| name.as_ptr()).collect();
@@ -88,16 +122,15 @@ impl TopicQuestions {
         self.is_open = true;
     }
 
-    /// The answer to the request in flight, after waiting up to `timeout`. `None` if there is none yet. Topics with an
-    /// inconclusive answer are left out; after a failed request the answer is empty.
-    pub fn answer(&mut self, timeout: Duration) -> Option<Vec<TopicAnswer>> {
+    /// The answer to the request in flight. `None` if there is none yet. Topics with an inconclusive answer are left out;
+    /// after a failed request the answer is empty.
+    pub fn answer(&mut self) -> Option<Vec<TopicAnswer>> {
         if !self.is_open {
             return None;
         }
-        let millis = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
         // SAFETY: the event owns all that is read here, and lives until the end of this function.
         unsafe {
-            let event = Event(sys::rd_kafka_queue_poll(self.queue.0, millis));
+            let event = Event(sys::rd_kafka_queue_poll(self.queue.0, 0));
             if event.0.is_null() {
                 return None;
             }

@@ -3,8 +3,9 @@
 //! A client is configured with a [`KafkaConfig`]: [`client::base`] returns the settings that all clients of a process
 //! share, to which each adds its own. Everything here blocks unless it is `async`.
 //!
-//! - [`consumer`] is a group member that returns records in batches, and [`producer`] reports failed deliveries by the id
-//!   of each record.
+//! - [`member`] is a member of a consumer group. [`consumer`] returns its records in batches, and [`partition_consumer`]
+//!   keeps a queue for each partition.
+//! - [`producer`] reports failed deliveries by the id of each record.
 //! - [`tail`] and [`range`] read a topic outside any group, [`compacted`] reads the state in a topic, and [`ends`] reads
 //!   offsets.
 //! - [`describe`] and [`identity`] read the metadata that the crate `rdkafka` does not return, such as topic ids.
@@ -22,6 +23,7 @@
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+mod arrivals;
 pub mod backoff;
 pub mod client;
 pub mod compacted;
@@ -33,8 +35,10 @@ pub mod exists;
 pub mod faults;
 pub mod identity;
 pub mod log_limit;
+pub mod member;
 pub mod mock;
 pub mod parse;
+pub mod partition_consumer;
 pub mod producer;
 pub mod properties;
 pub mod range;

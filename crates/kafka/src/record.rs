@@ -15,6 +15,12 @@ pub struct Fetched<'c> {
     pub(super) messages: &'c [*mut sys::rd_kafka_message_t],
 }
 
+/// Records that stay in the consumer until they are released explicitly.
+#[derive(Debug, Clone, Copy)]
+pub struct Records<'c> {
+    pub(super) messages: &'c [*mut sys::rd_kafka_message_t],
+}
+
 /// One record, in librdkafka's memory.
 #[derive(Debug, Clone, Copy)]
 pub struct Record<'c> {
@@ -34,6 +40,23 @@ impl<'c> Fetched<'c> {
     /// The records in order.
     pub fn records(&self) -> impl Iterator<Item = Record<'c>> + use<'c> {
         let records = self.messages.iter().map(|message| unsafe { &**message }).filter(|raw| !is_end(raw));
+        records.map(|raw| Record { raw, _owner: PhantomData })
+    }
+}
+
+impl<'c> Records<'c> {
+    pub fn len(&self) -> usize {
+        self.messages.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+
+    /// The records in order.
+    pub fn iter(&self) -> impl Iterator<Item = Record<'c>> + use<'c> {
+        // SAFETY: the messages live as long as the borrow of the consumer that keeps them.
+        let records = self.messages.iter().map(|message| unsafe { &**message });
         records.map(|raw| Record { raw, _owner: PhantomData })
     }
 }

@@ -45,6 +45,8 @@ impl Session<'_> {
             let status = &self.state.status;
             status.progress().assign(status.index(), &assigned);
             self.consumer.reading().retain(&assigned);
+            self.state.fairness.retain(&assigned);
+            self.state.reply_topics.retain(&assigned);
             self.state.begun.retain(|partition| assigned.contains(partition));
             let left = self.state.unpaired.retain(|partition| assigned.contains(&partition));
             self.resume(&left).map_err(SessionError::Consumer)?;
@@ -52,6 +54,7 @@ impl Session<'_> {
                 assigned.into_iter().filter(|partition| !self.state.begun.contains(partition)).collect();
             if let Err(error) = self.begin(&new) {
                 let detail = format!("cannot read the committed offsets: {error}; retrying");
+                let status = &self.state.status;
                 status.progress().blocked_reader(status.index(), Reason::FetchError, detail);
                 // A rejected lookup fails immediately; without a delay it would be repeated in a busy loop.
                 pause(OFFSETS_RETRY_BACKOFF, &self.parts.shutdown);
@@ -122,7 +125,7 @@ impl Session<'_> {
 
     /// Determines the first offsets of newly assigned partitions, and the records that were deleted before they were
     /// read.
-    fn begin(&self, new: &[i32]) -> KafkaResult<()> {
+    fn begin(&mut self, new: &[i32]) -> KafkaResult<()> {
         if new.is_empty() {
             return Ok(());
         }
@@ -157,7 +160,7 @@ impl Session<'_> {
     }
 
     /// Starts at the first record and ignores the committed offsets, which belong to a deleted topic of the same name.
-    fn begin_at_start(&self, new: &[i32]) -> KafkaResult<()> {
+    fn begin_at_start(&mut self, new: &[i32]) -> KafkaResult<()> {
         let consumer = self.consumer.inner();
         let lows = consumer.offsets_for_times(self.list(new, Offset::Beginning)?, OFFSETS_TIMEOUT)?;
         lows.elements().iter().try_for_each(|element| element.error())?;
@@ -166,6 +169,7 @@ impl Session<'_> {
         // The committed offset must point there too: the next session, or the next process, starts from it.
         self.consumer.commit_last(lows.clone())?;
         for element in lows.elements() {
+            self.consumer.discard(element.partition());
             if let Offset::Offset(low) = element.offset() {
                 self.consumer.reading().starts_at(element.partition(), low);
                 self.state.status.progress().committed(element.partition(), low);
@@ -272,10 +276,12 @@ impl Session<'_> {
             if self.report_fault(partition, ends.is_some()) {
                 continue;
             }
-            if let Offset::Offset(position) = element.offset() {
+            // Taken records count as read in librdkafka.
+            let position = element.offset().to_raw().filter(|position| *position >= 0);
+            if let Some(position) = self.consumer.first_taken(partition).or(position) {
                 progress.position(partition, position);
             }
-            if let Some((low, _)) = ends.filter(|_| idle)
+            if let Some((low, _)) = ends.filter(|_| idle && self.consumer.waiting_in(partition) == 0)
                 && let Some(low) = self.consumer.reading().is_idle(partition, low)
             {
                 self.skip_to(partition, low);

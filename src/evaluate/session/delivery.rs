@@ -32,7 +32,7 @@ impl Session<'_> {
 
     /// Timeout of the next step of the open batch.
     pub(super) fn time_left(&mut self) -> Duration {
-        let begun = self.opened.map_or_else(Instant::now, |(begun, _)| begun);
+        let begun = self.opened.unwrap_or_else(Instant::now);
         let left = match self.parts.config.delivery.mode {
             // After this time the broker has aborted the transaction.
             DeliveryMode::Transactional => self.allowed().saturating_sub(begun.elapsed()).min(STEP_TIMEOUT),
@@ -225,7 +225,7 @@ impl Session<'_> {
 
     /// Whether the transaction timed out although the broker was reachable, as its acknowledgements show.
     fn ran_out_of_time(&self) -> bool {
-        let Some((begun, _)) = self.opened else { return false };
+        let Some(begun) = self.opened else { return false };
         let is_late = begun.elapsed() + MIN_STEP_TIMEOUT >= self.allowed();
         let transactional = self.parts.config.delivery.mode == DeliveryMode::Transactional;
         transactional && is_late && !self.parts.shutdown.is_cancelled() && self.acknowledged > 0

@@ -93,7 +93,8 @@ impl Session<'_> {
         if held.is_empty() {
             return Ok(());
         }
-        self.consumer.inner().pause(&self.list(held, Offset::Invalid)?)?;
+        let list = self.list(held, Offset::Invalid)?;
+        self.consumer.pause(&list)?;
         let topics = &self.parts.config.topics;
         let why: Arc<str> =
             format!("topic {} has {events} partitions, fewer than topic {}", topics.events, topics.requests)

@@ -1,11 +1,12 @@
 //! Tests of workers against a mock broker.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
 use rdkafka::error::KafkaResult;
+use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer as _};
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
@@ -14,6 +15,8 @@ use super::*;
 use crate::config::{HealthConfig, Profile, load_from};
 use crate::dev::embed;
 use crate::evaluate::answer::{Respond, Responded};
+use crate::evaluate::batch::SourceOffset;
+use crate::evaluate::batch_sender::{BatchSender, place};
 use crate::evaluate::status::EvaluatorStatus;
 use crate::evaluate::worker::Worker;
 use crate::feed::Usage;
@@ -36,6 +39,24 @@ impl Respond for Echo {
 
     fn respond(&mut self, record: &Record<'_>, sender: &mut BatchSender<'_>) -> KafkaResult<Responded> {
         sender.event(record, record.key(), 0, None, b"{}")?;
+        Ok(Responded::Done)
+    }
+}
+
+/// Answers each request with as many events as its body says, and logs it.
+struct Logged(Log);
+
+type Log = Arc<Mutex<Vec<SourceOffset>>>;
+
+impl Respond for Logged {
+    fn begin(&mut self, _: Option<&Arc<str>>) {}
+
+    fn respond(&mut self, record: &Record<'_>, sender: &mut BatchSender<'_>) -> KafkaResult<Responded> {
+        let events: u32 = std::str::from_utf8(record.payload()).unwrap().parse().unwrap();
+        for index in 0..events {
+            sender.event(record, record.key(), index, None, b"{}")?;
+        }
+        self.0.lock().unwrap().push(place(record));
         Ok(Responded::Done)
     }
 }
@@ -86,16 +107,44 @@ impl Fixture {
     }
 
     fn start_worker(&mut self) {
+        self.start_with(Echo);
+    }
+
+    fn start_with(&mut self, responder: impl Respond + 'static) {
         let worker = Worker::sharing(self.parts.clone(), self.workers.len(), &self.status);
-        self.workers.push(std::thread::spawn(move || worker.run_with(Echo)));
+        self.workers.push(std::thread::spawn(move || worker.run_with(responder)));
+    }
+
+    /// Starts a worker that logs what it answers.
+    fn start_logged(&mut self) -> Log {
+        let log = Log::default();
+        self.start_with(Logged(Arc::clone(&log)));
+        log
     }
 
     fn send(&self, partition: i32) {
+        self.send_many(partition, 1, "{}", None);
+    }
+
+    fn send_many(&self, partition: i32, count: usize, body: &str, reply_to: Option<&str>) {
         let producer: BaseProducer =
             ClientConfig::new().set("bootstrap.servers", self.cluster.bootstrap_servers()).create().unwrap();
         let topic = &self.parts.config.topics.requests;
-        producer.send(BaseRecord::<(), [u8]>::to(topic).partition(partition).payload(b"{}")).unwrap();
+        for _ in 0..count {
+            let mut record = BaseRecord::<(), str>::to(topic).partition(partition).payload(body);
+            if let Some(reply_to) = reply_to {
+                let header = Header { key: "reply-to", value: Some(reply_to) };
+                record = record.headers(OwnedHeaders::new().insert(header));
+            }
+            producer.send(record).map_err(|(error, _)| error).unwrap();
+        }
         producer.flush(DEADLINE).unwrap();
+    }
+
+    /// Waits until so many requests are committed.
+    fn wait_for(&self, requests: usize) {
+        let metrics = &self.parts.metrics;
+        wait_until("the requests are answered", || metrics.requests.get() == requests as u64);
     }
 
     fn evaluator(&self) -> (State, String) {
@@ -153,6 +202,46 @@ fn partitions_that_the_events_topic_lacks_wait_and_the_others_go_on() {
     assert_eq!(fixture.parts.metrics.evaluate.waiting.get(), 1);
     fixture.send(1);
     wait_until("they go on", || fixture.parts.metrics.requests.get() == 5);
+}
+
+/// Each request of each partition was answered once and in order.
+fn assert_in_order(log: &[SourceOffset], partitions: &[(i32, usize)]) {
+    for (partition, count) in partitions {
+        let offsets =
+            log.iter().filter(|answered| answered.partition == *partition).map(|answered| answered.offset);
+        let expected = i64::try_from(*count).unwrap();
+        assert_eq!(offsets.collect::<Vec<_>>(), (0..expected).collect::<Vec<_>>(), "partition {partition}");
+    }
+}
+
+#[test]
+fn cheap_requests_do_not_wait_for_the_expensive_ones_of_another_partition() {
+    let mut fixture = Fixture::new(3, 3);
+    // Each takes more work than a turn.
+    fixture.send_many(0, 300, "1000", None);
+    fixture.send_many(1, 300, "1", None);
+    fixture.send_many(2, 3, "1", None);
+    let log = fixture.start_logged();
+    fixture.wait_for(603);
+    let log = log.lock().unwrap().clone();
+    assert_in_order(&log, &[(0, 300), (1, 300), (2, 3)]);
+    assert_eq!(log.last().unwrap().partition, 0, "the backlog ends last, though it began first");
+}
+
+#[test]
+fn only_the_partition_of_a_record_with_a_new_reply_topic_waits_for_the_lookup() {
+    let mut fixture = Fixture::new(2, 2);
+    for number in 0..100 {
+        fixture.send_many(0, 1, "1", Some(&format!("feature-flag-replies-{number}")));
+    }
+    fixture.send_many(1, 50, "1", None);
+    let log = fixture.start_logged();
+    fixture.wait_for(150);
+    let log = log.lock().unwrap().clone();
+    assert_in_order(&log, &[(0, 100), (1, 50)]);
+    let first_waiting = log.iter().position(|answered| answered.partition == 0).unwrap();
+    let others = log.iter().filter(|answered| answered.partition == 1).count();
+    assert_eq!((first_waiting, others), (50, 50), "the other partition's requests came first");
 }
 
 #[test]
