@@ -17,12 +17,10 @@ use super::session::STEP_TIMEOUT;
 
 /// Timeout of one attempt to initialize transactions. The worker retries, because the broker may be unreachable.
 const START: Duration = Duration::from_secs(5);
-/// A partition of which so many KiB wait is not fetched. A fetch adds up to [`FETCH_BYTES`].
-const QUEUED_KIB: usize = 1_024;
+/// A partition of which so many KiB wait is not fetched. A fetch adds up to 2 MiB (`fetch.message.max.bytes`).
+const QUEUED_KIB: usize = 2_048;
 /// A partition of which so many records wait is not fetched.
-const QUEUED_RECORDS: usize = 8_192;
-/// Maximum number of bytes that one fetch returns of a partition, unless its first batch is larger.
-const FETCH_BYTES: usize = 1 << 20;
+const QUEUED_RECORDS: usize = 16_384;
 
 /// Creates the worker's producer. In transactional mode this aborts a transaction that a previous producer of the same
 /// name left open. `isolate_records` sends each record in a produce request of its own.
@@ -75,7 +73,6 @@ pub fn consumer(parts: &Parts, index: usize) -> Result<PartitionConsumer, Sessio
     );
     config
         .set("fetch.wait.max.ms", "20")
-        .set("fetch.message.max.bytes", FETCH_BYTES.to_string())
         .set("queued.max.messages.kbytes", QUEUED_KIB.to_string())
         .set("queued.min.messages", QUEUED_RECORDS.to_string());
     PartitionConsumer::subscribe(&config, &parts.config.topics.requests).map_err(SessionError::Consumer)
