@@ -14,7 +14,6 @@ use crate::config::Config;
 use crate::database::Database;
 use crate::evaluate::Parts;
 use crate::experiment::aggregate;
-use crate::experiment::freshness::CountedTopics;
 use crate::health::Reporter;
 use crate::kafka::backoff::Backoff;
 use crate::kafka::topics;
@@ -96,7 +95,7 @@ impl App {
             }
             let counting = aggregate::run(
                 database.clone(),
-                CountedTopics::of(&config),
+                Arc::clone(&config),
                 Arc::clone(&metrics),
                 shutdown.clone(),
             );

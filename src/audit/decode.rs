@@ -133,7 +133,7 @@ impl Decode for Conversions {
             .map_err(|unread| unread.to_string())
             .and_then(|json| std::str::from_utf8(json).map_err(|_| "body: expected UTF-8".to_owned()));
         let read = text.and_then(|text| {
-            let read = Conversion::read(text, None, now, self.config.audit.oldest(now));
+            let read = Conversion::read(text, None, &self.config.accepted_conversions(now));
             read.map_err(|wrong| wrong.iter().map(Invalid::to_string).collect::<Vec<_>>().join("; "))
         });
         let conversion = match read {

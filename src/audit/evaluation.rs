@@ -54,6 +54,8 @@ pub struct Evaluation<'a> {
     /// Duration of the evaluation in nanoseconds. `None`: not measured.
     pub evaluation_ns: Option<i64>,
     pub source: Source<'a>,
+    /// How the variant of an experiment was chosen, as JSON text. It is not part of the row.
+    pub assignment: Option<Cow<'a, str>>,
     /// Whether some value was changed because a database cannot hold the original.
     pub amended: bool,
 }
@@ -112,6 +114,7 @@ struct Members<'a> {
     evaluated_at: Option<Cow<'a, str>>,
     evaluation_ns: Option<i64>,
     source: Option<Source<'a>>,
+    assignment: Option<Span<'a>>,
     has_switch: bool,
 }
 
@@ -185,6 +188,7 @@ impl<'a> Members<'a> {
             "evaluated_at" => self.evaluated_at = text(key, span)?,
             "evaluation_ns" => self.evaluation_ns = number(key, span)?,
             "source" => self.source = Some(source(span)?),
+            "assignment" => self.assignment = present(span).filter(|span| span.kind == Kind::Object),
             "override" => self.has_switch = present(span).is_some(),
             // Newer versions of flagstream may add members.
             _ => {}
@@ -227,6 +231,7 @@ impl<'a> Members<'a> {
             evaluated_at: evaluated_at.timestamp_micros(),
             evaluation_ns: self.evaluation_ns,
             source: self.source.unwrap_or(Source::Unknown),
+            assignment: self.assignment.map(|span| Cow::Borrowed(span.text)),
             amended: false,
             audit_block: None,
         };
@@ -262,6 +267,8 @@ impl Evaluation<'_> {
         for json in values.into_iter().flatten().chain([&mut self.context]) {
             amended |= sanitize::json(json);
         }
+        // It is written to another table, so the row stays as it is.
+        self.assignment.iter_mut().for_each(|json| drop(sanitize::json(json)));
         self.amended = amended;
     }
 }

@@ -5,7 +5,7 @@ use ahash::AHashMap;
 use crate::experiment::Design;
 use crate::experiment::conversion::Reported;
 use crate::experiment::conversion::check_metric;
-use crate::experiment::exposure::{Exposure, Exposures, KnownExposures, Running};
+use crate::experiment::exposure::{Exposures, KnownExposures, NewExposures, Running, Shown};
 use crate::experiment::key::key;
 use crate::experiment::tables::Tables;
 
@@ -15,12 +15,12 @@ use super::evaluation::{Evaluation, Event};
 use super::store::WriteError;
 
 /// Writes the exposures and conversions of a batch's accepted entries at the end of its transaction. Returns the
-/// exposures, which the caller marks as known after the commit.
+/// exposures, which the caller marks as known after the commit, and how their variants were chosen.
 pub(super) async fn enter(
     tables: &mut impl Tables,
     batch: &Batch,
     known: &KnownExposures,
-) -> Result<Vec<Exposure>, WriteError> {
+) -> Result<NewExposures, WriteError> {
     let conversions: Vec<(usize, &Reported)> = reported(batch).collect();
     if !conversions.is_empty() {
         let designs = tables.designs().await?;
@@ -28,12 +28,13 @@ pub(super) async fn enter(
         tables.convert(&converted).await?;
     }
     if !batch.accepted().any(may_expose) {
-        return Ok(Vec::new());
+        return Ok(NewExposures::default());
     }
     let running = tables.running().await?;
-    let exposures = exposures(batch, &running).unknown(known);
-    tables.expose(&exposures).await?;
-    Ok(exposures)
+    let new = exposures(batch, &running).unknown(known);
+    tables.describe(&new.assignments).await?;
+    tables.expose(&new.exposures).await?;
+    Ok(new)
 }
 
 fn reported(batch: &Batch) -> impl Iterator<Item = (usize, &Reported)> {
@@ -97,18 +98,23 @@ fn exposures(batch: &Batch, running: &[Running]) -> Exposures {
         }
         // The event was decoded before, so this cannot fail.
         if let Ok(Event::Evaluated(evaluation)) = Event::read(batch.payload(entry).unwrap_or_default())
-            && let Some((user, variant, version)) = exposed(&evaluation)
+            && let Some((user, version, shown)) = exposed(&evaluation)
         {
             for running in of_flag.iter().filter(|running| running.covers(evaluated_at)) {
-                exposures.add(running.id, key(user), version, variant, evaluated_at);
+                exposures.add(running.id, key(user), version, shown);
             }
         }
     }
     exposures
 }
 
-/// Returns the user, the variant and the flag's version. `None` if the evaluation lacks one of them.
-fn exposed<'e>(evaluation: &'e Evaluation<'_>) -> Option<(&'e str, &'e str, i64)> {
+/// Returns the user, the flag's version and what was shown. `None` if the evaluation lacks one of them.
+fn exposed<'e>(evaluation: &'e Evaluation<'_>) -> Option<(&'e str, i64, Shown<'e>)> {
     let some = |text: &'e Option<std::borrow::Cow<'_, str>>| text.as_deref().filter(|text| !text.is_empty());
-    Some((some(&evaluation.user_id)?, some(&evaluation.variant)?, evaluation.flag_version?))
+    let shown = Shown {
+        variant: some(&evaluation.variant)?,
+        assignment: evaluation.assignment.as_deref(),
+        evaluated_at: evaluation.evaluated_at,
+    };
+    Some((some(&evaluation.user_id)?, evaluation.flag_version?, shown))
 }

@@ -29,7 +29,7 @@ use chrono::{DateTime, Utc};
 use sqlx::{Connection, PgConnection, Postgres, Transaction};
 
 use crate::database::{DatabaseError, PostgresDatabase};
-use crate::experiment::exposure::KnownExposures;
+use crate::experiment::exposure::{KnownExposures, NewExposures};
 
 use super::batch::{Batch, Content, Entry};
 use super::chain::{Hasher, Head};
@@ -157,7 +157,7 @@ impl AuditStore for PostgresStore {
         pending_dead_letters: &mut DeadLetters,
     ) -> Result<Written, WriteError> {
         let known = std::mem::take(&mut self.known);
-        let mut exposed = Vec::new();
+        let mut exposed = NewExposures::default();
         let hasher = self.hasher.clone();
         let written = self.with(async |connection| {
             let mut transaction = connection.begin().await?;

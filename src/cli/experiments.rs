@@ -2,10 +2,14 @@
 
 mod bars;
 mod change;
+mod export;
+mod history;
 mod list;
+mod plan;
 mod screen;
 mod show;
 mod simulate;
+mod svg;
 mod table;
 mod text;
 
@@ -23,6 +27,12 @@ pub enum Command {
     List(list::ListArgs),
     /// Show the results of an experiment so far, and the conclusions that they allow
     Show(show::ShowArgs),
+    /// Show the results over time, as a table or a picture
+    History(history::HistoryArgs),
+    /// Compute how many users and days an experiment needs
+    Plan(plan::PlanArgs),
+    /// Write exposures, conversions and users' values to CSV files, from the database
+    Export(export::ExportArgs),
     /// Start the experiment described by a file
     Create(change::CreateArgs),
     /// End an experiment; its results stay
@@ -45,6 +55,9 @@ pub async fn run(command: Command, global: &Global) -> anyhow::Result<ExitCode> 
     match command {
         Command::List(args) => list::list(args, global).await,
         Command::Show(args) => show::show(args, global).await,
+        Command::History(args) => history::history(args, global).await,
+        Command::Plan(args) => plan::plan(args, global).await,
+        Command::Export(args) => export::export(args, global).await,
         Command::Create(args) => change::create(args, global).await,
         Command::Stop(args) => change::stop(args, global).await,
         Command::Simulate(args) => simulate::simulate(&args, global),

@@ -12,8 +12,8 @@ use crate::kafka::properties::{self, Invalid};
 use super::values::{Origin, Values};
 use super::{
     ApiConfig, AuditConfig, AuthConfig, Config, DatabaseConfig, DeliveryConfig, DeliveryMode, Durability,
-    EvaluationConfig, FeedConfig, FlagsConfig, HealthConfig, HttpConfig, KafkaConfig, LogConfig, LogFormat,
-    PrivacyConfig, ReadPath, RedisConfig, Scope, Secret, TlsConfig, formats, parse, topics, unleash,
+    EvaluationConfig, ExperimentsConfig, FeedConfig, FlagsConfig, HealthConfig, HttpConfig, KafkaConfig, LogConfig,
+    LogFormat, PrivacyConfig, ReadPath, RedisConfig, Scope, Secret, TlsConfig, formats, parse, topics, unleash,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -32,6 +32,7 @@ pub(super) fn config(values: &mut Values) -> Option<Config> {
     let log = log(values);
     let formats = formats::config(values);
     let (database, audit, redis) = (database(values), audit(values), redis(values));
+    let experiments = experiments(values);
     let flags = flags(values);
     let feed = feed(values);
     let privacy = privacy(values);
@@ -52,6 +53,7 @@ pub(super) fn config(values: &mut Values) -> Option<Config> {
         log: log?,
         database: database?,
         audit: audit?,
+        experiments: experiments?,
         flags: flags?,
         feed: feed?,
         privacy: privacy?,
@@ -211,6 +213,12 @@ fn database(values: &mut Values) -> Option<DatabaseConfig> {
     let url = values.optional("database.url", |text| parse::url(text, &schemes));
     let migrate = values.required("database.migrate", parse::flag);
     Some(DatabaseConfig { url: url?.map(Secret::new), migrate: migrate? })
+}
+
+fn experiments(values: &mut Values) -> Option<ExperimentsConfig> {
+    let clock_skew = values
+        .required("experiments.clock_skew", |text| parse::duration(text, Duration::ZERO..=3_600 * SECOND));
+    Some(ExperimentsConfig { clock_skew: clock_skew? })
 }
 
 fn audit(values: &mut Values) -> Option<AuditConfig> {

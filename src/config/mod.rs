@@ -20,6 +20,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -136,6 +137,7 @@ pub struct Config {
     pub log: LogConfig,
     pub database: DatabaseConfig,
     pub audit: AuditConfig,
+    pub experiments: ExperimentsConfig,
     pub flags: FlagsConfig,
     pub feed: FeedConfig,
     pub privacy: PrivacyConfig,
@@ -352,6 +354,26 @@ impl AuditConfig {
     /// Start of the retention period; older evaluations are removed.
     pub fn oldest(&self, now: DateTime<Utc>) -> DateTime<Utc> {
         now - TimeDelta::days(self.retention_days.into())
+    }
+}
+
+impl Config {
+    /// Times of conversions that are accepted: since the start of the retention period, and ahead by the tolerated
+    /// difference between clocks.
+    pub fn accepted_conversions(&self, now: DateTime<Utc>) -> RangeInclusive<DateTime<Utc>> {
+        self.audit.oldest(now)..=now + self.experiments.clock_skew()
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct ExperimentsConfig {
+    /// Tolerated difference between the clocks of evaluators and of services that report conversions.
+    pub clock_skew: Duration,
+}
+
+impl ExperimentsConfig {
+    pub fn clock_skew(&self) -> TimeDelta {
+        TimeDelta::from_std(self.clock_skew).unwrap_or_default()
     }
 }
 

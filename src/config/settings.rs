@@ -232,6 +232,7 @@ pub(super) static SETTINGS: &[Setting] = &[
     s("FLAGSTREAM_AUDIT__CHECKPOINT_INTERVAL", "audit.checkpoint_interval", Text("5m"), "Time between two checkpoints of the hash chains; `1s` to `1d`."),
     s("FLAGSTREAM_FLAGS__CLEANUP_AFTER_DAYS", "flags.cleanup_after_days", Unset("never"),
       "Local flags that have been archived for this many days are removed every night, at three o'clock UTC; 1 to 36500."),
+    s("FLAGSTREAM_EXPERIMENTS__CLOCK_SKEW", "experiments.clock_skew", Text("5m"), "Tolerated difference between the clocks of evaluators and of services that report conversions, in both directions; 0s to 1h. A conversion this much before its exposure counts as after it."),
     s("FLAGSTREAM_PRIVACY__DROP_ATTRIBUTES", "privacy.drop_attributes", Unset("none"), "Attributes of the context (and `session_id`) that are left out of everything that is written; several with commas."),
     s("FLAGSTREAM_PRIVACY__HASH_ATTRIBUTES", "privacy.hash_attributes", Unset("none"), "Attributes that are written as a keyed hash; several with commas."),
     s("FLAGSTREAM_PRIVACY__USER_IDS", "privacy.user_ids", Text("keep"), "`keep`, or `hash`: user ids, and the keys of events, are written as a keyed hash."),

@@ -7,20 +7,23 @@ use std::time::{Duration, Instant};
 
 use ahash::AHashMap;
 use chrono::{DateTime, TimeDelta, Utc};
-use sqlx::AssertSqlSafe;
 
+use crate::config::Config;
 use crate::database::{Database, DatabaseError, in_transaction, on_pool};
 use crate::log_limit::limited;
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
 
-use super::design::{Design, Kind};
+use super::counting::{Question, draws};
+use super::design::Design;
 use super::freshness::{CountStart, CountedTopics, StoredResults};
-use super::phases::{self, Version, phases};
+use super::phases::{Version, phases};
 use super::records::{Row, StoredExperiment, kept, read_row};
+use super::results::history::Point;
 use super::results::{Conversions, Results, Status};
 use super::start::discard;
-use super::tally::{Phase, Sample, Tally, VariantTally};
+use super::tally::{Phase, Tally};
+use super::{Assignment, Assignments};
 
 /// Interval at which the aggregation checks whether an experiment is due.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
@@ -37,6 +40,10 @@ const INTERVAL_FACTOR: u32 = 20;
 /// Maximum conversions of one experiment that wait for their exposure.
 const WAITING_MAX: i64 = 1_000_000;
 
+const LAST_POINT: &str =
+    "SELECT point::text FROM experiment_history WHERE experiment_id = $1 ORDER BY counted_at DESC LIMIT 1";
+const KEEP_POINT: &str = "INSERT INTO experiment_history (experiment_id, counted_at, point)
+    VALUES ($1, $2, $3::jsonb) ON CONFLICT DO NOTHING";
 const DUE: &str = kept!("WHERE due_at <= $1 ORDER BY due_at LIMIT 1");
 const CLAIMED: &str = "UPDATE experiments SET due_at = $3 WHERE id = $1 AND due_at = $2";
 const DONE: &str = "UPDATE experiments SET results = $2::jsonb, due_at = $3 WHERE id = $1 AND due_at = $4";
@@ -45,6 +52,8 @@ const VERSIONS: &str = "SELECT version, definition::text, in_force_at FROM featu
 const EXPIRE: &str = "DELETE FROM experiment_conversions WHERE experiment_id = $1 AND occurred_at < $2
     AND NOT EXISTS (SELECT 1 FROM experiment_exposures AS e WHERE e.experiment_id = $1
         AND e.user_key = experiment_conversions.user_key)";
+const ASSIGNMENTS: &str =
+    "SELECT assignment_key, assignment FROM experiment_assignments WHERE experiment_id = $1";
 const EXPIRED: &str = "UPDATE experiments SET expired = expired + $2 WHERE id = $1";
 const WAITING: &str = "SELECT count(*) FROM experiment_conversions AS c WHERE experiment_id = $1
     AND NOT EXISTS (SELECT 1 FROM experiment_exposures AS e WHERE e.experiment_id = $1 AND e.user_key = c.user_key)";
@@ -54,53 +63,16 @@ const DROP_OLDEST: &str = "DELETE FROM experiment_conversions WHERE experiment_i
         AND NOT EXISTS (SELECT 1 FROM experiment_exposures AS e WHERE e.experiment_id = $1 AND e.user_key = c.user_key)
     ORDER BY c.occurred_at, c.event_key LIMIT $2)";
 
-/// Counts each user once per phase, in the first of the phase's variants that the user saw. A conversion belongs to the
-/// user's last exposure before it. `{phase}` is replaced by the phase of a version, `{chosen}` by a condition that
-/// selects the phase's variants: other variants that a rule of the flag may serve are ignored.
-const TALLY: &str = "WITH seen AS (
-        SELECT user_key, {phase} AS phase, variant, exposed_at, crossed FROM experiment_exposures
-        WHERE experiment_id = $1
-    ), ranked AS (
-        SELECT seen.*, row_number() OVER (PARTITION BY user_key, phase ORDER BY exposed_at, variant) AS nth
-        FROM seen WHERE {chosen}
-    ), users AS (
-        SELECT user_key, phase, min(exposed_at) AS exposed_at, max(CASE WHEN nth = 1 THEN variant END) AS variant,
-            max(CASE WHEN crossed THEN 1 ELSE 0 END) AS crossed,
-            CASE WHEN min(variant) <> max(variant) THEN 1 ELSE 0 END AS changed
-        FROM ranked GROUP BY user_key, phase
-    ), spans AS (
-        SELECT users.*, lead(exposed_at) OVER (PARTITION BY user_key ORDER BY phase) AS until FROM users
-    ), converted AS (
-        SELECT s.phase, s.variant, c.metric,
-            sum(CASE WHEN c.occurred_at >= s.exposed_at THEN 1 ELSE 0 END) AS after_count,
-            sum(CASE WHEN c.occurred_at >= s.exposed_at THEN coalesce(c.value, 0) ELSE 0 END) AS after_sum,
-            sum(CASE WHEN c.occurred_at < s.exposed_at THEN 1 ELSE 0 END) AS before_count,
-            sum(CASE WHEN c.occurred_at < s.exposed_at THEN coalesce(c.value, 0) ELSE 0 END) AS before_sum
-        FROM spans AS s JOIN experiment_conversions AS c ON c.experiment_id = $1 AND c.user_key = s.user_key
-            AND c.occurred_at >= s.exposed_at - $2 AND c.occurred_at <= s.exposed_at + $2
-            AND (s.until IS NULL OR c.occurred_at < s.until)
-        GROUP BY s.phase, s.variant, c.metric, s.user_key
-    )
-    SELECT CAST(phase AS bigint), variant, NULL, count(*), CAST(sum(CASE WHEN crossed + changed > 0 THEN 1 ELSE 0 END)
-        AS bigint), CAST(0 AS bigint), CAST(0 AS bigint), CAST(0 AS double precision), CAST(0 AS double precision),
-        CAST(0 AS double precision), CAST(0 AS double precision), CAST(0 AS double precision)
-    FROM users GROUP BY phase, variant
-    UNION ALL
-    SELECT CAST(phase AS bigint), variant, metric, CAST(sum(CASE WHEN after_count > 0 THEN 1 ELSE 0 END) AS bigint),
-        CAST(sum(CASE WHEN before_count > 0 THEN 1 ELSE 0 END) AS bigint),
-        CAST(sum(CASE WHEN after_count > 0 AND before_count > 0 THEN 1 ELSE 0 END) AS bigint),
-        CAST(sum(after_count) AS bigint), CAST(sum(after_sum) AS double precision),
-        CAST(sum(after_sum * after_sum) AS double precision), CAST(sum(before_sum) AS double precision),
-        CAST(sum(before_sum * before_sum) AS double precision), CAST(sum(after_sum * before_sum) AS double precision)
-    FROM converted GROUP BY phase, variant, metric";
-
-/// A row of the tally: of one metric, or of all users.
-type Line = (i64, String, Option<String>, i64, i64, i64, i64, f64, f64, f64, f64, f64);
-
 /// Counts the experiments that are due, until `shutdown`.
-pub async fn run(database: Database, topics: CountedTopics, metrics: Arc<Metrics>, shutdown: Shutdown) {
-    let mut aggregate =
-        Aggregation { database, topics, metrics, versions: AHashMap::new(), took: AHashMap::new() };
+pub async fn run(database: Database, config: Arc<Config>, metrics: Arc<Metrics>, shutdown: Shutdown) {
+    let mut aggregate = Aggregation {
+        database,
+        topics: CountedTopics::of(&config),
+        clock_skew: config.experiments.clock_skew(),
+        metrics,
+        versions: AHashMap::new(),
+        took: AHashMap::new(),
+    };
     let mut is_well = true;
     loop {
         // An interrupted count is repeated later.
@@ -129,6 +101,8 @@ pub async fn run(database: Database, topics: CountedTopics, metrics: Arc<Metrics
 struct Aggregation {
     database: Database,
     topics: CountedTopics,
+    /// Tolerated difference between clocks.
+    clock_skew: TimeDelta,
     metrics: Arc<Metrics>,
     /// Known versions of the flags, by experiment id. A version never changes.
     versions: AHashMap<i64, Vec<Version>>,
@@ -172,6 +146,7 @@ impl Aggregation {
         let (tallies, conversions) = self.count(&kept).await?;
         let status = kept.experiment.status;
         let results = Results::of(kept.experiment, &tallies, conversions);
+        let point = self.point(id, &results).await?;
         let results = serde_json::to_string(&StoredResults { results, count_start })
             .map_err(|error| sqlx::Error::Encode(error.into()))?;
         let took = started.elapsed();
@@ -184,44 +159,64 @@ impl Aggregation {
             let done = sqlx::query(sql(DONE)).bind(id).bind(results).bind(due).bind(claim);
             done.execute(pool).await?;
         });
+        if let Some(point) = point {
+            self.keep(id, point).await?;
+        }
         Ok(true)
+    }
+
+    /// Point of the experiment's history, if it is worth keeping.
+    async fn point(&mut self, id: i64, results: &Results) -> Result<Option<Point>, DatabaseError> {
+        let Some(point) = Point::of(results) else {
+            return Ok(None);
+        };
+        let last = on_pool!(&self.database, |pool, sql| {
+            let last = sqlx::query_scalar::<_, String>(sql(LAST_POINT)).bind(id);
+            last.fetch_optional(pool).await?
+        });
+        let last: Option<Point> = last.and_then(|text| serde_json::from_str(&text).ok());
+        Ok(Some(point).filter(|point| point.follows(last.as_ref())))
+    }
+
+    /// Adds a point to the experiment's history.
+    async fn keep(&self, id: i64, point: Point) -> Result<(), DatabaseError> {
+        let text = serde_json::to_string(&point).map_err(|error| sqlx::Error::Encode(error.into()))?;
+        on_pool!(&self.database, |pool, sql| {
+            let keep = sqlx::query(sql(KEEP_POINT)).bind(id).bind(point.counted_at.timestamp_micros());
+            keep.bind(text).execute(pool).await?;
+        });
+        Ok(())
     }
 
     async fn count(&mut self, kept: &StoredExperiment) -> Result<(Vec<Tally>, Conversions), DatabaseError> {
         let phases = self.phases(kept).await?;
         let design = &kept.experiment.design;
-        let window = TimeDelta::hours(design.window_hours.into());
+        let hours = design.metrics.iter().map(|metric| design.ends_after_hours(metric)).max();
+        let window = TimeDelta::hours(hours.unwrap_or(design.window_hours).into());
         let expiry = expire(&self.database, kept.id, Utc::now() - window, WAITING_MAX).await?;
-        let (expired, waiting) = (kept.expired + expiry.expired, expiry.waiting);
         let counted_at = Utc::now();
-        let (chosen, names) = chosen(&phases);
-        let question = TALLY.replace("{phase}", &phase_of_version(&phases)).replace("{chosen}", &chosen);
-        let window = window.num_microseconds().unwrap_or(i64::MAX);
-        let lines: Vec<Line> = on_pool!(&self.database, |pool, _sql| {
-            let lines = sqlx::query_as(AssertSqlSafe(question)).bind(kept.id).bind(window);
-            names.iter().fold(lines, |lines, name| lines.bind(*name)).fetch_all(pool).await?
-        });
-        let attributed: i64 = lines.iter().map(|line| line.6).sum();
-        let tally = |phase: Phase| Tally { variants: variants(design, &phase, &lines), phase, counted_at };
-        let tallies = phases.into_iter().map(tally).collect();
-        let [attributed, waiting, expired] = [attributed, waiting, expired].map(i64::cast_unsigned);
-        Ok((tallies, Conversions { attributed, waiting, expired }))
+        let (experiment, clock_skew) = (kept.id, self.clock_skew);
+        let question = Question { experiment, design, phases: &phases, clock_skew, counted_at };
+        // The assignments are read after the rows that refer to them were written.
+        let counts = question.count(&self.database).await?;
+        let assignments = assignments(&self.database, kept.id).await?;
+        let conversions = Conversions {
+            waiting: expiry.waiting.cast_unsigned(),
+            expired: (kept.expired + expiry.expired).cast_unsigned(),
+            duplicates: kept.duplicates.cast_unsigned(),
+            ..counts.conversions(design, &phases, &assignments)
+        };
+        let mut tallies = counts.tallies(design, phases.clone(), &assignments, counted_at);
+        question.add_quantiles(&self.database, &counts, &assignments, &mut tallies).await?;
+        Ok((tallies, conversions))
     }
 
     async fn phases(&mut self, kept: &StoredExperiment) -> Result<Vec<Phase>, DatabaseError> {
         let (experiment, design) = (&kept.experiment, &kept.experiment.design);
         let known = self.versions.entry(kept.id).or_default();
         let last = known.last().map_or(-1, |version| version.version.cast_signed());
-        let newer: Vec<(i64, Option<String>, DateTime<Utc>)> = on_pool!(&self.database, |pool, sql| {
-            let newer = sqlx::query_as(sql(VERSIONS)).bind(&design.environment).bind(&design.flag_name);
-            newer.bind(last).fetch_all(pool).await?
-        });
-        known.extend(newer.into_iter().map(|(version, definition, in_force_at)| Version {
-            version: version.cast_unsigned(),
-            variants: definition.map(|definition| phases::variants(&definition)).unwrap_or_default(),
-            in_force_at,
-        }));
-        Ok(phases(known, experiment.started_at, experiment.stopped_at))
+        known.extend(versions(&self.database, design, last).await?);
+        Ok(phases(known, &design.control, experiment.started_at, experiment.stopped_at))
     }
 }
 
@@ -263,76 +258,31 @@ async fn expire(
     Ok(expiry)
 }
 
-/// SQL expression for the phase of a flag version.
-fn phase_of_version(phases: &[Phase]) -> String {
-    let later = phases.iter().skip(1).rev();
-    let cases: String = later
-        .map(|phase| format!(" WHEN flag_version >= {} THEN {}", phase.first_version, phase.number))
-        .collect();
-    if cases.is_empty() { "1".to_owned() } else { format!("CASE{cases} ELSE 1 END") }
+/// Reads the versions of an experiment's flag after `last`.
+pub(super) async fn versions(
+    database: &Database,
+    design: &Design,
+    last: i64,
+) -> Result<Vec<Version>, DatabaseError> {
+    let newer: Vec<(i64, Option<String>, DateTime<Utc>)> = on_pool!(database, |pool, sql| {
+        let newer = sqlx::query_as(sql(VERSIONS)).bind(&design.environment).bind(&design.flag_name);
+        newer.bind(last).fetch_all(pool).await?
+    });
+    let version = |(version, definition, in_force_at): (i64, Option<String>, DateTime<Utc>)| Version {
+        version: version.cast_unsigned(),
+        draws: draws(definition.as_deref()),
+        in_force_at,
+    };
+    Ok(newer.into_iter().map(version).collect())
 }
 
-/// SQL condition for the variants of the phases, and the names to bind from the third parameter on.
-fn chosen(phases: &[Phase]) -> (String, Vec<&str>) {
-    let (mut conditions, mut names) = (vec!["1 = 0".to_owned()], Vec::new());
-    for phase in phases {
-        let first = names.len() + 3;
-        names.extend(phase.variants.iter().map(|variant| variant.name.as_str()));
-        let places: Vec<String> = (first..names.len() + 3).map(|place| format!("${place}")).collect();
-        conditions.push(format!("(phase = {} AND variant IN ({}))", phase.number, places.join(", ")));
-    }
-    (conditions.join(" OR "), names)
-}
-
-fn variants(design: &Design, phase: &Phase, lines: &[Line]) -> Vec<VariantTally> {
-    let line = |variant: &str, metric: Option<&str>| {
-        let of_phase = |line: &&Line| line.0 == i64::from(phase.number);
-        lines.iter().filter(of_phase).find(|line| line.1 == variant && line.2.as_deref() == metric)
-    };
-    let tally = |name: &str| {
-        let (users, crossed) = line(name, None).map_or((0, 0), |line| (line.3, line.4));
-        let users = users.cast_unsigned();
-        let metrics = design.metrics.iter();
-        VariantTally {
-            variant: name.to_owned(),
-            users,
-            crossed: crossed.cast_unsigned(),
-            samples: metrics
-                .map(|metric| sample(users, metric.kind, line(name, Some(&metric.name))))
-                .collect(),
-        }
-    };
-    phase.variants.iter().map(|variant| tally(&variant.name)).collect()
-}
-
-fn sample(users: u64, kind: Kind, line: Option<&Line>) -> Sample {
-    let Some((_, _, _, after, before, both, _, sum, squares, before_sum, before_squares, product)) = line
-    else {
-        return Sample { users, ..Sample::default() };
-    };
-    let converted = after.cast_unsigned();
-    #[expect(clippy::cast_precision_loss, reason = "users, not atoms")]
-    let count = |count: &i64| *count as f64;
-    match kind {
-        Kind::Conversion => Sample {
-            users,
-            converted,
-            sum: count(after),
-            sum_of_squares: count(after),
-            before_sum: count(before),
-            before_sum_of_squares: count(before),
-            product_sum: count(both),
-        },
-        Kind::Mean => Sample {
-            users,
-            converted,
-            sum: *sum,
-            sum_of_squares: *squares,
-            before_sum: *before_sum,
-            before_sum_of_squares: *before_squares,
-            product_sum: *product,
-        },
-    }
+/// Reads how the variants of an experiment were chosen. Texts of a newer version of flagstream that this one cannot read
+/// are left out: their users count as unknown.
+pub(super) async fn assignments(database: &Database, experiment: i64) -> Result<Assignments, DatabaseError> {
+    let rows: Vec<(i64, String)> = on_pool!(database, |pool, sql| {
+        sqlx::query_as(sql(ASSIGNMENTS)).bind(experiment).fetch_all(pool).await?
+    });
+    Ok(rows.into_iter().filter_map(|(key, text)| Some((key, Assignment::read(&text)?))).collect())
 }
 
 #[cfg(test)]

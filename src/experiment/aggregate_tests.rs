@@ -1,6 +1,8 @@
 //! Tests of the deletion of waiting conversions, with SQLite.
 #![allow(clippy::unwrap_used)]
 
+use sqlx::AssertSqlSafe;
+
 use super::*;
 use crate::config::Secret;
 
@@ -21,7 +23,7 @@ async fn database(folder: &tempfile::TempDir, occurred_at: &[i64]) -> Database {
         ));
         if index % 2 == 1 {
             statements.push_str(&format!(
-                "INSERT INTO experiment_exposures VALUES ({EXPERIMENT}, x'{index:04x}', 1, 'on', 0, 0);"
+                "INSERT INTO experiment_exposures VALUES ({EXPERIMENT}, x'{index:04x}', 1, 'on', 0, 0, NULL);"
             ));
         }
     }

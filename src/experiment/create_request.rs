@@ -6,8 +6,9 @@ use serde::de::DeserializeOwned;
 
 use crate::flag::local::{Invalid, check_environment, check_name};
 
-use super::design::{Design, Goal, Kind, Metric, Role};
-use super::tally::Weighted;
+use super::Draws;
+use super::design::{Cap, Design, Goal, Kind, Metric, Role};
+use super::phases::variants;
 
 /// Maximum number of metrics of an experiment.
 const METRICS_MAX: usize = 20;
@@ -19,6 +20,10 @@ const MAX_TEXT_BYTES: usize = 1_000;
 const WINDOW_HOURS_DEFAULT: u32 = 7 * 24;
 /// Longest conversion window: 90 days.
 const WINDOW_HOURS_MAX: u32 = 90 * 24;
+/// Longest time from the exposure to the start of a metric's window: 90 days.
+const DELAY_HOURS_MAX: u32 = 90 * 24;
+/// Users for which an experiment may be planned.
+const PLANNED_USERS: std::ops::RangeInclusive<u64> = 100..=10_000_000_000;
 const CONFIDENCE_DEFAULT: f64 = 0.95;
 const POWER_DEFAULT: f64 = 0.8;
 /// Default of `minimum_effect`, relative to the control.
@@ -38,6 +43,9 @@ pub struct CreateRequest {
     window_hours: Option<u32>,
     confidence: Option<f64>,
     power: Option<f64>,
+    finished_windows: Option<bool>,
+    exclude_crossed: Option<bool>,
+    planned_users: Option<u64>,
     /// Start of the experiment. `None`: now.
     pub started_at: Option<DateTime<Utc>>,
 }
@@ -50,6 +58,12 @@ struct MetricRequest {
     goal: Option<Goal>,
     role: Option<Role>,
     minimum_effect: Option<f64>,
+    event: Option<String>,
+    denominator: Option<String>,
+    delay_hours: Option<u32>,
+    window_hours: Option<u32>,
+    cap: Option<Cap>,
+    quantile: Option<f64>,
 }
 
 /// Request to stop an experiment.
@@ -102,6 +116,10 @@ impl CreateRequest {
         if !(0.5..=0.99).contains(&self.power.unwrap_or(POWER_DEFAULT)) {
             refuse("power", "expected a number from 0.5 to 0.99".to_owned());
         }
+        if !PLANNED_USERS.contains(&self.planned_users.unwrap_or(*PLANNED_USERS.start())) {
+            let (least, most) = (PLANNED_USERS.start(), PLANNED_USERS.end());
+            refuse("planned_users", format!("expected a whole number from {least} to {most}"));
+        }
         if self.started_at.is_some_and(|at| at > now || at < oldest) {
             refuse("started_at", format!("expected a time from {oldest} to now"));
         }
@@ -122,13 +140,17 @@ impl CreateRequest {
             if !(0.0001..=10.0).contains(&metric.minimum_effect.unwrap_or(MINIMUM_EFFECT_DEFAULT)) {
                 refuse(&place("minimum_effect"), "expected a number from 0.0001 to 10".to_owned());
             }
+            for (member, message) in metric.check() {
+                refuse(&place(member), message);
+            }
         }
         wrong
     }
 
-    /// Builds the design for a flag with these variants.
-    pub(super) fn design(self, variants: &[Weighted]) -> Result<Design, Vec<Invalid>> {
-        let names: Vec<&str> = variants.iter().map(|variant| variant.name.as_str()).collect();
+    /// Builds the design for a flag with these draws.
+    pub(super) fn design(self, draws: Draws) -> Result<Design, Vec<Invalid>> {
+        let all = variants(&draws.lists);
+        let names: Vec<&str> = all.iter().map(|variant| variant.name.as_str()).collect();
         let is_known = |name: &Option<String>| name.as_deref().is_none_or(|name| names.contains(&name));
         let mut wrong = Vec::new();
         for (field, name) in [("control", &self.control), ("holdout", &self.holdout)] {
@@ -144,21 +166,23 @@ impl CreateRequest {
         if control.is_some() && control == self.holdout {
             wrong.push(Invalid::new("holdout", "must not be the control variant"));
         }
-        if names.len() < 2 + usize::from(self.holdout.is_some()) {
+        let draws = draws.with(control.as_deref().unwrap_or_default());
+        if variants(&draws.lists).len() < 2 + usize::from(self.holdout.is_some()) {
             wrong.push(Invalid::new("flag_name", "expected a flag with at least two variants to compare"));
+        }
+        if let Some(unit) = draws.lists.iter().find_map(|list| list.unit.as_ref()) {
+            let message = format!(
+                "the flag draws its variants by {unit}: users who share a value are not independent of each other, so no \
+                 interval would hold; use the stickiness default or userId"
+            );
+            wrong.push(Invalid::new("flag_name", message));
         }
         if !wrong.is_empty() {
             return Err(wrong);
         }
         let has_primary = self.metrics.iter().any(|metric| metric.role == Some(Role::Primary));
         let role = |index| if index == 0 && !has_primary { Role::Primary } else { Role::Secondary };
-        let metric = |(index, metric): (usize, MetricRequest)| Metric {
-            name: metric.name,
-            kind: metric.kind.unwrap_or(Kind::Conversion),
-            goal: metric.goal.unwrap_or(Goal::Increase),
-            role: metric.role.unwrap_or(role(index)),
-            minimum_effect: metric.minimum_effect.unwrap_or(MINIMUM_EFFECT_DEFAULT),
-        };
+        let metric = |(index, metric): (usize, MetricRequest)| metric.metric(role(index));
         Ok(Design {
             flag_name: self.flag_name().to_owned(),
             name: self.name,
@@ -171,7 +195,74 @@ impl CreateRequest {
             window_hours: self.window_hours.unwrap_or(WINDOW_HOURS_DEFAULT),
             confidence: self.confidence.unwrap_or(CONFIDENCE_DEFAULT),
             power: self.power.unwrap_or(POWER_DEFAULT),
+            finished_windows: self.finished_windows.unwrap_or(false),
+            exclude_crossed: self.exclude_crossed.unwrap_or(false),
+            planned_users: self.planned_users,
         })
+    }
+}
+
+impl MetricRequest {
+    /// Checks the members that depend on the kind of the metric. Returns the invalid ones, each with a message.
+    fn check(&self) -> Vec<(&'static str, String)> {
+        let kind = self.kind.unwrap_or(Kind::Conversion);
+        let mut wrong: Vec<(&'static str, String)> = Vec::new();
+        for (member, name) in [("event", &self.event), ("denominator", &self.denominator)] {
+            let is_wrong = name.as_ref().is_some_and(|name| {
+                name.is_empty() || name.len() > MAX_METRIC_BYTES || name.contains('\0')
+            });
+            if is_wrong {
+                let message = format!("expected 1 to {MAX_METRIC_BYTES} bytes without NUL characters");
+                wrong.push((member, message));
+            }
+        }
+        if self.denominator.is_some() != (kind == Kind::Ratio) {
+            wrong.push(("denominator", "a ratio requires it, and no other kind has it".to_owned()));
+        }
+        if self.quantile.is_some() != (kind == Kind::Quantile) {
+            wrong.push(("quantile", "a quantile requires it, and no other kind has it".to_owned()));
+        } else if !(0.01..=0.99).contains(&self.quantile.unwrap_or(0.5)) {
+            wrong.push(("quantile", "expected a number from 0.01 to 0.99".to_owned()));
+        }
+        if self.delay_hours.unwrap_or(0) > DELAY_HOURS_MAX {
+            wrong.push(("delay_hours", format!("expected a whole number up to {DELAY_HOURS_MAX}")));
+        }
+        if kind == Kind::Retention && self.delay_hours.unwrap_or(0) == 0 {
+            wrong.push(("delay_hours", "is required: retention is a conversion after some time".to_owned()));
+        }
+        if !(1..=WINDOW_HOURS_MAX).contains(&self.window_hours.unwrap_or(1)) {
+            wrong.push(("window_hours", format!("expected a whole number from 1 to {WINDOW_HOURS_MAX}")));
+        }
+        match self.cap {
+            None => {}
+            Some(_) if !matches!(kind, Kind::Mean | Kind::Count) => {
+                wrong.push(("cap", "only a mean or a count has it".to_owned()));
+            }
+            Some(Cap::Value(value)) if !(value.is_finite() && value > 0.0) => {
+                wrong.push(("cap.value", "expected a number above 0".to_owned()));
+            }
+            Some(Cap::Percentile(share)) if !(0.5..1.0).contains(&share) => {
+                wrong.push(("cap.percentile", "expected a number from 0.5 to below 1".to_owned()));
+            }
+            Some(_) => {}
+        }
+        wrong
+    }
+
+    fn metric(self, role: Role) -> Metric {
+        Metric {
+            name: self.name,
+            kind: self.kind.unwrap_or(Kind::Conversion),
+            goal: self.goal.unwrap_or(Goal::Increase),
+            role: self.role.unwrap_or(role),
+            minimum_effect: self.minimum_effect.unwrap_or(MINIMUM_EFFECT_DEFAULT),
+            event: self.event,
+            denominator: self.denominator,
+            delay_hours: self.delay_hours.unwrap_or(0),
+            window_hours: self.window_hours,
+            cap: self.cap,
+            quantile: self.quantile,
+        }
     }
 }
 
@@ -243,6 +334,16 @@ mod tests {
             (r#"[{"name": "m", "kind": "median"}]"#, "metrics[0].kind"),
             (r#"[{"kind": "mean"}]"#, "metrics[0].name"),
             (r#"[{"name": "m", "minimum_effect": 0}]"#, "metrics[0].minimum_effect"),
+            (r#"[{"name": "m", "event": ""}]"#, "metrics[0].event"),
+            (r#"[{"name": "m", "kind": "ratio"}]"#, "metrics[0].denominator"),
+            (r#"[{"name": "m", "denominator": "n"}]"#, "metrics[0].denominator"),
+            (r#"[{"name": "m", "kind": "quantile"}]"#, "metrics[0].quantile"),
+            (r#"[{"name": "m", "kind": "quantile", "quantile": 1}]"#, "metrics[0].quantile"),
+            (r#"[{"name": "m", "kind": "retention"}]"#, "metrics[0].delay_hours"),
+            (r#"[{"name": "m", "window_hours": 0}]"#, "metrics[0].window_hours"),
+            (r#"[{"name": "m", "cap": {"value": 5}}]"#, "metrics[0].cap"),
+            (r#"[{"name": "m", "kind": "mean", "cap": {"value": -1}}]"#, "metrics[0].cap.value"),
+            (r#"[{"name": "m", "kind": "count", "cap": {"percentile": 99}}]"#, "metrics[0].cap.percentile"),
         ] {
             let body = format!(r#"{{"name": "e", "environment": "dev", "metrics": {metrics}}}"#);
             assert_eq!(fields(&body), [field], "{metrics}");
@@ -252,14 +353,39 @@ mod tests {
         assert_eq!(fields("{"), ["body"]);
     }
 
+    fn draws(variants: &[&str], stickiness: &str) -> Draws {
+        let weighted = |name: &&str| format!(r#"{{"name": "{name}", "weight": 1, "stickiness": "{stickiness}"}}"#);
+        let variants: Vec<String> = variants.iter().map(weighted).collect();
+        Draws::read(&format!(r#"{{"variants": [{}]}}"#, variants.join(", ")))
+    }
+
+    #[test]
+    fn a_flag_that_draws_by_company_has_no_experiment() {
+        let read = || {
+            let body = r#"{"name": "e", "environment": "dev", "metrics": [{"name": "m"}]}"#;
+            CreateRequest::read(body.as_bytes()).unwrap()
+        };
+        let refused = read().design(draws(&["a", "b"], "company")).unwrap_err();
+        assert!(refused[0].message.starts_with("the flag draws its variants by company"), "{refused:?}");
+        assert!(read().design(draws(&["a", "b"], "userId")).is_ok());
+    }
+
+    #[test]
+    fn variants_that_the_control_is_never_drawn_with_are_no_treatments() {
+        let text = r#"{"strategies": [{"variants": [{"name": "x", "weight": 1}, {"name": "y", "weight": 1}]}, {}],
+            "variants": [{"name": "a", "weight": 1}, {"name": "b", "weight": 1}]}"#;
+        let body = r#"{"name": "e", "environment": "dev", "metrics": [{"name": "m"}], "control": "a", "holdout": "b"}"#;
+        let request = CreateRequest::read(body.as_bytes()).unwrap();
+        let refused = request.design(Draws::read(text)).unwrap_err();
+        assert_eq!(refused[0].field, "flag_name", "a and its holdout only");
+    }
+
     #[test]
     fn what_is_left_out_is_chosen() {
         let design = |members: &str, variants: &[&str]| {
             let body =
                 format!(r#"{{"name": "e", "environment": "dev", "metrics": [{{"name": "m"}}]{members}}}"#);
-            let weighted = |name: &&str| Weighted { name: (*name).to_owned(), weight: None };
-            let variants: Vec<Weighted> = variants.iter().map(weighted).collect();
-            CreateRequest::read(body.as_bytes()).unwrap().design(&variants)
+            CreateRequest::read(body.as_bytes()).unwrap().design(draws(variants, "default"))
         };
         let chosen = design("", &["a", "b"]).unwrap();
         assert_eq!((chosen.flag_name.as_str(), chosen.control.as_str()), ("e", "a"));

@@ -11,3 +11,9 @@ pub fn key(text: &str) -> Key {
     key.iter_mut().zip(digest).for_each(|(byte, digit)| *byte = digit);
     key
 }
+
+/// Key of a text that says how a variant was chosen: the first 8 bytes of its SHA-256.
+pub fn assignment_key(text: &str) -> i64 {
+    let [a, b, c, d, e, f, g, h, ..] = key(text);
+    i64::from_be_bytes([a, b, c, d, e, f, g, h])
+}

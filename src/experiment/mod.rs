@@ -11,7 +11,9 @@
 
 pub mod aggregate;
 pub mod conversion;
+mod counting;
 mod create_request;
+pub mod export;
 pub mod exposure;
 pub mod freshness;
 pub mod key;
@@ -21,8 +23,12 @@ pub mod tables;
 
 pub use create_request::{CreateRequest, Ending};
 pub use flagstream_experiments::Results;
-pub use flagstream_experiments::{Design, Goal, Kind, Metric, Role};
+pub use flagstream_experiments::{Assignment, DrawList, Draws};
+pub use flagstream_experiments::{Cap, Design, Goal, Kind, Metric, Role};
 pub use flagstream_experiments::{Phase, Sample, Tally, VariantTally, Weighted};
-pub use flagstream_experiments::{design, phases, results, simulation, statistics, tally};
+pub use flagstream_experiments::{counts, design, phases, results, rows, simulation, statistics, tally};
 pub use records::{ExperimentError, Experiments, StoredExperiment};
 pub(crate) use start::wait_for_backfills;
+
+/// Ways of choosing a variant by key.
+pub(crate) type Assignments = std::collections::BTreeMap<i64, Assignment>;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use ahash::AHashMap;
 use chrono::{DateTime, SubsecRound, Utc};
 use rdkafka::error::KafkaError;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tokio::sync::Semaphore;
 use utoipa::ToSchema;
@@ -23,9 +23,9 @@ use crate::store::Store;
 
 use super::design::Design;
 use super::freshness::{COUNT_START, CountStart, Freshness};
-use super::phases::variants;
+use super::Draws;
+use super::results::history::Point;
 use super::results::{Experiment, Status};
-use super::tally::Weighted;
 
 /// Maximum experiments of a deployment.
 pub const EXPERIMENTS_MAX: i64 = 1_000;
@@ -62,12 +62,23 @@ pub struct StoredExperiment {
     /// Number of conversions that expired without a matching exposure.
     #[serde(skip)]
     pub expired: i64,
+    /// Number of conversions with an event id that was there before.
+    #[serde(skip)]
+    pub duplicates: i64,
     /// Time at which the results are computed again. Of an experiment that is being started: its deadline.
     #[serde(skip)]
     pub due_at: i64,
     /// The experiment is being started, and only the start and the aggregation see it.
     #[serde(skip)]
     pub backfilling: bool,
+}
+
+/// Results of an experiment over time.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = ExperimentHistory)]
+pub struct History {
+    /// One for each day, and one for each time that the number of users has grown by a twentieth; oldest first.
+    pub points: Vec<Point>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -113,14 +124,14 @@ impl From<sqlx::Error> for ExperimentError {
 }
 
 /// Columns selected by [`kept`].
-pub(super) type Row = (i64, String, String, i64, Option<i64>, Option<String>, Option<String>, i64, i64, bool);
+pub(super) type Row = (i64, String, String, i64, Option<i64>, Option<String>, Option<String>, i64, i64, bool, i64);
 
 /// Query for experiments; the argument selects the rows.
 macro_rules! kept {
     ($which:literal) => {
         concat!(
             "SELECT id, design::text, created_by, started_at, stopped_at, reason, winner, expired, due_at,
-                backfilling FROM experiments ",
+                backfilling, duplicates FROM experiments ",
             $which
         )
     };
@@ -134,6 +145,8 @@ const DEFINITION: &str = "SELECT version, definition::text FROM feature_flag_ver
     WHERE environment = $1 AND name = $2 ORDER BY version DESC LIMIT 1";
 const STOP: &str = "UPDATE experiments SET stopped_at = $3, reason = $4, winner = $5, due_at = 0
     WHERE environment = $1 AND name = $2 AND stopped_at IS NULL AND NOT backfilling";
+const HISTORY: &str = "SELECT h.point::text FROM experiment_history AS h JOIN experiments AS e ON e.id = h.experiment_id
+    WHERE e.environment = $1 AND e.name = $2 AND NOT e.backfilling ORDER BY h.counted_at";
 const RESULTS: &str = "SELECT results::text FROM experiments
     WHERE environment = $1 AND name = $2 AND NOT backfilling";
 
@@ -211,6 +224,17 @@ impl Experiments {
         Ok(self.sender.send(topic, &conversion.user_id, &body, header).await?)
     }
 
+    /// Returns the results over time, oldest first.
+    pub async fn history(&self, environment: &str, name: &str) -> Result<History, ExperimentError> {
+        self.find(environment, name).await?;
+        let points: Vec<String> = on_pool!(&self.database, |pool, sql| {
+            sqlx::query_scalar(sql(HISTORY)).bind(environment).bind(name).fetch_all(pool).await?
+        });
+        let decode = |error: serde_json::Error| sqlx::Error::Decode(error.into());
+        let points: Result<_, _> = points.iter().map(|point| serde_json::from_str(point)).collect();
+        Ok(History { points: points.map_err(decode)? })
+    }
+
     /// Returns the results of the last count, and how recent it is.
     pub async fn results(&self, environment: &str, name: &str) -> Result<Value, ExperimentError> {
         let results: Option<Option<String>> = on_pool!(&self.database, |pool, sql| {
@@ -227,12 +251,12 @@ impl Experiments {
         Ok(Value::Object(results))
     }
 
-    /// Variants of the flag in force here, once its definition is in the database.
-    pub(super) async fn variants(
+    /// Draws of the flag in force here, once its definition is in the database.
+    pub(super) async fn draws(
         &self,
         environment: &str,
         flag: &str,
-    ) -> Result<Vec<Weighted>, ExperimentError> {
+    ) -> Result<Draws, ExperimentError> {
         let refuse = |message: String| ExperimentError::Invalid(vec![Invalid::new("flag_name", message)]);
         let snapshot = self.store.load_full();
         let known = snapshot.environment(environment).and_then(|flags| flags.get(flag));
@@ -259,7 +283,7 @@ impl Experiments {
         };
         let feature: Value = serde_json::from_str(&definition).unwrap_or_default();
         match feature.get("type").and_then(Value::as_str) {
-            Some("experiment") => Ok(variants(&definition)),
+            Some("experiment") => Ok(Draws::read(&definition)),
             other => {
                 Err(refuse(format!("expected a flag of type experiment, got {}", other.unwrap_or("none"))))
             }
@@ -278,7 +302,7 @@ pub(super) fn entry<'e>(
 }
 
 pub(super) fn read_row(
-    (id, design, created_by, started_at, stopped_at, reason, winner, expired, due_at, backfilling): Row,
+    (id, design, created_by, started_at, stopped_at, reason, winner, expired, due_at, backfilling, duplicates): Row,
 ) -> Result<StoredExperiment, sqlx::Error> {
     let time = |micros: i64| DateTime::from_timestamp_micros(micros).unwrap_or_default();
     let experiment = Experiment {
@@ -289,5 +313,5 @@ pub(super) fn read_row(
         reason,
         winner,
     };
-    Ok(StoredExperiment { id, experiment, created_by, expired, due_at, backfilling })
+    Ok(StoredExperiment { id, experiment, created_by, expired, duplicates, due_at, backfilling })
 }

@@ -26,7 +26,7 @@ use crate::log_limit::limited;
 
 use super::create_request::CreateRequest;
 use super::design::Design;
-use super::exposure::{Exposures, KnownExposures};
+use super::exposure::{Exposures, KnownExposures, Shown};
 use super::key::key;
 use super::records::{EXPERIMENTS_MAX, ExperimentError, Experiments, StoredExperiment, entry};
 use super::results::{Experiment, Status};
@@ -56,6 +56,8 @@ const FINISH: &str = "UPDATE experiments SET backfilling = false, due_at = 0 WHE
 const DISCARD: &str = "DELETE FROM experiments WHERE id = $1 AND backfilling";
 const DISCARD_EXPOSURES: &str = "DELETE FROM experiment_exposures WHERE experiment_id = $1";
 const DISCARD_CONVERSIONS: &str = "DELETE FROM experiment_conversions WHERE experiment_id = $1";
+const DISCARD_ASSIGNMENTS: &str = "DELETE FROM experiment_assignments WHERE experiment_id = $1";
+const DISCARD_HISTORY: &str = "DELETE FROM experiment_history WHERE experiment_id = $1";
 const EXISTS: &str = "SELECT count(*) FROM experiments WHERE id = $1";
 const UNFINISHED: &str = "SELECT count(*) FROM experiments WHERE backfilling AND due_at > $1";
 /// Selects the evaluations that expose their user.
@@ -77,9 +79,9 @@ impl Experiments {
         if !wrong.is_empty() {
             return Err(ExperimentError::Invalid(wrong));
         }
-        let variants = self.variants(&request.environment, request.flag_name()).await?;
+        let draws = self.draws(&request.environment, request.flag_name()).await?;
         let started_at = request.started_at;
-        let design = request.design(&variants).map_err(ExperimentError::Invalid)?;
+        let design = request.design(draws).map_err(ExperimentError::Invalid)?;
         // The semaphore is never closed, so this cannot fail.
         let _turn = self.beginnings.acquire().await;
         let inserted = self.insert(&design, started_at, author).await;
@@ -114,7 +116,7 @@ impl Experiments {
         let experiment =
             Experiment { design, status: Status::Running, started_at, stopped_at, reason, winner };
         let created_by = author.actor.to_owned();
-        Ok(StoredExperiment { id, experiment, created_by, expired: 0, due_at: 0, backfilling: false })
+        Ok(StoredExperiment { id, experiment, created_by, expired: 0, duplicates: 0, due_at: 0, backfilling: false })
     }
 
     /// Inserts the experiment. From then on, no sink writes evaluations without knowing it.
@@ -162,13 +164,16 @@ impl Experiments {
             let evaluated = sqlx::query_as(sql(EVALUATED)).bind(&design.flag_name).bind(&design.environment);
             let mut evaluated = evaluated.bind(text_of(started_at)).fetch(&mut *transaction);
             while let Some((user, variant, version, at)) = evaluated.try_next().await? as Option<Evaluated> {
-                exposures.add(id, key(&user), version, &variant, at.timestamp_micros());
+                // Rows do not record how the variant was chosen. It follows from the definition if there is one way only.
+                let evaluated_at = at.timestamp_micros();
+                let shown = Shown { variant: &variant, assignment: None, evaluated_at };
+                exposures.add(id, key(&user), version, shown);
                 if exposures.len() > BACKFILLED_MAX {
                     return Err(too_many_exposed());
                 }
             }
         });
-        for chunk in exposures.unknown(&KnownExposures::default()).chunks(BACKFILL_CHUNK_ROWS) {
+        for chunk in exposures.unknown(&KnownExposures::default()).exposures.chunks(BACKFILL_CHUNK_ROWS) {
             in_transaction!(&self.database, |transaction, _sql| {
                 transaction.limit_statements(BACKFILL_STATEMENT_TIMEOUT).await?;
                 transaction.expose(chunk).await?;
@@ -207,7 +212,7 @@ pub(super) async fn discard(database: &Database, id: i64) -> Result<bool, Databa
     Ok(on_pool!(database, |pool, sql| {
         let left: i64 = sqlx::query_scalar(sql(EXISTS)).bind(id).fetch_one(pool).await?;
         if left == 0 {
-            for delete in [DISCARD_EXPOSURES, DISCARD_CONVERSIONS] {
+            for delete in [DISCARD_EXPOSURES, DISCARD_CONVERSIONS, DISCARD_ASSIGNMENTS, DISCARD_HISTORY] {
                 sqlx::query(sql(delete)).bind(id).execute(pool).await?;
             }
         }

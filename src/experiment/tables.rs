@@ -1,5 +1,6 @@
 //! Writes to the tables of experiments in both databases.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use sqlx::AssertSqlSafe;
@@ -10,7 +11,7 @@ use crate::database::DatabaseError;
 
 use super::conversion::Reported;
 use super::design::Design;
-use super::exposure::{Exposure, Running};
+use super::exposure::{Exposure, Running, StoredAssignment};
 
 /// Maximum rows of one statement.
 const CHUNK_ROWS: usize = 10_000;
@@ -24,11 +25,17 @@ const EARLIER: &str = " ON CONFLICT (experiment_id, user_key, flag_version) DO U
             OR (excluded.exposed_at = e.exposed_at AND excluded.variant < e.variant)
             THEN excluded.variant ELSE e.variant END,
         exposed_at = CASE WHEN excluded.exposed_at < e.exposed_at THEN excluded.exposed_at ELSE e.exposed_at END,
+        assignment = CASE WHEN excluded.exposed_at < e.exposed_at
+            OR (excluded.exposed_at = e.exposed_at AND excluded.variant < e.variant)
+            THEN excluded.assignment ELSE e.assignment END,
         crossed = e.crossed OR excluded.crossed OR excluded.variant <> e.variant
     WHERE excluded.exposed_at < e.exposed_at
         OR (NOT e.crossed AND (excluded.crossed OR excluded.variant <> e.variant))";
 const EXPOSE: &str = "INSERT INTO experiment_exposures AS e
-        (experiment_id, user_key, flag_version, variant, exposed_at, crossed) ";
+        (experiment_id, user_key, flag_version, variant, exposed_at, crossed, assignment) ";
+const DESCRIBE: &str = "INSERT INTO experiment_assignments (experiment_id, assignment_key, assignment)
+    VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
+const REPEATED: &str = "UPDATE experiments SET duplicates = duplicates + $2 WHERE id = $1";
 const CONVERT: &str = "INSERT INTO experiment_conversions
         (experiment_id, event_key, user_key, metric, value, occurred_at) ";
 
@@ -49,9 +56,15 @@ pub(crate) trait Tables: Send {
 
     fn designs(&mut self) -> impl Future<Output = Result<Vec<(i64, Design)>, DatabaseError>> + Send;
 
+    /// Stores how variants were chosen, each way once.
+    fn describe(
+        &mut self,
+        assignments: &[StoredAssignment],
+    ) -> impl Future<Output = Result<(), DatabaseError>> + Send;
+
     fn expose(&mut self, exposures: &[Exposure]) -> impl Future<Output = Result<(), DatabaseError>> + Send;
 
-    /// Stores conversions. An event that is already stored is skipped.
+    /// Stores conversions. An event that is already stored is skipped, and counted.
     fn convert(
         &mut self,
         conversions: &[(i64, &Reported)],
@@ -82,10 +95,18 @@ impl Tables for PgConnection {
         designs(sqlx::query_as(DESIGNS).fetch_all(self).await?)
     }
 
+    async fn describe(&mut self, assignments: &[StoredAssignment]) -> Result<(), DatabaseError> {
+        for of in assignments {
+            let query = sqlx::query(DESCRIBE).bind(of.experiment_id).bind(of.key).bind(&of.text);
+            query.execute(&mut *self).await?;
+        }
+        Ok(())
+    }
+
     async fn expose(&mut self, exposures: &[Exposure]) -> Result<(), DatabaseError> {
         const ROWS: &str =
             "SELECT * FROM unnest($1::bigint[], $2::bytea[], $3::bigint[], $4::text[], $5::bigint[],
-            $6::boolean[])";
+            $6::boolean[], $7::bigint[])";
         for exposures in exposures.chunks(CHUNK_ROWS) {
             let column = |number: fn(&Exposure) -> i64| exposures.iter().map(number).collect::<Vec<i64>>();
             let users: Vec<&[u8]> = exposures.iter().map(|exposure| exposure.user_key.as_slice()).collect();
@@ -94,7 +115,8 @@ impl Tables for PgConnection {
             let query = sqlx::query(AssertSqlSafe(format!("{EXPOSE}{ROWS}{EARLIER}")));
             let query = query.bind(column(|exposure| exposure.experiment_id)).bind(users);
             let query = query.bind(column(|exposure| exposure.flag_version)).bind(variants);
-            let query = query.bind(column(|exposure| exposure.exposed_at)).bind(crossed);
+            let assignments: Vec<Option<i64>> = exposures.iter().map(|exposure| exposure.assignment).collect();
+            let query = query.bind(column(|exposure| exposure.exposed_at)).bind(crossed).bind(assignments);
             query.execute(&mut *self).await?;
         }
         Ok(())
@@ -103,7 +125,8 @@ impl Tables for PgConnection {
     async fn convert(&mut self, conversions: &[(i64, &Reported)]) -> Result<(), DatabaseError> {
         const ROWS: &str =
             "SELECT * FROM unnest($1::bigint[], $2::bytea[], $3::bytea[], $4::text[], $5::float8[],
-            $6::bigint[]) ON CONFLICT DO NOTHING";
+            $6::bigint[]) ON CONFLICT DO NOTHING RETURNING experiment_id)
+            SELECT experiment_id, count(*) FROM new GROUP BY 1";
         let experiments: Vec<i64> = conversions.iter().map(|(experiment, _)| *experiment).collect();
         let reported = || conversions.iter().map(|(_, reported)| *reported);
         let events: Vec<&[u8]> = reported().map(|reported| reported.event_key.as_slice()).collect();
@@ -111,9 +134,12 @@ impl Tables for PgConnection {
         let metrics: Vec<&str> = reported().map(|reported| reported.metric.as_str()).collect();
         let values: Vec<Option<f64>> = reported().map(|reported| reported.value).collect();
         let times: Vec<i64> = reported().map(|reported| reported.occurred_at).collect();
-        let query = sqlx::query(AssertSqlSafe(format!("{CONVERT}{ROWS}"))).bind(experiments);
+        let query = sqlx::query_as(AssertSqlSafe(format!("WITH new AS ({CONVERT}{ROWS}"))).bind(experiments);
         let query = query.bind(events).bind(users).bind(metrics).bind(values).bind(times);
-        query.execute(self).await?;
+        let new: Vec<(i64, i64)> = query.fetch_all(&mut *self).await?;
+        for (experiment, count) in repeated(conversions, &new) {
+            sqlx::query(REPEATED).bind(experiment).bind(count).execute(&mut *self).await?;
+        }
         Ok(())
     }
 }
@@ -137,27 +163,50 @@ impl Tables for SqliteConnection {
         designs(sqlx::query_as(DESIGNS).fetch_all(self).await?)
     }
 
+    async fn describe(&mut self, assignments: &[StoredAssignment]) -> Result<(), DatabaseError> {
+        for of in assignments {
+            let query = sqlx::query(DESCRIBE).bind(of.experiment_id).bind(of.key).bind(&of.text);
+            query.execute(&mut *self).await?;
+        }
+        Ok(())
+    }
+
     async fn expose(&mut self, exposures: &[Exposure]) -> Result<(), DatabaseError> {
         for exposure in exposures {
-            let query = format!("{EXPOSE}VALUES ($1, $2, $3, $4, $5, $6){EARLIER}");
+            let query = format!("{EXPOSE}VALUES ($1, $2, $3, $4, $5, $6, $7){EARLIER}");
             let query = sqlx::query(AssertSqlSafe(query)).bind(exposure.experiment_id);
             let query = query.bind(exposure.user_key.as_slice()).bind(exposure.flag_version);
             let query = query.bind(&exposure.variant).bind(exposure.exposed_at).bind(exposure.crossed);
+            let query = query.bind(exposure.assignment);
             query.execute(&mut *self).await?;
         }
         Ok(())
     }
 
     async fn convert(&mut self, conversions: &[(i64, &Reported)]) -> Result<(), DatabaseError> {
+        let mut new: Vec<(i64, i64)> = Vec::new();
         for (experiment, reported) in conversions {
             let query = format!("{CONVERT}VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING");
             let query = sqlx::query(AssertSqlSafe(query)).bind(experiment);
             let query = query.bind(reported.event_key.as_slice()).bind(reported.user_key.as_slice());
             let query = query.bind(&reported.metric).bind(reported.value).bind(reported.occurred_at);
-            query.execute(&mut *self).await?;
+            let inserted = query.execute(&mut *self).await?.rows_affected();
+            new.push((*experiment, inserted.cast_signed()));
+        }
+        for (experiment, count) in repeated(conversions, &new) {
+            sqlx::query(REPEATED).bind(experiment).bind(count).execute(&mut *self).await?;
         }
         Ok(())
     }
+}
+
+/// Number of conversions of each experiment that were there before, in the order in which every writer locks the
+/// experiments. `new`: numbers of inserted conversions by experiment.
+fn repeated(conversions: &[(i64, &Reported)], new: &[(i64, i64)]) -> Vec<(i64, i64)> {
+    let mut counts: BTreeMap<i64, i64> = BTreeMap::new();
+    conversions.iter().for_each(|(experiment, _)| *counts.entry(*experiment).or_default() += 1);
+    new.iter().for_each(|(experiment, inserted)| *counts.entry(*experiment).or_default() -= inserted);
+    counts.into_iter().filter(|(_, repeated)| *repeated > 0).collect()
 }
 
 fn running((id, environment, flag_name, started_at, stopped_at): RunningRow) -> Running {

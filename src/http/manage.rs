@@ -72,6 +72,7 @@ pub(super) fn routes() -> Router<Arc<Api>> {
         .route("/api/v1/experiments", get(experiment::list).post(experiment::begin))
         .route("/api/v1/experiments/{name}", get(experiment::one))
         .route("/api/v1/experiments/{name}/results", get(experiment::results))
+        .route("/api/v1/experiments/{name}/history", get(experiment::history))
         .route("/api/v1/experiments/{name}/stop", post(experiment::stop))
         .route("/api/v1/experiments/{name}/conversions", post(experiment::convert))
 }

@@ -72,6 +72,7 @@ const VIEWER_POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline
         manage::experiment::list,
         manage::experiment::one,
         manage::experiment::results,
+        manage::experiment::history,
         manage::experiment::stop,
         manage::experiment::convert,
         local_flag::schema,

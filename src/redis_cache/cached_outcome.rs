@@ -21,6 +21,8 @@ pub struct CachedOutcome {
     pub basis: u64,
     /// Time of the evaluation in RFC 3339, UTC.
     pub evaluated_at: String,
+    /// How the variant was chosen, as a JSON object; `None` for flags that are not experiments.
+    pub assignment: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -34,6 +36,7 @@ struct Stored<'a> {
     variant: Option<Cow<'a, str>>,
     payload: Option<StoredPayload>,
     evaluated_at: String,
+    assignment: Option<serde_json::Value>,
 }
 
 #[derive(Deserialize)]
@@ -54,6 +57,7 @@ impl CachedOutcome {
             flag_version: stored.flag_version,
             basis: stored.basis_version.unwrap_or(stored.flag_version),
             evaluated_at: stored.evaluated_at,
+            assignment: stored.assignment.map(|assignment| assignment.to_string()),
         })
     }
 
@@ -66,6 +70,7 @@ impl CachedOutcome {
             variant,
             unmet: None,
             flag_version: self.flag_version,
+            assignment: self.assignment.as_deref(),
         })
     }
 }
@@ -100,6 +105,10 @@ pub(super) fn write(out: &mut Vec<u8>, outcome: &Outcome<'_>, basis: u64, evalua
     out.extend_from_slice(reason.as_str().as_bytes());
     out.extend_from_slice(br#"","evaluated_at":"#);
     write_string(out, evaluated_at);
+    if let Some(assignment) = outcome.assignment {
+        out.extend_from_slice(br#","assignment":"#);
+        out.extend_from_slice(assignment.as_bytes());
+    }
     out.push(b'}');
 }
 

@@ -4,6 +4,7 @@
 mod commands;
 mod faults;
 mod past;
+mod rows;
 mod statistics;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -130,6 +131,14 @@ fn users(results: &Value, number: usize) -> BTreeMap<String, i64> {
     variants.iter().filter_map(count).collect()
 }
 
+/// Counts of conversions, zero for those that are not given.
+fn conversions(counts: &[(&str, u64)]) -> Value {
+    let mut all = json!({"attributed": 0, "waiting": 0, "expired": 0, "before_exposure": 0, "after_window": 0,
+        "excluded": 0, "duplicates": 0});
+    counts.iter().for_each(|(name, count)| all[*name] = json!(count));
+    all
+}
+
 fn total(results: &Value, phase: usize) -> i64 {
     users(results, phase).values().sum()
 }
@@ -180,7 +189,7 @@ fn exposures_and_conversions_become_results() {
     fixture.convert(&sender, &bought("nobody", "purchase", &now, "nobody"));
     fixture.convert(&sender, &bought("early-bird", "purchase", &now, "early-bird"));
     fixture.convert(&sender, &bought("nobody", "purchase", &long_before, "expired"));
-    let expected = json!({"attributed": 41, "waiting": 2, "expired": 1});
+    let expected = conversions(&[("attributed", 41), ("waiting", 2), ("expired", 1), ("before_exposure", 1), ("duplicates", 2)]);
     let results = fixture.wait(&service, "conversions", |results| results["conversions"] == expected);
     // Who waits is counted once the exposure comes.
     evaluate(&service, "nobody");
@@ -268,7 +277,13 @@ fn results_say_how_recent_they_are_and_how_much_they_lack() {
 fn bad_input_names_the_field_and_counts_nothing() {
     let (stack, _shared) = Stack::shared();
     let mut fixture = Fixture::new(stack);
-    Flags::new(&fixture.group.topics).later(100).set(ENVIRONMENT, Flag::on("plain"));
+    let mut flags = Flags::new(&fixture.group.topics).later(100);
+    flags.set(ENVIRONMENT, Flag::on("plain"));
+    let variant = |name: &str| json!({"name": name, "weight": 500, "stickiness": "company"});
+    let body = json!({"name": "by-company", "type": "experiment", "enabled": true,
+        "strategies": [{"name": "default", "parameters": {}, "constraints": []}],
+        "variants": [variant("a"), variant("b")]});
+    flags.set(ENVIRONMENT, Flag::on("by-company").body(body));
     let service = fixture.start("one");
     let fields = |answer: &Answer| -> Vec<String> {
         let errors = answer.json()["errors"].as_array().cloned().unwrap_or_default();
@@ -277,6 +292,7 @@ fn bad_input_names_the_field_and_counts_nothing() {
     for (change, status, field) in [
         (json!({"flag_name": "plain"}), 422, "flag_name"),
         (json!({"flag_name": "nothing"}), 422, "flag_name"),
+        (json!({"flag_name": "by-company"}), 422, "flag_name"),
         (json!({"control": "green"}), 422, "control"),
         (json!({"metrics": []}), 422, "metrics"),
         (json!({"metrics": [{"name": "m", "kind": "median"}]}), 422, "metrics[0].kind"),
@@ -308,6 +324,7 @@ fn bad_input_names_the_field_and_counts_nothing() {
         (json!({"metric": "refund"}), "metric"),
         (json!({"metric": "revenue"}), "value"),
         (json!({"value": "NaN"}), "value"),
+        (json!({"value": 0}), "value"),
         (json!({"occurred_at": "soon"}), "occurred_at"),
         (json!({"occurred_at": rfc3339(now + TimeDelta::hours(1))}), "occurred_at"),
         (json!({"occurred_at": rfc3339(now - TimeDelta::days(91))}), "occurred_at"),
@@ -342,7 +359,7 @@ fn bad_input_names_the_field_and_counts_nothing() {
     assert_eq!(fixture.ask(&service, "POST", "/theme/conversions", &json!("text")).status, 400);
     // The good ones among them count.
     fixture.convert(&sender, &good);
-    let expected = json!({"attributed": 0, "waiting": 1, "expired": 0});
+    let expected = conversions(&[("waiting", 1)]);
     fixture.wait(&service, "the good one", |results| results["conversions"] == expected);
 }
 
@@ -405,7 +422,7 @@ fn users_whose_ids_are_hashed_are_known_again() {
     let sent = sent.wait("the one over HTTP", TEST_TIMEOUT, |record| record.json()["event_id"] == "by-http");
     assert_ne!(sent.json()["user_id"], "ann");
     fixture.convert(&Sender::new(&fixture.group.topics.kafka), &conversion("by-topic"));
-    let expected = json!({"attributed": 2, "waiting": 0, "expired": 0});
+    let expected = conversions(&[("attributed", 2)]);
     fixture.wait(&service, "both", |results| results["conversions"] == expected);
 }
 

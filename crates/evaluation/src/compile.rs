@@ -1,5 +1,6 @@
 //! Compilation of one flag: rules become closures of Unleash's engine, variant payloads are parsed once.
 
+mod assignment;
 mod constraint;
 mod expression;
 mod phase;
@@ -19,6 +20,7 @@ pub use expression::{
 pub use summary::Summary;
 pub use variant::{Payload, Variant};
 
+use assignment::Assignment;
 pub(super) use constraint::CompiledConstraint;
 pub(super) use phase::Phase;
 pub(super) use properties::{ContextField, Properties};
@@ -126,13 +128,16 @@ impl CompiledFlag {
     ) -> Result<Self, CompileError> {
         let mut names = PropertyNames::of(feature.strategies.as_deref().unwrap_or_default());
         let mut variants = variant::own(feature);
-        let own = VariantSet::own(feature, private.total_weight);
+        let mut own = VariantSet::own(feature, private.total_weight);
+        own.assignment = Assignment::of(feature, None, &own.stickiness, &variants);
         let (mut strategies, mut expressions) = (Vec::new(), Expressions::default());
         for (index, strategy) in feature.strategies.iter().flatten().enumerate() {
             let said = private.strategies.get(index);
             let total_weight = said.map_or(0, |said| said.total_weight);
-            let set = VariantSet::of_strategy(strategy, variants.len(), total_weight);
-            variants.extend(variant::of_strategy(strategy));
+            let mut set = VariantSet::of_strategy(strategy, variants.len(), total_weight);
+            let of_strategy: Vec<_> = variant::of_strategy(strategy).collect();
+            set.assignment = Assignment::of(feature, Some(index), &set.stickiness, &of_strategy);
+            variants.extend(of_strategy);
             let refused = |message| CompileError {
                 flag: feature.name.clone(),
                 field: format!("strategies[{index}]"),
@@ -228,13 +233,16 @@ impl CompiledFlag {
         &self.variants
     }
 
-    /// Length in bytes of the longest value that the flag can answer with.
+    /// Length in bytes of the longest value that the flag can answer with, and of the description of its choice.
     pub fn largest_value_bytes(&self) -> usize {
+        let sets = std::iter::once(&self.own).chain(self.strategies.iter().map(|strategy| &strategy.variants));
+        let assignments = sets.filter_map(|set| set.assignment.as_ref()).map(Assignment::bytes);
+        let assignment = assignments.max().unwrap_or_default();
         let bytes = |variant: &Variant| match &variant.payload {
             Some(payload) => payload.text.len().max(variant.name.len()),
             None => variant.name.len(),
         };
-        self.variants.iter().map(bytes).max().unwrap_or_default()
+        self.variants.iter().map(bytes).max().unwrap_or_default() + assignment
     }
 
     /// Names of the flags that this flag depends on.

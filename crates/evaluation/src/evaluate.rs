@@ -26,6 +26,8 @@ pub struct Outcome<'s> {
     /// The chosen variant, with its position in [`CompiledFlag::variants`] (for counting). A local flag may
     /// have a variant even if it is off.
     pub variant: Option<(usize, &'s Variant)>,
+    /// How the variant was chosen, as a JSON object; `None` without a variant, and for flags that are not experiments.
+    pub assignment: Option<&'s str>,
     /// Whether the flag is off because of its kill switch.
     pub killed: bool,
     /// Error that forces the flag off: its definition cannot be evaluated, or the flags that it depends
@@ -77,6 +79,7 @@ impl EnvironmentFlags {
                 flag,
                 enabled: false,
                 variant: None,
+                assignment: None,
                 killed: true,
                 failure: None,
                 unmet: None,
@@ -87,6 +90,7 @@ impl EnvironmentFlags {
                 flag,
                 enabled: false,
                 variant: None,
+                assignment: None,
                 killed: false,
                 failure: Some(reason),
                 unmet: None,
@@ -97,12 +101,14 @@ impl EnvironmentFlags {
             Ok(matched) => (matched, None),
             Err(failure) => (Match::None, Some(failure)),
         };
-        let variant = flag.draw_for(&matched, asked);
+        let drawn = flag.draw_for(&matched, asked);
+        let variant = drawn.map(|drawn| (drawn.index, drawn.variant));
+        let assignment = drawn.and_then(|drawn| drawn.assignment);
         let unmet = match matched {
             Match::Unmet(parent) => Some(parent),
             _ => None,
         };
-        Some(Outcome { flag, enabled: matched.is_on(), variant, killed: false, failure, unmet })
+        Some(Outcome { flag, enabled: matched.is_on(), variant, assignment, killed: false, failure, unmet })
     }
 }
 

@@ -4,8 +4,9 @@
 //! I/O and no clock.
 //!
 //! ```text
-//!  Design (metrics, goals, guardrails) ──┐
-//!  Tally (users and sums per variant) ───┴─► sample ratio ─► comparison with the control ─► verdicts ─► decision
+//!  Draws (of the flag's versions) ─► phases ─┐
+//!  Counts (of exposures and conversions) ────┴─► Tally ─┐
+//!  Design (metrics, goals, guardrails) ─────────────────┴─► sample ratio ─► comparisons ─► verdicts ─► decision
 //! ```
 //!
 //! ```
@@ -16,15 +17,20 @@
 //! assert!(fit.p_value > 0.05);
 //! ```
 
+pub mod assignment;
+pub mod counts;
 pub mod design;
 pub mod phases;
 pub mod results;
+pub mod rows;
 #[cfg(any(test, feature = "sample-data"))]
 pub mod sample_data;
 pub mod simulation;
 pub mod statistics;
 pub mod tally;
 
-pub use design::{Design, Goal, Kind, Metric, Role};
+pub use assignment::{Assignment, DrawList, Draws};
+pub use counts::Counts;
+pub use design::{Cap, Design, Goal, Kind, Metric, Role};
 pub use results::Results;
-pub use tally::{Phase, Sample, Tally, VariantTally, Weighted};
+pub use tally::{Excluded, Phase, QuantileSample, Sample, Stratum, Tally, VariantTally, Weighted};

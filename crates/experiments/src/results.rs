@@ -3,6 +3,7 @@
 mod comparison;
 mod conclusions;
 pub mod explanations;
+pub mod history;
 mod phase;
 mod verdict;
 
@@ -10,10 +11,11 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::statistics::readings::Bayesian;
 use super::statistics::{Interval, SingleLook};
-use super::{Design, Metric, Tally};
+use super::{Design, Excluded, Metric, Tally};
 
-pub use comparison::{Family, Missing, compare};
+pub use comparison::{Arms, Family, Missing, compare, prepare};
 pub use conclusions::{Conclusion, Finding};
 pub use phase::SAMPLE_RATIO_ALPHA;
 pub use verdict::Verdict;
@@ -34,6 +36,10 @@ pub struct Results {
     pub earlier_phases: Vec<PhaseResults>,
     /// Conclusions in plain language, alarms first.
     pub conclusions: Vec<Conclusion>,
+    /// Whether a conclusion stays once it was drawn. It does not: each count draws the conclusions that its rows allow, so
+    /// that a metric that was `better` may be `not_known_yet` again.
+    #[serde(default)]
+    pub latched: bool,
 }
 
 /// Age of the results, and what they lack.
@@ -76,15 +82,28 @@ pub enum Status {
     Stopped,
 }
 
-/// Number of conversions in all phases, by outcome.
+/// Number of conversions in all phases, by outcome. Their sum is the number of conversions that were accepted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(as = ConversionCounts)]
 pub struct Conversions {
+    /// Conversions within the window of a metric that counts them.
     pub attributed: u64,
-    /// Conversions that wait for an exposure.
+    /// Conversions of users who were not exposed yet.
     pub waiting: u64,
-    /// Conversions without an exposure within the window.
+    /// Conversions of users who were not exposed within the window. They are deleted.
     pub expired: u64,
+    /// Conversions before the user's first exposure, by more than the tolerated difference between clocks.
+    #[serde(default)]
+    pub before_exposure: u64,
+    /// Conversions after the exposure but outside of the windows of the metrics that count them.
+    #[serde(default)]
+    pub after_window: u64,
+    /// Conversions of users who are exposed but not compared.
+    #[serde(default)]
+    pub excluded: u64,
+    /// Conversions with an `event_id` that was counted before.
+    #[serde(default)]
+    pub duplicates: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -102,6 +121,20 @@ pub struct PhaseResults {
     pub crossed: u64,
     /// Whether more than one per cent of the users have crossed over.
     pub crossed_alarm: bool,
+    /// Users who saw another variant in an earlier phase.
+    #[serde(default)]
+    pub changed: u64,
+    /// Exposed users who are not compared.
+    #[serde(default)]
+    pub excluded: Excluded,
+    /// Draws of the flag that include the control. Variants are compared within each, and the differences are combined in
+    /// proportion to their users.
+    #[serde(default)]
+    pub strata: Vec<StratumResults>,
+    /// Context field by which variants are drawn, if it is not the user. No conclusion is drawn then, because users who
+    /// share a value are not independent of each other.
+    #[serde(default)]
+    pub unit: Option<String>,
     pub variants: Vec<VariantResults>,
     pub sample_ratio: SampleRatio,
     pub metrics: Vec<MetricResults>,
@@ -116,6 +149,23 @@ pub struct VariantResults {
     /// Share according to the weights. `None` if the weights are unknown.
     pub expected_share: Option<f64>,
     pub crossed: u64,
+}
+
+/// Users whose variant was drawn with the same weights.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct StratumResults {
+    /// Strategies of the flag that draw with these weights, as indexes. Empty: the flag's own variants.
+    pub rules: Vec<u32>,
+    pub users: u64,
+    /// Users and share of each variant, in the order of the phase's variants.
+    pub variants: Vec<StratumVariant>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct StratumVariant {
+    pub name: String,
+    pub users: u64,
+    pub expected_share: f64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -154,6 +204,21 @@ pub struct MetricResults {
     pub holdout: Option<Comparison>,
     /// Adjustment by values from before the exposures; `None` if they explain nothing.
     pub cuped: Option<Adjustment>,
+    /// Whether the values from before the exposures differ between the variants, which they must not. `None` without such
+    /// values.
+    #[serde(default)]
+    pub covariate: Option<Covariate>,
+    /// Users whose window is not over yet.
+    #[serde(default)]
+    pub unfinished: u64,
+}
+
+/// Comparison of the values from before the exposures.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Covariate {
+    /// Corrected for the number of treatments and metrics, and valid at any number of looks.
+    pub p_value: f64,
+    pub alarm: bool,
 }
 
 /// Level of a metric in one variant, as counted.
@@ -161,9 +226,15 @@ pub struct MetricResults {
 #[schema(as = MetricLevel)]
 pub struct Level {
     pub variant: String,
+    /// Users who count for the metric.
+    #[serde(default)]
+    pub users: u64,
     pub converted: u64,
     /// Mean of the users' values, or the rate of a conversion.
     pub mean: Option<f64>,
+    /// Standard deviation of the users' values.
+    #[serde(default)]
+    pub deviation: Option<f64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -179,8 +250,22 @@ pub struct Comparison {
     pub verdict: Verdict,
     /// Reason why a comparison is not possible yet.
     pub missing: Option<Missing>,
+    /// Exact comparison of a rate with too few conversions for an interval of the difference.
+    #[serde(default)]
+    pub rare: Option<Rare>,
     #[serde(flatten)]
     pub effect: Option<Effect>,
+}
+
+/// Comparison of the users who converted, valid at any number of looks and with any number of conversions.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = RareComparison)]
+pub struct Rare {
+    pub p_value: f64,
+    /// Lower end of the relative difference of the rates; `None` if there is none.
+    pub low: Option<f64>,
+    /// Upper end of the relative difference of the rates; `None` if there is none.
+    pub high: Option<f64>,
 }
 
 /// Absent as a whole while a comparison is not possible. All intervals are corrected for the number of comparisons. All
@@ -193,9 +278,25 @@ pub struct Effect {
     pub interval: Interval,
     #[schema(required = false)]
     pub p_value: f64,
+    /// Error probability of the interval, after the correction for the number of comparisons.
+    #[schema(required = false)]
+    #[serde(default)]
+    pub alpha: f64,
+    /// Users of both variants who are compared.
+    #[schema(required = false)]
+    #[serde(default)]
+    pub users: u64,
+    /// Users of both variants whose stratum has too few users to be compared.
+    #[schema(required = false)]
+    #[serde(default)]
+    pub left_out: u64,
     /// Relative effect; `None` if the mean of the reference is too close to zero.
     pub relative: Option<Relative>,
+    /// Fixed-horizon reading: valid for one look at a time that was fixed in advance.
     pub single_look: Option<SingleLook>,
+    /// Bayesian reading: valid for one look, and not used for verdicts.
+    #[serde(default)]
+    pub bayesian: Option<Bayesian>,
     /// Number of further users of the whole experiment needed to find `minimum_effect`. `None`: too many.
     pub users_left: Option<u64>,
     /// Seconds until these users have come, at the rate so far. `None` also for a phase that has ended.
@@ -219,7 +320,15 @@ impl Results {
             tallies.iter().map(|tally| phase::results(&experiment.design, tally)).collect();
         let phase = phases.pop();
         let conclusions = conclusions::of(&experiment, phase.as_ref());
-        Self { experiment, counted: None, conversions, phase, earlier_phases: phases, conclusions }
+        Self {
+            experiment,
+            counted: None,
+            conversions,
+            phase,
+            earlier_phases: phases,
+            conclusions,
+            latched: false,
+        }
     }
 }
 

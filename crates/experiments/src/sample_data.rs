@@ -5,7 +5,8 @@
 use chrono::{DateTime, TimeDelta, TimeZone, Utc};
 
 use crate::results::{Experiment, Status};
-use crate::{Design, Goal, Kind, Metric, Phase, Role, Sample, Tally, VariantTally, Weighted};
+use crate::{Design, DrawList, Excluded, Goal, Kind, Metric, Phase, Role, Sample, Stratum, Tally, VariantTally};
+use crate::phases::variants;
 
 /// An experiment with a primary metric (purchase), a secondary metric (amount) and a guardrail (errors).
 pub fn experiment(holdout: Option<&str>) -> Experiment {
@@ -14,7 +15,7 @@ pub fn experiment(holdout: Option<&str>) -> Experiment {
         kind,
         goal,
         role,
-        minimum_effect: 0.05,
+        ..Metric::default()
     };
     let design = Design {
         name: "checkout".to_owned(),
@@ -32,6 +33,9 @@ pub fn experiment(holdout: Option<&str>) -> Experiment {
         window_hours: 24,
         confidence: 0.95,
         power: 0.8,
+        finished_windows: false,
+        exclude_crossed: false,
+        planned_users: None,
     };
     Experiment {
         design,
@@ -50,38 +54,41 @@ pub fn start() -> DateTime<Utc> {
 
 /// Counts of a variant, with purchases and errors per thousand users. Each purchase has the amount 10.
 pub fn variant(name: &str, users: u64, purchases: u64, errors: u64) -> VariantTally {
-    let converted = |per_thousand: u64| {
-        let converted = users * per_thousand / 1_000;
-        Sample {
-            users,
-            converted,
-            sum: converted as f64,
-            sum_of_squares: converted as f64,
-            ..Sample::default()
-        }
-    };
-    let amount = converted(purchases);
-    let amount = Sample { sum: amount.sum * 10.0, sum_of_squares: amount.sum * 100.0, ..amount };
+    let converted = |per_thousand: u64| Sample::rate(users, users * per_thousand / 1_000);
+    let rate = converted(purchases);
+    let amount =
+        Sample { mean: rate.mean * 10.0, scatter: rate.scatter * 100.0, largest: rate.largest * 10.0, ..rate };
     VariantTally {
         variant: name.to_owned(),
         users,
         crossed: 0,
-        samples: vec![converted(purchases), amount, converted(errors)],
+        changed: 0,
+        samples: vec![rate, amount, converted(errors)],
     }
 }
 
-/// Counts of a phase after ten days.
+/// Counts of a phase after ten days, with equal weights.
 pub fn tally(variants: Vec<VariantTally>) -> Tally {
-    let weighted = |name: &str| Weighted { name: name.to_owned(), weight: Some(500.0) };
+    let weights = variants.iter().map(|variant| (variant.variant.clone(), 500.0)).collect();
+    let list = DrawList { rules: Vec::new(), weights, unit: None };
+    strata(vec![Stratum { list, variants }])
+}
+
+/// Counts of a phase after ten days, with the variants of the first stratum.
+pub fn strata(strata: Vec<Stratum>) -> Tally {
+    let lists: Vec<DrawList> = strata.iter().map(|stratum| stratum.list.clone()).collect();
     Tally {
         phase: Phase {
             number: 1,
             first_version: 7,
             started_at: start(),
             ended_at: None,
-            variants: variants.iter().map(|variant| weighted(&variant.variant)).collect(),
+            variants: variants(&lists),
+            lists,
+            forced: Vec::new(),
         },
         counted_at: start() + TimeDelta::days(10),
-        variants,
+        strata,
+        excluded: Excluded::default(),
     }
 }

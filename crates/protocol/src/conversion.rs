@@ -1,8 +1,9 @@
 //! Conversion: a user performed the action that a metric of an experiment counts.
 
 use std::borrow::Cow;
+use std::ops::RangeInclusive;
 
-use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 
 use flagstream_evaluation::local::Invalid;
@@ -22,8 +23,6 @@ const MAX_NAME_BYTES: usize = 255;
 const MAX_USER_BYTES: usize = 4_096;
 /// Maximum absolute value. Sums of squares of larger values would be inexact or infinite.
 const MAX_VALUE: f64 = 1e15;
-/// Maximum time by which `occurred_at` may lie in the future, because clocks differ.
-const AHEAD_MAX: TimeDelta = TimeDelta::minutes(5);
 
 /// Conversion in the form it has in the topic.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -56,12 +55,11 @@ struct Members<'a> {
 }
 
 impl<'a> Conversion<'a> {
-    /// Reads a conversion. `experiment` overrides the text's own member. A time before `oldest` is refused.
+    /// Reads a conversion. `experiment` overrides the text's own member. A time outside of `accepted` is refused.
     pub fn read(
         text: &'a str,
         experiment: Option<&'a str>,
-        now: DateTime<Utc>,
-        oldest: DateTime<Utc>,
+        accepted: &RangeInclusive<DateTime<Utc>>,
     ) -> Result<Self, Vec<Invalid>> {
         if text.len() > MAX_CONVERSION_BYTES {
             let message = format!("expected at most {MAX_CONVERSION_BYTES} bytes, got {}", text.len());
@@ -79,7 +77,7 @@ impl<'a> Conversion<'a> {
         let metric = note(text_of("metric", members.metric, MAX_NAME_BYTES, true));
         let event_id = note(text_of("event_id", members.event_id, MAX_NAME_BYTES, false));
         let value = number("value", members.value).map_err(|error| wrong.push(error));
-        let occurred_at = moment(members.occurred_at, now, oldest).map_err(|error| wrong.push(error));
+        let occurred_at = moment(members.occurred_at, accepted).map_err(|error| wrong.push(error));
         match (named, environment, user_id, metric, value, occurred_at, event_id) {
             (
                 Ok(Some(experiment)),
@@ -149,22 +147,22 @@ fn number(field: &str, span: Option<Span<'_>>) -> Result<Option<f64>, Invalid> {
 
 fn moment(
     span: Option<Span<'_>>,
-    now: DateTime<Utc>,
-    oldest: DateTime<Utc>,
+    accepted: &RangeInclusive<DateTime<Utc>>,
 ) -> Result<DateTime<Utc>, Invalid> {
     let refuse = |message: String| Err(Invalid::new("occurred_at", message));
     let Some(span) = span else {
         return refuse("is required".to_owned());
     };
     let text = span.as_string().unwrap_or_default();
+    let shown = |at: &DateTime<Utc>| at.to_rfc3339_opts(SecondsFormat::Secs, true);
     match DateTime::parse_from_rfc3339(&text).map(|at| at.to_utc()) {
         Err(_) => refuse("expected a time in RFC 3339 format, such as 2026-01-15T10:30:00Z".to_owned()),
-        Ok(at) if at > now + AHEAD_MAX => {
-            refuse(format!("must not be more than {} minutes in the future", AHEAD_MAX.num_minutes()))
+        Ok(at) if at > *accepted.end() => {
+            refuse(format!("must not be in the future: expected a time before {}", shown(accepted.end())))
         }
-        Ok(at) if at < oldest => refuse(format!(
+        Ok(at) if at < *accepted.start() => refuse(format!(
             "expected a time after {}: older conversions are not accepted",
-            oldest.date_naive()
+            accepted.start().date_naive()
         )),
         Ok(at) => Ok(at),
     }
@@ -177,11 +175,14 @@ fn rfc3339<S: serde::Serializer>(at: &DateTime<Utc>, serializer: S) -> Result<S:
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use chrono::TimeDelta;
+
     use super::*;
 
     fn read(text: &str, experiment: Option<&'static str>) -> Result<String, Vec<(String, String)>> {
         let now: DateTime<Utc> = "2026-01-15T10:30:00Z".parse().unwrap();
-        let read = Conversion::read(text, experiment, now, now - TimeDelta::days(90));
+        let accepted = now - TimeDelta::days(90)..=now + TimeDelta::minutes(5);
+        let read = Conversion::read(text, experiment, &accepted);
         let wrong =
             |wrong: Vec<Invalid>| wrong.into_iter().map(|invalid| (invalid.field, invalid.message)).collect();
         read.map(|conversion| serde_json::to_string(&conversion).unwrap()).map_err(wrong)

@@ -62,6 +62,11 @@ pub fn write_event(out: &mut Vec<u8>, frame: &EventFrame<'_>, ask: &Ask<'_>, ans
     write_result(out, answer);
     out.extend_from_slice(br#","flags_version":"#);
     write_integer(out, frame.flags_version);
+    // Only events of experiments have it, so that it costs nothing otherwise.
+    if let Some(assignment) = answer.assignment {
+        out.extend_from_slice(br#","assignment":"#);
+        out.extend_from_slice(assignment.as_bytes());
+    }
     out.extend_from_slice(br#","context":"#);
     out.extend_from_slice(frame.context.as_bytes());
     out.extend_from_slice(br#","default_value":"#);

@@ -113,6 +113,7 @@ fn anonymous<'a>(row: &Evaluation<'a>) -> Evaluation<'a> {
         session_id: None,
         request_id: None,
         context: "{}".into(),
+        assignment: None,
         amended: true,
         ..row.clone()
     }

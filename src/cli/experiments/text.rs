@@ -3,11 +3,11 @@
 use crate::cli::render::printable;
 use crate::experiment::results::explanations::{duration, percent, signed_percent, thousands};
 use crate::experiment::results::{
-    Comparison, Counted, Effect, Experiment, Level, MetricResults, Part, PhaseResults, Results, Status,
-    Verdict,
+    Comparison, Counted, Effect, Experiment, Level, MetricResults, Part, PhaseResults, Rare, Results, Status,
+    StratumResults, Verdict,
 };
 use crate::experiment::statistics::Interval;
-use crate::experiment::{Goal, Kind, Role};
+use crate::experiment::{Goal, Role};
 
 use super::bars::Scale;
 use super::screen::{Colour, Screen};
@@ -23,6 +23,7 @@ pub fn of(results: &Results, screen: &Screen) -> String {
         lines.push(String::new());
         lines.extend(variants(phase));
         lines.push(split(phase, screen));
+        lines.extend(strata(phase));
         lines.push(String::new());
         let confidence = results.experiment.design.confidence;
         lines.extend(metrics(phase, confidence));
@@ -57,8 +58,16 @@ fn head(results: &Results, screen: &Screen) -> Vec<String> {
     let conversions = &results.conversions;
     let [attributed, waiting, expired] =
         [conversions.attributed, conversions.waiting, conversions.expired].map(thousands);
+    let others = [
+        (conversions.before_exposure, "before their exposure"),
+        (conversions.after_window, "outside of their window"),
+        (conversions.excluded, "of users who are not compared"),
+        (conversions.duplicates, "duplicates"),
+    ];
+    let others = others.iter().filter(|(count, _)| *count > 0);
+    let others: String = others.map(|(count, what)| format!(", {} {what}", thousands(*count))).collect();
     let conversions = format!(
-        "Conversions: {attributed} counted, {waiting} waiting for an exposure, {expired} without one."
+        "Conversions: {attributed} counted, {waiting} waiting for an exposure, {expired} without one{others}."
     );
     let counted = results.phase.as_ref().map(|phase| {
         let lasted = (phase.ended_at.unwrap_or(phase.counted_at) - phase.started_at).num_seconds();
@@ -106,6 +115,22 @@ fn variants(phase: &PhaseResults) -> Vec<String> {
     });
     use Align::{Left, Right};
     table(&[Left, Left, Right, Right, Right, Right], std::iter::once(head).chain(rows).collect())
+}
+
+/// The draws, if the flag's rules have different weights.
+fn strata(phase: &PhaseResults) -> Vec<String> {
+    if phase.strata.len() < 2 {
+        return Vec::new();
+    }
+    let line = |stratum: &StratumResults| {
+        let rules: Vec<String> = stratum.rules.iter().map(|rule| format!("rule {}", rule + 1)).collect();
+        let who = if rules.is_empty() { "flag".to_owned() } else { rules.join(", ") };
+        let variants = stratum.variants.iter();
+        let shares = variants.map(|of| format!("{} {} ({})", of.name, thousands(of.users), percent(of.expected_share)));
+        printable(&format!("  by {who}: {}", shares.collect::<Vec<_>>().join(", ")))
+    };
+    let head = "compared within each draw of the flag, combined by their users:".to_owned();
+    std::iter::once(head).chain(phase.strata.iter().map(line)).collect()
 }
 
 fn split(phase: &PhaseResults, screen: &Screen) -> String {
@@ -161,8 +186,8 @@ fn asked(metric: &MetricResults) -> String {
 
 fn mean(metric: &MetricResults, level: &Level) -> String {
     let format = |mean: f64| match metric.metric.kind {
-        Kind::Conversion => format!("{:.2}%", mean * 100.0),
-        Kind::Mean => number(mean),
+        kind if kind.is_rate() => format!("{:.2}%", mean * 100.0),
+        _ => number(mean),
     };
     level.mean.map_or_else(|| "-".to_owned(), format)
 }
@@ -174,6 +199,9 @@ fn against(holdout: &Comparison) -> String {
 
 /// The cells of a comparison: difference, interval, p-value, detectable effect, verdict.
 fn compared(of: &Comparison) -> Vec<String> {
+    if let Some(rare) = &of.rare {
+        return rarely(of.verdict, rare);
+    }
     let Some(effect) = &of.effect else {
         return ["-", "-", "-", "-", verdict(of.verdict)].map(str::to_owned).to_vec();
     };
@@ -190,6 +218,13 @@ fn compared(of: &Comparison) -> Vec<String> {
         found.unwrap_or_else(|| "-".to_owned()),
         verdict(of.verdict).to_owned(),
     ]
+}
+
+/// The cells of a rate with few conversions.
+fn rarely(verdict: Verdict, rare: &Rare) -> Vec<String> {
+    let end = |end: Option<f64>| end.map_or_else(|| "?".to_owned(), signed_percent);
+    let interval = format!("{} to {}", end(rare.low), end(rare.high));
+    vec!["-".to_owned(), interval, p_value(rare.p_value), "-".to_owned(), self::verdict(verdict).to_owned()]
 }
 
 fn bars(phase: &PhaseResults, screen: &Screen) -> Vec<String> {

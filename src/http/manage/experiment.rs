@@ -23,6 +23,7 @@ use super::{answer, problem};
 use crate::config::Scope;
 use crate::database::audited::Actor;
 use crate::experiment::conversion::check_metric;
+use crate::experiment::records::History;
 use crate::experiment::{CreateRequest, Ending, ExperimentError, Experiments, Results, StoredExperiment};
 use crate::flag::local::Invalid;
 use crate::http::Problem;
@@ -155,6 +156,28 @@ pub(in crate::http) async fn results(
     answer(StatusCode::OK, &results.map_err(refused)?)
 }
 
+/// Returns the results of an experiment over time: a point for each day, and for each time that the number of users has
+/// grown by a twentieth.
+#[utoipa::path(
+    get,
+    path = "/api/v1/experiments/{name}/history",
+    operation_id = "getExperimentHistory",
+    tag = "experiments",
+    params(ExperimentPath, EnvironmentQuery),
+    responses((status = 200, description = "Results over time, oldest first", body = History), ExperimentProblems)
+)]
+pub(in crate::http) async fn history(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    name: ExperimentName,
+    ask: Params,
+) -> Result<Response, Problem> {
+    let environment = params::allowed(&caller, Scope::Read, ask.parameter("environment"))?;
+    let name = name.reachable(&api, &caller, &environment).await?;
+    let history = experiments(&api)?.history(&environment, &name).await;
+    answer(StatusCode::OK, &history.map_err(refused)?)
+}
+
 /// Stops an experiment. Later evaluations expose no users; conversions still count until their window ends.
 #[utoipa::path(
     post,
@@ -205,10 +228,10 @@ pub(in crate::http) async fn convert(
     let name = name.reachable(&api, &caller, &environment).await?;
     let experiments = experiments(&api)?;
     let design = experiments.design(&environment, &name).await.map_err(refused)?;
-    let now = Utc::now();
+    let accepted = api.config.accepted_conversions(Utc::now());
     let (mut conversions, mut wrong) = (Vec::new(), Vec::new());
     for (place, text) in texts(&input.body)? {
-        let read = Conversion::read(text, Some(&name), now, api.config.audit.oldest(now));
+        let read = Conversion::read(text, Some(&name), &accepted);
         let checked =
             read.and_then(|conversion| match check_metric(&design, &conversion.metric, conversion.value) {
                 Ok(()) => Ok(conversion),

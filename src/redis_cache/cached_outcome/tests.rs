@@ -47,7 +47,7 @@ fn a_kept_outcome_answers_for_every_type_and_default_as_the_flag_does() {
         if let Some((kind, value)) = payload {
             variant["payload"] = json!({"type": kind, "value": value});
         }
-        let body = json!({"name": "f", "enabled": enabled, "strategies": [], "variants": [variant]});
+        let body = json!({"name": "f", "type": "experiment", "enabled": enabled, "strategies": [], "variants": [variant]});
         let flag = CompiledFlag::compile("e", 7, &body.to_string()).unwrap();
         let snapshot = Snapshot::default().with([FlagChange::Set(Arc::new(flag))]);
         let flags = snapshot.environment("e").unwrap();

@@ -98,6 +98,7 @@ impl<'b> Fields<'b> {
             flag_version: self.number()?,
             evaluation_ns: None,
             source: self.source()?,
+            assignment: None,
             amended: self.boolean()?.ok_or(ReplayError::Format)?,
             flags_version: self.number()?,
             value_type: self.text()?,

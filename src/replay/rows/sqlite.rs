@@ -80,6 +80,7 @@ fn evaluation(row: &SqliteRow) -> Result<Evaluation<'_>, ReplayError> {
         evaluation_ns: None,
         source,
         audit_block: row.try_get("audit_block")?,
+        assignment: None,
         amended: row.try_get("amended")?,
     })
 }

@@ -1,10 +1,10 @@
-//! The statistics give the answers of scipy and statsmodels.
+//! The statistics give the answers of scipy, statsmodels, gbstats and tea-tasting.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
 
 use flagstream::experiment::statistics::{
-    Boundary, Cuped, Difference, Estimate, Moments, SingleLook, difference, planning, sample_ratio,
+    Boundary, Cuped, Difference, Estimate, Moments, SingleLook, difference, planning, readings, sample_ratio,
 };
 use flagstream::experiment::{Kind, Sample};
 use rand::rngs::StdRng;
@@ -68,6 +68,7 @@ fn cases() -> Vec<Value> {
             "deviation": 0.3}),
         );
     }
+    cases.extend(data_sets());
     let mut pairs = |users: usize, add: f64| -> Vec<[f64; 2]> {
         let (before, whim) = (values(users, 0.0), values(users, add));
         before.iter().zip(whim).map(|(before, whim)| [*before, 0.7 * before + whim]).collect()
@@ -76,16 +77,66 @@ fn cases() -> Vec<Value> {
     cases
 }
 
+/// Generated data sets, each a value and another one of each user: 24 of different size, split, shape and effect.
+fn data_sets() -> Vec<Value> {
+    let mut random = StdRng::seed_from_u64(2);
+    let mut sets = Vec::new();
+    for (users, others) in [(200, 200), (150, 900), (1_500, 300), (4_000, 4_000)] {
+        for shape in 0..3 {
+            for effect in [0.0, 0.4] {
+                let mut arm = |users: usize, effect: f64| -> Vec<[f64; 2]> {
+                    let mut user = || {
+                        let [a, b, c] = [(); 3].map(|()| random.random::<f64>());
+                        let value = match shape {
+                            0 => 5.0 + a + b,
+                            1 => -3.0 * (1.0 - a).ln(),
+                            _ => if a < 0.3 { (4.0 * b).exp() } else { 0.0 },
+                        };
+                        [value * (1.0 + effect), 1.0 + (3.0 * c).floor()]
+                    };
+                    (0..users).map(|_| user()).collect()
+                };
+                let (control, treatment) = (arm(users, 0.0), arm(others, effect));
+                sets.push(json!({"kind": "packages", "control": control, "treatment": treatment}));
+            }
+        }
+    }
+    sets
+}
+
+/// The same data, by the statistics of the product.
+fn by_ours(case: &Value) -> Value {
+    let arms = ["control", "treatment"].map(|arm| value_and_other(&case[arm]));
+    let of_kind = |kind| arms.map(|arm| Moments::of(&arm, kind).unwrap());
+    let fixed = |[control, treatment]: [Moments; 2]| {
+        let look = difference::welch(&control, &treatment, 0.05).unwrap();
+        json!([treatment.mean - control.mean, look.interval.low, look.interval.high, look.p_value])
+    };
+    let [control, treatment] = of_kind(Kind::Mean);
+    let between = Difference::between(&control, &treatment, true);
+    let error = (control.error_squared() + treatment.error_squared()).sqrt();
+    let estimate = Estimate { value: treatment.mean - control.mean, error };
+    let bayesian = readings::bayesian(&estimate, 0.95).unwrap();
+    let credible = bayesian.credible_interval;
+    let (mean, ratio) = (fixed([control, treatment]), fixed(of_kind(Kind::Ratio)));
+    let sequential = (control.users == treatment.users).then(|| between.p_value(&Boundary::new(0.05)));
+    json!({
+        "gbstats": mean, "tea_tasting": mean, "statsmodels": mean, "gbstats_ratio": ratio, "tea_tasting_ratio": ratio,
+        "sequential_p_value": sequential, "bayesian": [bayesian.chance_higher, credible.low, credible.high],
+    })
+}
+
 fn ours(case: &Value) -> Value {
     match case["kind"].as_str().unwrap() {
         "means" => {
             let [control, treatment] = ["control", "treatment"].map(|arm| moments(&floats(&case[arm])));
-            compared(case, control, treatment, difference::welch)
+            compared(case, control, treatment, true, difference::welch)
         }
         "rates" => {
             let [control, treatment] = ["control", "treatment"].map(|arm| rate(&case[arm]));
-            compared(case, control, treatment, difference::two_rates)
+            compared(case, control, treatment, false, difference::two_rates)
         }
+        "packages" => by_ours(case),
         "split" => {
             let users: Vec<u64> = serde_json::from_value(case["users"].clone()).unwrap();
             let fit = sample_ratio::fit(&users, &floats(&case["weights"])).unwrap();
@@ -101,9 +152,9 @@ fn ours(case: &Value) -> Value {
         }
         _ => {
             let arms = ["control", "treatment"].map(|arm| before_and_after(&case[arm]));
-            let cuped = Cuped::of(&arms, Kind::Mean).unwrap();
-            let [control, treatment] = arms.map(|arm| cuped.moments(&arm).unwrap());
-            let difference = Difference::between(&control, &treatment).absolute.value;
+            let cuped = Cuped::of(&[arms.to_vec()], Kind::Mean).unwrap();
+            let [control, treatment] = arms.map(|arm| cuped.moments(0, &arm).unwrap());
+            let difference = Difference::between(&control, &treatment, true).absolute().value;
             json!([cuped.theta, difference, cuped.variance_reduction])
         }
     }
@@ -111,12 +162,13 @@ fn ours(case: &Value) -> Value {
 
 type Test = fn(&Moments, &Moments, f64) -> Option<SingleLook>;
 
-fn compared(case: &Value, control: Moments, treatment: Moments, single_look: Test) -> Value {
+fn compared(case: &Value, control: Moments, treatment: Moments, scales: bool, single_look: Test) -> Value {
     let alpha = case["alpha"].as_f64().unwrap();
-    let (boundary, between) = (Boundary::new(alpha), Difference::between(&control, &treatment));
-    let interval = between.absolute.within(boundary.half_width(between.users));
+    let (boundary, between) = (Boundary::new(alpha), Difference::between(&control, &treatment, scales));
+    let errors = boundary.half_width(between.users);
+    let interval = between.interval(errors).unwrap();
     let single = single_look(&control, &treatment, alpha).unwrap();
-    let relative = between.relative.map(|relative| json!([relative.value, relative.error]));
+    let relative = between.relative(errors).map(|(value, interval)| json!([value, interval.low, interval.high]));
     json!({
         "single_look": [single.interval.low, single.interval.high, single.p_value],
         "interval": [interval.low, interval.high],
@@ -126,33 +178,28 @@ fn compared(case: &Value, control: Moments, treatment: Moments, single_look: Tes
 }
 
 fn moments(values: &[f64]) -> Moments {
-    let squares = values.iter().map(|value| value * value).sum();
-    let sample = Sample {
-        users: values.len() as u64,
-        sum: values.iter().sum(),
-        sum_of_squares: squares,
-        ..Sample::default()
-    };
+    let mut sample = Sample::default();
+    values.iter().for_each(|value| sample.push(*value, 0.0));
     Moments::of(&sample, Kind::Mean).unwrap()
 }
 
 fn rate(arm: &Value) -> Moments {
     let [converted, users] = [0, 1].map(|at| arm[at].as_u64().unwrap());
-    Moments::of(&Sample { users, converted, ..Sample::default() }, Kind::Conversion).unwrap()
+    Moments::of(&Sample::rate(users, converted), Kind::Conversion).unwrap()
 }
 
 fn before_and_after(arm: &Value) -> Sample {
     let pairs: Vec<[f64; 2]> = serde_json::from_value(arm.clone()).unwrap();
-    let total = |of: fn(&[f64; 2]) -> f64| pairs.iter().map(of).sum();
-    Sample {
-        users: pairs.len() as u64,
-        converted: pairs.len() as u64,
-        sum: total(|[_, after]| *after),
-        sum_of_squares: total(|[_, after]| after * after),
-        before_sum: total(|[before, _]| *before),
-        before_sum_of_squares: total(|[before, _]| before * before),
-        product_sum: total(|[before, after]| before * after),
-    }
+    let mut sample = Sample::default();
+    pairs.iter().for_each(|[before, after]| sample.push(*after, *before));
+    sample
+}
+
+fn value_and_other(arm: &Value) -> Sample {
+    let pairs: Vec<[f64; 2]> = serde_json::from_value(arm.clone()).unwrap();
+    let mut sample = Sample::default();
+    pairs.iter().for_each(|[value, other]| sample.push(*value, *other));
+    sample
 }
 
 fn floats(values: &Value) -> Vec<f64> {
@@ -170,6 +217,7 @@ fn agree(ours: &Value, expected: &Value) -> bool {
             ours.len() == expected.len()
                 && ours.iter().zip(expected).all(|(ours, expected)| agree(ours, expected))
         }
+        (Value::Null, Value::Null) => true,
         _ => ours.as_f64().zip(expected.as_f64()).is_some_and(|(ours, expected)| {
             (ours - expected).abs() <= TOLERANCE * expected.abs() + f64::MIN_POSITIVE
         }),

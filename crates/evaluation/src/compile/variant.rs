@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use unleash_types::client_features::{self, ClientFeature, Strategy};
 
+use super::assignment::Assignment;
 use super::properties::ContextField;
 pub use crate::value::Payload;
 
@@ -37,6 +38,8 @@ pub(crate) struct VariantSet {
     /// Group that is hashed together with the stickiness value; `None` means the flag's name.
     pub(crate) group: Option<Box<str>>,
     pub(crate) has_overrides: bool,
+    /// How the set chooses; `None` for flags that are not experiments.
+    pub(crate) assignment: Option<Assignment>,
 }
 
 /// Context field whose value decides the draw. If the context has no value there, the draw is random.
@@ -54,6 +57,20 @@ impl Stickiness {
             // The engine has no stickiness by time, so the name denotes a property.
             Some("currentTime") => Self::Field(ContextField::Property("currentTime".into())),
             Some(name) => Self::Field(ContextField::of(name)),
+        }
+    }
+
+    /// Name of the context field; `default` for the user or the session.
+    pub(super) fn name(&self) -> &str {
+        match self {
+            Self::UserOrSession => "default",
+            Self::Field(ContextField::UserId) => "userId",
+            Self::Field(ContextField::SessionId) => "sessionId",
+            Self::Field(ContextField::Environment) => "environment",
+            Self::Field(ContextField::AppName) => "appName",
+            Self::Field(ContextField::CurrentTime) => "currentTime",
+            Self::Field(ContextField::RemoteAddress) => "remoteAddress",
+            Self::Field(ContextField::Property(name)) => name,
         }
     }
 }
@@ -74,6 +91,7 @@ impl VariantSet {
             stickiness: Stickiness::of(stickiness),
             group: None,
             has_overrides: variants.iter().any(|variant| variant.overrides.is_some()),
+            assignment: None,
         }
     }
 
@@ -91,6 +109,7 @@ impl VariantSet {
             stickiness: Stickiness::of(stickiness),
             group: super::rule::group(strategy),
             has_overrides: false,
+            assignment: None,
         }
     }
 }

@@ -9,6 +9,16 @@ use super::{EvaluationInputs, Match};
 use crate::compile::{ContextField, Stickiness, VariantSet};
 use crate::{CompiledFlag, Variant};
 
+/// A variant that was chosen.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Drawn<'f> {
+    /// Position of the variant in [`CompiledFlag::variants`].
+    pub(super) index: usize,
+    pub(super) variant: &'f Variant,
+    /// How it was chosen, as JSON; `None` for flags that are not experiments.
+    pub(super) assignment: Option<&'f str>,
+}
+
 /// Unleash's hash seed for variants. Rollouts use another seed, so that the two draws are independent.
 const VARIANT_SEED: u32 = 86_028_157;
 
@@ -18,7 +28,7 @@ impl CompiledFlag {
         &self,
         matched: &Match<'_>,
         asked: EvaluationInputs<'_>,
-    ) -> Option<(usize, &Variant)> {
+    ) -> Option<Drawn<'_>> {
         match matched {
             Match::None | Match::Unmet(_) => None,
             // The flag's own variants apply only to contexts for which the flag is on.
@@ -28,14 +38,15 @@ impl CompiledFlag {
     }
 
     /// Draws a variant of the matched strategy, or of the flag itself if the strategy has none.
-    pub(super) fn draw(&self, matched: &Match<'_>, asked: EvaluationInputs<'_>) -> Option<(usize, &Variant)> {
+    pub(super) fn draw(&self, matched: &Match<'_>, asked: EvaluationInputs<'_>) -> Option<Drawn<'_>> {
         let set = match matched {
             Match::Strategy(strategy) if strategy.variants.count > 0 => &strategy.variants,
             _ => &self.own,
         };
         let variants = self.variants.get(set.start..)?.get(..set.count)?;
         if let Some(index) = overridden(set, variants, asked) {
-            return Some((set.start + index, variants.get(index)?));
+            let assignment = set.assignment.as_ref().map(|of| &*of.forced);
+            return Some(Drawn { index: set.start + index, variant: variants.get(index)?, assignment });
         }
         let group = set.group.as_deref().unwrap_or(&self.name);
         let bucket = bucket(set, group, asked)?;
@@ -44,7 +55,8 @@ impl CompiledFlag {
             upto += variant.weight;
             upto >= bucket
         })?;
-        Some((set.start + index, variants.get(index)?))
+        let assignment = set.assignment.as_ref().map(|of| &*of.drawn);
+        Some(Drawn { index: set.start + index, variant: variants.get(index)?, assignment })
     }
 }
 

@@ -82,7 +82,7 @@ impl EnvironmentFlags {
             return Ok(true);
         }
         let drawn = parent.draw_for(&matched, asked);
-        Ok(drawn.is_some_and(|(_, variant)| dependency.variants.iter().any(|name| **name == *variant.name)))
+        Ok(drawn.is_some_and(|drawn| dependency.variants.iter().any(|name| **name == *drawn.variant.name)))
     }
 
     /// Like `allows`, with Unleash's semantics: a parent must not have parents itself. If it has (as in every
@@ -113,9 +113,9 @@ impl EnvironmentFlags {
         }
         // As in the engine, variants are checked even if the parent is off, and a parent without a variant
         // satisfies every list.
-        Ok(parent.draw(&matched, asked).is_none_or(|(_, variant)| {
+        Ok(parent.draw(&matched, asked).is_none_or(|drawn| {
             let mut expected = dependency.variants.iter();
-            expected.any(|name| **name == *variant.name)
+            expected.any(|name| **name == *drawn.variant.name)
         }))
     }
 }

@@ -55,6 +55,35 @@ fn the_strategy_that_matches_chooses_the_variants() {
 }
 
 #[test]
+fn an_experiment_records_how_its_variant_was_chosen() {
+    let variants = json!([{ "name": "a", "weight": 900 }, { "name": "b", "weight": 100, "overrides": [{ "contextName": "userId", "values": ["vip"] }] }]);
+    let rule = |users: &str, variants: Value| json!({ "name": "userWithId", "parameters": { "userIds": users, "stickiness": "company" }, "variants": variants });
+    let halves = json!([{ "name": "a", "weight": 500 }, { "name": "b", "weight": 500 }]);
+    let features = |kind: &str| {
+        [json!({ "name": "f", "type": kind, "enabled": true, "variants": variants, "strategies": [
+            rule("tester", json!([{ "name": "b", "weight": 1000 }])), rule("premium", halves.clone()), { "name": "default" }] })]
+    };
+    let recorded = |kind: &str, id: &str| -> Value {
+        let snapshot = snapshot(&features(kind));
+        let moment = Moment { now: NOW, hostname: "host", app_name: "app" };
+        let outcome = snapshot.environment("production").unwrap().evaluate("f", &user(id), &moment).unwrap();
+        outcome.assignment.map_or(Value::Null, |text| serde_json::from_str(text).unwrap())
+    };
+    let own = json!({ "a": 900, "b": 100 });
+    for (id, how, rule, weights) in [
+        ("tester", "forced", json!(0), json!({ "b": 1000 })),
+        ("premium", "drawn", json!(1), json!({ "a": 500, "b": 500 })),
+        ("vip", "forced", Value::Null, own.clone()),
+        ("anyone", "drawn", Value::Null, own.clone()),
+    ] {
+        let stickiness = if rule.is_null() { "default" } else { "company" };
+        let expected = json!({ "how": how, "rule": rule, "stickiness": stickiness, "weights": weights });
+        assert_eq!(recorded("experiment", id), expected, "{id}");
+        assert_eq!(recorded("release", id), Value::Null, "only experiments need it");
+    }
+}
+
+#[test]
 fn variants_without_weight_are_never_drawn() {
     let features = [
         json!({ "name": "f", "enabled": true, "variants": [{ "name": "v", "weight": 0 }, { "name": "w" }] }),

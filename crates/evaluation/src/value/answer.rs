@@ -28,6 +28,7 @@ pub fn answer<'a>(
         error_code: None,
         error_message: None,
         flag_version: None,
+        assignment: None,
     };
     match lookup {
         Lookup::NotReady(message) => fallback.error(ErrorCode::ProviderNotReady, message),
@@ -120,6 +121,7 @@ impl<'a> Answer<'a> {
             variant: kept.variant.map(|(name, _)| name),
             error_message: kept.unmet.map(|parent| Cow::Owned(unmet(parent))).or(self.error_message),
             flag_version: Some(kept.flag_version),
+            assignment: kept.assignment.filter(|_| kept.variant.is_some()),
             ..self
         }
     }
@@ -138,6 +140,7 @@ impl<'a> From<&Outcome<'a>> for OutcomeParts<'a> {
             variant,
             unmet: outcome.unmet,
             flag_version: outcome.flag.version,
+            assignment: outcome.assignment,
         }
     }
 }

@@ -102,6 +102,7 @@ fn an_answer_says_which_variant_and_version() {
         error_code: None,
         error_message: None,
         flag_version: Some(7),
+        assignment: None,
     };
     assert_eq!(answer, expected);
 }
@@ -198,7 +199,7 @@ proptest! {
 fn what_was_kept_says_the_same_without_a_type() {
     let payload = Payload::parse("json", r#"{"value": 5}"#);
     let kept = |enabled, variant| {
-        Lookup::OutcomeParts(OutcomeParts { enabled, killed: false, variant, unmet: None, flag_version: 7 })
+        Lookup::OutcomeParts(OutcomeParts { enabled, killed: false, variant, unmet: None, flag_version: 7, assignment: None })
     };
     let value = |lookup| written(&natural_answer("f", lookup).value);
     assert_eq!(value(kept(true, Some(("five", Some(&payload))))), json!(5));
@@ -222,6 +223,7 @@ fn a_killed_flag_is_disabled_and_says_so() {
             variant: None,
             unmet: None,
             flag_version: 7,
+            assignment: None,
         })
     };
     let dark = DefaultValue::String("dark".into());

@@ -5,12 +5,12 @@ mod decision;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{Goal, Kind, Role};
+use crate::{Goal, Role};
 
 use super::explanations::{duration, percent, signed_percent, thousands};
 use super::phase::CROSSED_SHARE_MAX;
 use super::{
-    Comparison, Effect, Experiment, MetricResults, Missing, Part, PhaseResults, Status, VariantResults,
+    Comparison, Effect, Experiment, MetricResults, Missing, Part, PhaseResults, Rare, Status, VariantResults,
     Verdict,
 };
 
@@ -31,7 +31,13 @@ pub enum Finding {
     NoUsers,
     SampleRatioMismatch,
     SampleRatioUnknown,
+    /// The values from before the exposures differ between the variants.
+    CovariateImbalance,
+    /// Variants are drawn by something else than the user.
+    UnitIsNotUser,
     CrossedUsers,
+    /// Exposed users who are not compared.
+    ExcludedUsers,
     /// Conclusion from all metrics of a treatment.
     Decision,
     Treatment,
@@ -39,9 +45,16 @@ pub enum Finding {
     Holdout,
 }
 
+impl Finding {
+    /// Whether nothing else may be concluded.
+    pub fn blocks(self) -> bool {
+        matches!(self, Self::SampleRatioMismatch | Self::CovariateImbalance | Self::UnitIsNotUser)
+    }
+}
+
 pub fn of(experiment: &Experiment, phase: Option<&PhaseResults>) -> Vec<Conclusion> {
     let mut conclusions = Vec::new();
-    let phase = phase.filter(|phase| phase.users > 0);
+    let phase = phase.filter(|phase| phase.users + phase.excluded.total() > 0);
     if let Some(phase) = phase {
         alarms(phase, &mut conclusions);
     }
@@ -53,13 +66,14 @@ pub fn of(experiment: &Experiment, phase: Option<&PhaseResults>) -> Vec<Conclusi
         conclusions.push(plain(Finding::NoUsers, text));
         return conclusions;
     };
-    if phase.sample_ratio.alarm {
+    if conclusions.iter().any(|of| of.alarm && of.finding.blocks()) {
         return conclusions;
     }
-    if phase.sample_ratio.tested.is_none() {
+    if phase.sample_ratio.tested.is_none() && phase.users > 0 {
         let text = "The split of the users cannot be tested: the flag has no single weight for each variant.";
         conclusions.push(plain(Finding::SampleRatioUnknown, text.to_owned()));
     }
+    conclusions.extend(excluded(phase));
     if experiment.status == Status::Running {
         let treatments = phase.variants.iter().filter(|variant| variant.part == Part::Treatment);
         let control = &experiment.design.control;
@@ -88,6 +102,28 @@ fn alarms(phase: &PhaseResults, conclusions: &mut Vec<Conclusion>) {
             ),
         ));
     }
+    if let Some(unit) = &phase.unit {
+        conclusions.push(alarm(
+            Finding::UnitIsNotUser,
+            format!(
+                "The flag draws its variants by {unit} and not by user. Users who share a value of {unit} are not independent \
+                 of each other, so no interval would hold. Use the stickiness `default` or `userId`."
+            ),
+        ));
+    }
+    let unbalanced = phase.metrics.iter().filter(|metric| metric.covariate.is_some_and(|of| of.alarm));
+    let unbalanced: Vec<&str> = unbalanced.map(|metric| metric.metric.name.as_str()).collect();
+    if !unbalanced.is_empty() {
+        conclusions.push(alarm(
+            Finding::CovariateImbalance,
+            format!(
+                "The values of {} from before the first exposure differ between the variants, more than chance explains. \
+                 Users of the variants were different from the start, or had seen a variant before the experiment began. Do \
+                 not draw conclusions from this phase.",
+                unbalanced.join(", ")
+            ),
+        ));
+    }
     if phase.crossed_alarm {
         let share = percent(phase.crossed as f64 / phase.users as f64);
         let limit = percent(CROSSED_SHARE_MAX);
@@ -100,6 +136,23 @@ fn alarms(phase: &PhaseResults, conclusions: &mut Vec<Conclusion>) {
             ),
         ));
     }
+}
+
+/// Users who are exposed but not compared.
+fn excluded(phase: &PhaseResults) -> Option<Conclusion> {
+    let excluded = phase.excluded;
+    let reasons = [
+        (excluded.forced, "whose variant a rule or an override sets without a draw"),
+        (excluded.other, "whose variant was drawn from variants without the control"),
+        (excluded.crossed, "who saw more than one variant"),
+        (excluded.unknown, "for whom it is not known how the variant was chosen"),
+    ];
+    let reasons = reasons.iter().filter(|(users, _)| *users > 0);
+    let reasons: Vec<String> = reasons.map(|(users, who)| format!("{} {who}", thousands(*users))).collect();
+    (!reasons.is_empty()).then(|| {
+        let text = format!("Exposed users who are not compared: {}.", reasons.join(", "));
+        plain(Finding::ExcludedUsers, text)
+    })
 }
 
 fn share(variant: &VariantResults) -> Option<String> {
@@ -128,16 +181,30 @@ fn conclusion(metric: &MetricResults, of: &Comparison, control: Option<&str>) ->
         None => ("all others together", of.variant.as_str()),
     };
     let words = Explanations { metric, subject, base };
-    let text = match (&of.effect, of.missing) {
-        (Some(effect), _) => words.of_effect(of.verdict, effect),
-        (None, missing) => words.of_nothing(missing),
+    let text = match (&of.effect, &of.rare, of.missing) {
+        (Some(effect), ..) => words.of_effect(of.verdict, effect),
+        (None, Some(rare), _) => words.of_rare(of.verdict, rare),
+        (None, None, missing) => words.of_nothing(missing),
     };
+    let text = format!("{text}{}", unfinished(metric));
     Conclusion {
         finding,
         alarm: of.verdict == Verdict::Harmed,
         metric: Some(metric.metric.name.clone()),
         variant: Some(of.variant.clone()),
         text,
+    }
+}
+
+/// Sentence about users whose window is not over; empty if there are none.
+fn unfinished(metric: &MetricResults) -> String {
+    let all: u64 = metric.levels.iter().map(|level| level.users).sum();
+    match metric.unfinished {
+        0 => String::new(),
+        open if open >= all => format!(" The windows of {} users are not over yet.", thousands(open)),
+        open => {
+            format!(" The windows of {} of {} users are not over yet.", thousands(open), thousands(all))
+        }
     }
 }
 
@@ -153,10 +220,17 @@ impl Explanations<'_> {
         let name = &metric.metric.name;
         let why = match missing {
             None | Some(Missing::TooFewUsers) => "fewer than 100 users in one of the variants",
+            Some(Missing::NoConversions) => {
+                return format!("{name}: nothing to compare between {subject} and {base}: no {name} was reported.");
+            }
             Some(Missing::NoControl) => {
                 return format!("{name}: {subject} can't be compared: the flag has no variant {base}.");
             }
-            Some(Missing::TooFewConversions) if metric.metric.kind == Kind::Conversion => {
+            Some(Missing::TooSkewed) => {
+                "a single user has more than a fifth of the sum of squares; set a cap, or wait for more users"
+            }
+            Some(Missing::TooUncertain) => "the mean is too uncertain for an interval",
+            Some(Missing::TooFewConversions) if metric.metric.kind.is_rate() => {
                 "too few users converted, or too few did not"
             }
             Some(Missing::TooFewConversions) => "too few users have a value",
@@ -195,6 +269,33 @@ impl Explanations<'_> {
                     self.left(effect)
                 )
             }
+        }
+    }
+
+    /// Sentence about a rate with few conversions.
+    fn of_rare(&self, verdict: Verdict, rare: &Rare) -> String {
+        let Self { metric, subject, base } = self;
+        let name = &metric.metric.name;
+        let range = match (rare.low, rare.high) {
+            (Some(low), Some(high)) => format!("between {} and {}", signed_percent(low), signed_percent(high)),
+            (Some(low), None) => format!("by {} or more", signed_percent(low)),
+            (None, Some(high)) => format!("by {} or less", signed_percent(high)),
+            (None, None) => "by any amount".to_owned(),
+        };
+        match verdict {
+            Verdict::Better => format!("{name}: {subject} is better than {base}, {range}. Few users converted."),
+            Verdict::Worse => format!("{name}: {subject} is worse than {base}, {range}. Few users converted."),
+            Verdict::Harmed => {
+                format!("{name}: harmed by {subject}: it differs from {base} {range}. Few users converted.")
+            }
+            Verdict::SafeSoFar => {
+                format!("{name}: safe so far under {subject}: it differs from {base} {range}. Few users converted.")
+            }
+            Verdict::NoEffect => format!("{name}: no relevant difference between {subject} and {base}: {range}."),
+            Verdict::NotKnownYet => format!(
+                "{name}: not known yet whether {subject} differs from {base}: too few users converted, or too few did \
+                 not."
+            ),
         }
     }
 

@@ -52,7 +52,7 @@ mod tests {
     use crate::Kind;
 
     fn verdict(goal: Goal, role: Role, low: f64, high: f64) -> Verdict {
-        let metric = Metric { name: "m".to_owned(), kind: Kind::Mean, goal, role, minimum_effect: 0.05 };
+        let metric = Metric { kind: Kind::Mean, goal, role, ..Metric::default() };
         let interval = Interval { low, high };
         Verdict::of(&metric, interval, Some(interval))
     }
@@ -81,13 +81,7 @@ mod tests {
 
     #[test]
     fn without_a_relative_difference_small_effects_cannot_be_excluded() {
-        let metric = |role| Metric {
-            name: "m".to_owned(),
-            kind: Kind::Mean,
-            goal: Goal::Increase,
-            role,
-            minimum_effect: 0.05,
-        };
+        let metric = |role| Metric { kind: Kind::Mean, role, ..Metric::default() };
         let around_zero = Interval { low: -1e-9, high: 1e-9 };
         assert_eq!(Verdict::of(&metric(Role::Primary), around_zero, None), Verdict::NotKnownYet);
         let above = Interval { low: 1e-9, high: 1e-8 };

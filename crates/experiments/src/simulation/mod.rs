@@ -4,6 +4,7 @@
 mod population;
 mod run;
 mod scenarios;
+mod traffic;
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -15,7 +16,8 @@ use super::statistics::sample_ratio;
 
 pub use population::Population;
 pub use run::{Outcome, run};
-pub use scenarios::{Scenario, all};
+pub use scenarios::{Scenario, all, large_effects};
+pub use traffic::{TrafficScenario, all as all_traffic};
 
 /// Confidence level of every simulated experiment.
 pub const CONFIDENCE: f64 = 0.95;
@@ -47,6 +49,10 @@ pub struct Rates {
     pub covered: f64,
     /// Share of runs whose relative interval contained the true value on every day.
     pub covered_relative: f64,
+    /// Share of runs whose last look compared nothing.
+    pub refused: f64,
+    /// Most recent reason for it.
+    pub reason: Option<String>,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -61,22 +67,48 @@ pub struct SampleRatioRates {
 
 /// Simulates one scenario, with its runs distributed over the cores.
 pub fn rates(scenario: &Scenario, extent: &Extent) -> Rates {
+    let shares: Vec<String> = scenario.shares.iter().map(f64::to_string).collect();
+    let name = format!("{} {} {}", scenario.name, scenario.effect, shares.join(":"));
+    let kind = crc32fast::hash(if scenario.effect == 0.0 { scenario.name.as_bytes() } else { name.as_bytes() });
+    let looks = if scenario.every_user { u32::try_from(scenario.users).unwrap_or(u32::MAX) } else { extent.days };
+    let outcomes = on_all_cores(extent.runs, |number| {
+        run(scenario, looks, &mut random(extent.seed, kind.into(), number))
+    });
+    summed(&scenario.name, scenario.users, scenario.effect, &outcomes)
+}
+
+/// Simulates one scenario row by row.
+pub fn traffic_rates(scenario: &TrafficScenario, extent: &Extent) -> Rates {
     let kind = crc32fast::hash(scenario.name.as_bytes());
     let outcomes = on_all_cores(extent.runs, |number| {
-        run(scenario, extent.days, &mut random(extent.seed, kind.into(), number))
+        traffic::run(scenario, &mut random(extent.seed, kind.into(), number))
     });
-    let share = |of: fn(&Outcome) -> bool| share(&outcomes, of);
+    summed(scenario.name, scenario.users, scenario.effect, &outcomes)
+}
+
+fn summed(name: &str, users: u64, effect: f64, outcomes: &[Outcome]) -> Rates {
+    let share = |of: fn(&Outcome) -> bool| share(outcomes, of);
     let mut days: Vec<_> = outcomes.iter().filter_map(|outcome| outcome.found_on).collect();
     days.sort_unstable();
     Rates {
-        name: scenario.name.to_owned(),
-        users: scenario.users,
-        effect: scenario.effect,
+        name: name.to_owned(),
+        users,
+        effect,
         found: share(|outcome| outcome.found_on.is_some()),
         found_by_single_looks: share(|outcome| outcome.found_by_single_look),
         median_day: days.get(days.len() / 2).copied(),
         covered: share(|outcome| outcome.covered),
         covered_relative: share(|outcome| outcome.covered_relative),
+        refused: share(|outcome| outcome.refused.is_some()),
+        reason: outcomes.iter().find_map(|outcome| outcome.refused).map(str::to_owned),
+    }
+}
+
+impl Rates {
+    /// Whether the promised error rates are kept.
+    pub fn are_kept(&self) -> bool {
+        let is_silent = self.effect != 0.0 || self.found <= 1.0 - CONFIDENCE;
+        is_silent && self.covered >= CONFIDENCE && self.covered_relative >= CONFIDENCE
     }
 }
 

@@ -23,9 +23,17 @@ pub enum Population {
 /// Users of a variant so far.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Arm {
-    pub sample: Sample,
+    users: u64,
+    /// Sample of the users with a value.
+    valued: Sample,
     /// Users who will convert but have not done so yet.
     late: u64,
+}
+
+impl Arm {
+    pub fn sample(&self) -> Sample {
+        self.valued.with_zeros(self.users - self.valued.users)
+    }
 }
 
 impl Population {
@@ -45,9 +53,9 @@ impl Population {
         }
     }
 
-    /// Adds a day's users to `arm`, with each value or rate increased by the share `effect`.
-    pub fn day(&self, arm: &mut Arm, users: u64, effect: f64, random: &mut impl Rng) {
-        arm.sample.users += users;
+    /// Adds users to `arm`, with each value or rate increased by the share `effect`. Late users come once a day.
+    pub fn add(&self, arm: &mut Arm, users: u64, effect: f64, random: &mut impl Rng) {
+        arm.users += users;
         match self {
             Self::Rate(rate) => convert(arm, binomial(users, rate * (1.0 + effect), random)),
             Self::Late { rate, daily } => {
@@ -58,17 +66,17 @@ impl Population {
             }
             Self::Mild => (0..users).for_each(|_| {
                 let value = gamma(2.0, random);
-                add(arm, value * (1.0 + effect), 0.0);
+                arm.valued.push(value * (1.0 + effect), 0.0);
             }),
             Self::Habit => (0..users).for_each(|_| {
                 let (habit, whim) = (gamma(1.0, random), gamma(1.0, random));
-                add(arm, (habit + whim) * (1.0 + effect), habit);
+                arm.valued.push((habit + whim) * (1.0 + effect), habit);
             }),
             Self::Skewed { buying, sigma } => {
                 let values = LogNormal::new(0.0, *sigma);
                 for _ in 0..binomial(users, *buying, random) {
                     let value = values.map_or(0.0, |values| values.sample(random));
-                    add(arm, value * (1.0 + effect), 0.0);
+                    arm.valued.push(value * (1.0 + effect), 0.0);
                 }
             }
         }
@@ -76,25 +84,17 @@ impl Population {
 }
 
 fn convert(arm: &mut Arm, users: u64) {
-    arm.sample.converted += users;
-    arm.sample.sum += users as f64;
-    arm.sample.sum_of_squares += users as f64;
-}
-
-fn add(arm: &mut Arm, value: f64, before: f64) {
-    let sample = &mut arm.sample;
-    sample.converted += 1;
-    sample.sum += value;
-    sample.sum_of_squares += value * value;
-    sample.before_sum += before;
-    sample.before_sum_of_squares += before * before;
-    sample.product_sum += value * before;
+    arm.valued = arm.valued.merged(&Sample::rate(users, users));
 }
 
 pub fn binomial(users: u64, rate: f64, random: &mut impl Rng) -> u64 {
-    Binomial::new(users, rate).map_or(0, |binomial| binomial.sample(random))
+    match users {
+        0 => 0,
+        1 => u64::from(random.random::<f64>() < rate),
+        _ => Binomial::new(users, rate).map_or(0, |binomial| binomial.sample(random)),
+    }
 }
 
-fn gamma(shape: f64, random: &mut impl Rng) -> f64 {
+pub fn gamma(shape: f64, random: &mut impl Rng) -> f64 {
     Gamma::new(shape, 1.0).map_or(0.0, |gamma| gamma.sample(random))
 }

@@ -21,6 +21,26 @@ fn looking_daily_at_nothing_finds_nothing() {
 }
 
 #[test]
+fn the_right_rows_are_counted() {
+    let extent = Extent { runs: 40, ..SHORT };
+    for scenario in all_traffic() {
+        let rates = traffic_rates(&scenario, &extent);
+        assert!(rates.are_kept(), "{rates:?}");
+        let is_refused = scenario.name.starts_with("drawn by company");
+        assert_eq!(rates.refused > 0.5, is_refused, "{rates:?}");
+    }
+}
+
+#[test]
+fn large_effects_at_unequal_splits_are_covered() {
+    let extent = Extent { runs: 60, days: 10, ..SHORT };
+    for scenario in large_effects().into_iter().flatten() {
+        let rates = rates(&Scenario { users: 20_000, ..scenario }, &extent);
+        assert!(rates.covered >= 0.9 && rates.covered_relative >= 0.9, "{rates:?}");
+    }
+}
+
+#[test]
 fn means_are_as_safe_as_rates() {
     let extent = Extent { runs: 60, ..SHORT };
     for name in ["mean, mildly skewed", "mean, very skewed, one of ten treated", "mean, adjusted (CUPED)"] {

@@ -3,9 +3,9 @@
 //! confidence sequences" (Annals of Statistics 52(6), 2024, arXiv:2103.06476), theorem 2.2. GrowthBook's sequential
 //! testing uses the same method.
 
-/// Number of users of both variants at which the intervals are closest to the narrowest possible. With ten times as
-/// many users they are a tenth wider than the best, with a tenth as many a quarter. The value must not depend on the
-/// counts: a boundary that is tuned to the data is not valid.
+/// Number of users of both variants at which the intervals are closest to the narrowest possible, unless the experiment
+/// was planned for another number. With ten times as many users they are 7% wider than the best, with a tenth as many
+/// 27%. The value must not depend on the counts: a boundary that is tuned to the data is not valid.
 pub const TUNED_FOR_USERS: f64 = 10_000.0;
 
 /// Boundary for one error probability.
@@ -18,9 +18,19 @@ pub struct Boundary {
 impl Boundary {
     /// Creates the boundary. `alpha` is the probability that the interval ever misses the true value.
     pub fn new(alpha: f64) -> Self {
+        Self::tuned(alpha, TUNED_FOR_USERS)
+    }
+
+    /// Creates a boundary that is narrowest at this number of users.
+    pub fn tuned(alpha: f64, users: f64) -> Self {
         let twice = -2.0 * alpha.ln();
         // Approximate minimum of the width at a given number of users, from the paper's appendix B.2.
-        Self { alpha, rho_squared: (twice + (twice + 1.0).ln()) / TUNED_FOR_USERS }
+        Self { alpha, rho_squared: (twice + (twice + 1.0).ln()) / users }
+    }
+
+    /// The same mixture for another error probability. p-values stay the same.
+    pub fn at(self, alpha: f64) -> Self {
+        Self { alpha, ..self }
     }
 
     pub fn alpha(&self) -> f64 {
@@ -53,6 +63,15 @@ mod tests {
         }
         assert_eq!(Boundary::new(0.05).p_value(0.0, 100.0), 1.0);
         assert_eq!(Boundary::new(0.05).p_value(1e3, 1e6), 0.0);
+    }
+
+    #[test]
+    fn the_p_value_decides_at_every_error_probability() {
+        let boundary = Boundary::new(0.05);
+        for alpha in [0.05, 0.01, 0.002] {
+            let z = boundary.at(alpha).half_width(3_000.0);
+            assert!((boundary.p_value(z, 3_000.0) / alpha - 1.0).abs() < 1e-9);
+        }
     }
 
     #[test]

@@ -4,6 +4,9 @@
 //! - [`difference`]: the difference between two variants, and the tests for a single look.
 //! - [`cuped`]: variance reduction by values from before the exposure.
 //! - [`planning`]: the detectable effect, and the number of users needed.
+//! - [`rare`]: whether few conversions are split like the users.
+//! - [`quantile`]: the standard error of a quantile.
+//! - [`readings`]: the same difference as other methods read it.
 //! - [`sample_ratio`]: whether the users were split according to the weights.
 
 pub mod boundary;
@@ -11,11 +14,14 @@ pub mod cuped;
 pub mod difference;
 pub mod moments;
 pub mod planning;
+pub mod quantile;
+pub mod rare;
+pub mod readings;
 pub mod sample_ratio;
 
 pub use boundary::Boundary;
 pub use cuped::Cuped;
-pub use difference::{Difference, Estimate, Interval, SingleLook};
+pub use difference::{Difference, Estimate, Interval, Pair, SingleLook};
 pub use moments::Moments;
 
 use statrs::distribution::{ContinuousCDF, Normal};

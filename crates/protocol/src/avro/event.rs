@@ -39,6 +39,7 @@ pub fn write_event(out: &mut Vec<u8>, frame: &EventFrame<'_>, ask: &Ask<'_>, ans
     write_long(out, frame.evaluated_at.micros);
     optional_long(out, frame.evaluation_ns.map(u64::cast_signed));
     write_source(out, frame.source);
+    optional(out, answer.assignment);
 }
 
 /// Appends the fields `value` and `typed_value`.

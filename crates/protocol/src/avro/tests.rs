@@ -214,6 +214,7 @@ proptest! {
             reason: [Reason::TargetingMatch, Reason::Default, Reason::Disabled, Reason::Error][reason],
             error_code: message.as_ref().map(|_| ErrorCode::General), error_message: message.as_deref().map(Into::into),
             flag_version: version.map(i64::cast_unsigned),
+            assignment: enabled.then_some(r#"{"how":"drawn","rule":null,"weights":{"a":500}}"#),
         };
         let (mut text, mut own) = (Vec::new(), Vec::new());
         crate::event::write_event(&mut text, &frame, ask, &answer);

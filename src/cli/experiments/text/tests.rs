@@ -6,7 +6,15 @@ use flagstream_experiments::sample_data::{experiment, tally, variant};
 
 const SCREEN: Screen = Screen { width: 92, colour: false, terminal: false };
 
-const CONVERSIONS: Conversions = Conversions { attributed: 12_345, waiting: 6, expired: 7 };
+const CONVERSIONS: Conversions = Conversions {
+    attributed: 12_345,
+    waiting: 6,
+    expired: 7,
+    before_exposure: 0,
+    after_window: 0,
+    excluded: 0,
+    duplicates: 0,
+};
 
 const RUNNING: &str = "\
 checkout in production, flag new-checkout: running since 2026-01-01 00:00 UTC

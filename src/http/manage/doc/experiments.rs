@@ -3,7 +3,7 @@
 
 use utoipa::{IntoParams, IntoResponses, ToSchema};
 
-use crate::experiment::{Goal, Kind, Role, StoredExperiment};
+use crate::experiment::{Cap, Goal, Kind, Role, StoredExperiment};
 use crate::http::openapi::schema::ProblemDetails;
 
 #[derive(IntoParams)]
@@ -39,6 +39,15 @@ pub struct NewExperiment {
     confidence: Option<f64>,
     #[schema(minimum = 0.5, maximum = 0.99, default = 0.8)]
     power: Option<f64>,
+    /// Whether a user counts for a metric only when the metric's window is over.
+    #[schema(default = false)]
+    finished_windows: Option<bool>,
+    /// Whether users who saw more than one variant are left out, also if they did in an earlier phase.
+    #[schema(default = false)]
+    exclude_crossed: Option<bool>,
+    /// Number of users at which the intervals are narrowest. Absent: 10,000.
+    #[schema(minimum = 100, maximum = 10000000000_u64)]
+    planned_users: Option<u64>,
     /// Start of the experiment. Absent: now. With a time in the past, audited evaluations since then are included.
     #[schema(format = DateTime)]
     started_at: Option<String>,
@@ -49,7 +58,9 @@ pub struct NewExperiment {
 pub struct NewMetric {
     #[schema(min_length = 1, max_length = 100, example = "purchase")]
     name: String,
-    /// `conversion`: whether a user converted. `mean`: the sum of a user's values.
+    /// `conversion`: whether a user converted. `retention`: the same, after `delay_hours`. `mean`: the sum of a user's
+    /// values. `count`: the number of conversions. `ratio`: all values divided by those of `denominator`. `quantile`: of
+    /// the users' sums.
     #[schema(default = "conversion")]
     kind: Option<Kind>,
     #[schema(default = "increase")]
@@ -59,6 +70,23 @@ pub struct NewMetric {
     /// Smallest effect, relative to the control, that the experiment should detect.
     #[schema(minimum = 0.0001, maximum = 10, default = 0.05)]
     minimum_effect: Option<f64>,
+    /// Name that conversions of this metric have. Absent: the metric's name.
+    #[schema(min_length = 1, max_length = 100)]
+    event: Option<String>,
+    /// Name of the conversions whose values a ratio is divided by.
+    #[schema(min_length = 1, max_length = 100)]
+    denominator: Option<String>,
+    /// Hours after the exposure from which on conversions count.
+    #[schema(maximum = 2160, default = 0)]
+    delay_hours: Option<u32>,
+    /// Hours after the delay during which conversions count. Absent: `window_hours` of the experiment.
+    #[schema(minimum = 1, maximum = 2160)]
+    window_hours: Option<u32>,
+    /// Largest value of one user. Only of a mean and a count.
+    cap: Option<Cap>,
+    /// Which quantile is compared: 0.5 for the median. Required for a quantile.
+    #[schema(minimum = 0.01, maximum = 0.99)]
+    quantile: Option<f64>,
 }
 
 #[derive(ToSchema)]

@@ -1,8 +1,9 @@
 //! Decision from all metrics of a treatment.
 
 use crate::Role;
+use crate::results::explanations::thousands;
 
-use super::super::{MetricResults, Verdict};
+use super::super::{MetricResults, Missing, Verdict};
 use super::{Conclusion, Finding};
 
 pub fn of(variant: &str, control: &str, metrics: &[MetricResults]) -> Conclusion {
@@ -15,8 +16,19 @@ pub fn of(variant: &str, control: &str, metrics: &[MetricResults]) -> Conclusion
     };
     let [better, worse, undecided] =
         [Verdict::Better, Verdict::Worse, Verdict::NotKnownYet].map(|verdict| named(Role::Primary, verdict));
+    // Guardrails without any event hold nothing up, but are named: the event may not be reported at all.
+    let silent: Vec<&str> = metrics
+        .iter()
+        .filter(|metric| metric.metric.role == Role::Guardrail)
+        .filter(|metric| {
+            let mut of_variant = metric.comparisons.iter().filter(|of| of.variant == variant);
+            of_variant.any(|of| of.missing == Some(Missing::NoConversions))
+        })
+        .map(|metric| metric.metric.name.as_str())
+        .collect();
     let [harmed, unsure, safe] = [Verdict::Harmed, Verdict::NotKnownYet, Verdict::SafeSoFar]
         .map(|verdict| named(Role::Guardrail, verdict));
+    let unsure: Vec<&str> = unsure.into_iter().filter(|name| !silent.contains(name)).collect();
     let bad = [worse, harmed].concat().join(", ");
     let (good, unsure) = (better.join(", "), unsure.join(", "));
     let text = match (better.is_empty(), bad.is_empty()) {
@@ -34,7 +46,11 @@ pub fn of(variant: &str, control: &str, metrics: &[MetricResults]) -> Conclusion
         }
         (false, true) => {
             let unharmed = if safe.is_empty() { "" } else { ", and no guardrail is harmed" };
-            format!("{variant} may be chosen over {control}: it is better in {good}{unharmed}.")
+            let silent = match silent.as_slice() {
+                [] => String::new(),
+                names => format!(" No {} was reported for any variant.", names.join(", ")),
+            };
+            format!("{variant} may be chosen over {control}: it is better in {good}{unharmed}.{silent}")
         }
         (true, true) if undecided.is_empty() => {
             format!(
@@ -44,6 +60,11 @@ pub fn of(variant: &str, control: &str, metrics: &[MetricResults]) -> Conclusion
         (true, true) => {
             format!("Keep the experiment running: there is no decision between {variant} and {control} yet.")
         }
+    };
+    let open = metrics.iter().map(|metric| metric.unfinished).max().unwrap_or(0);
+    let text = match open {
+        0 => text,
+        open => format!("{text} The windows of {} users are not over yet.", thousands(open)),
     };
     Conclusion {
         finding: Finding::Decision,
@@ -58,28 +79,43 @@ pub fn of(variant: &str, control: &str, metrics: &[MetricResults]) -> Conclusion
 mod tests {
     use super::*;
     use crate::results::Comparison;
-    use crate::{Goal, Kind, Metric};
+    use crate::{Kind, Metric};
 
-    fn decision(verdicts: &[(Role, Verdict)]) -> String {
-        let metric = |(at, (role, verdict)): (usize, &(Role, Verdict))| MetricResults {
-            metric: Metric {
-                name: format!("m{at}"),
-                kind: Kind::Mean,
-                goal: Goal::Increase,
-                role: *role,
-                minimum_effect: 0.05,
-            },
+    fn metric(at: usize, role: Role, verdict: Verdict) -> MetricResults {
+        MetricResults {
+            metric: Metric { name: format!("m{at}"), kind: Kind::Mean, role, ..Metric::default() },
             levels: vec![],
             comparisons: vec![Comparison {
                 variant: "new".to_owned(),
-                verdict: *verdict,
+                verdict,
                 missing: None,
+                rare: None,
                 effect: None,
             }],
             holdout: None,
             cuped: None,
-        };
-        of("new", "old", &verdicts.iter().enumerate().map(metric).collect::<Vec<_>>()).text
+            covariate: None,
+            unfinished: 0,
+        }
+    }
+
+    fn decision(verdicts: &[(Role, Verdict)]) -> String {
+        let metrics = verdicts.iter().enumerate().map(|(at, (role, verdict))| metric(at, *role, *verdict));
+        of("new", "old", &metrics.collect::<Vec<_>>()).text
+    }
+
+    #[test]
+    fn a_guardrail_without_events_holds_nothing_up() {
+        let mut metrics = [
+            metric(0, Role::Primary, Verdict::Better),
+            metric(1, Role::Guardrail, Verdict::NotKnownYet),
+        ];
+        metrics[1].comparisons[0].missing = Some(Missing::NoConversions);
+        let text = of("new", "old", &metrics).text;
+        assert_eq!(text, "new may be chosen over old: it is better in m0. No m1 was reported for any variant.");
+        metrics[0].unfinished = 1_200;
+        let text = of("new", "old", &metrics).text;
+        assert!(text.ends_with(" The windows of 1,200 users are not over yet."), "{text}");
     }
 
     #[test]
