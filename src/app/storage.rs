@@ -93,12 +93,8 @@ impl App {
             {
                 return Ok(());
             }
-            let counting = aggregate::run(
-                database.clone(),
-                Arc::clone(&config),
-                Arc::clone(&metrics),
-                shutdown.clone(),
-            );
+            let counting =
+                aggregate::run(database.clone(), Arc::clone(&config), Arc::clone(&metrics), shutdown.clone());
             let counting = tokio::spawn(counting);
             let parts =
                 audit::Parts { config, formats, database, metrics, shutdown: shutdown.clone(), pipelines };

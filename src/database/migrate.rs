@@ -26,7 +26,11 @@ const POSTGRES: Files = &[
     (100, "audit_chain", include_str!("../../migrations/postgres/0100_audit_chain.sql")),
     (110, "token_restrictions", include_str!("../../migrations/postgres/0110_token_restrictions.sql")),
     (120, "experiment_backfill", include_str!("../../migrations/postgres/0120_experiment_backfill.sql")),
-    (135, "experiment_assignments", include_str!("../../migrations/postgres/0135_experiment_assignments.sql")),
+    (
+        135,
+        "experiment_assignments",
+        include_str!("../../migrations/postgres/0135_experiment_assignments.sql"),
+    ),
 ];
 
 const SQLITE: Files = &[

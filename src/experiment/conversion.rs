@@ -39,9 +39,10 @@ impl Reported {
 pub fn check_metric(design: &Design, metric: &str, value: Option<f64>) -> Result<(), Invalid> {
     let metrics = || design.metrics_of(metric);
     if metrics().next().is_none() {
-        let events = design.metrics.iter().flat_map(|known| {
-            std::iter::once(known.event()).chain(known.denominator.as_deref())
-        });
+        let events = design
+            .metrics
+            .iter()
+            .flat_map(|known| std::iter::once(known.event()).chain(known.denominator.as_deref()));
         let mut names: Vec<&str> = events.collect();
         names.sort_unstable();
         names.dedup();
@@ -53,7 +54,8 @@ pub fn check_metric(design: &Design, metric: &str, value: Option<f64>) -> Result
     }
     // A rate counts whether a user converted, so a value that says "no" would count as "yes".
     if metrics().all(|known| known.kind.is_rate()) && value == Some(0.0) {
-        let message = format!("must not be 0: {metric} is a rate, for which every conversion counts; do not send it");
+        let message =
+            format!("must not be 0: {metric} is a rate, for which every conversion counts; do not send it");
         return Err(Invalid::new("value", message));
     }
     Ok(())
@@ -75,7 +77,9 @@ mod tests {
     #[test]
     fn a_value_is_there_where_it_counts_and_never_says_no() {
         let metric = |name: &str, more: &str| {
-            format!(r#"{{"name": "{name}", "goal": "increase", "role": "primary", "minimum_effect": 0.1{more}}}"#)
+            format!(
+                r#"{{"name": "{name}", "goal": "increase", "role": "primary", "minimum_effect": 0.1{more}}}"#
+            )
         };
         let design = design(&format!(
             "[{}, {}, {}, {}]",

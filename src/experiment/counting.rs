@@ -26,7 +26,8 @@ const COUNT_MEMORY: &str = "SET LOCAL work_mem = '64MB'";
 const MICROSECONDS_PER_HOUR: i64 = 3_600_000_000;
 
 /// Whether all exposures are of one version of the flag.
-const ONE_VERSION: &str = "SELECT coalesce(min(flag_version) = max(flag_version), true) FROM experiment_exposures
+const ONE_VERSION: &str =
+    "SELECT coalesce(min(flag_version) = max(flag_version), true) FROM experiment_exposures
     WHERE experiment_id = $1";
 
 /// What a row of the answer counts.
@@ -82,8 +83,10 @@ impl Question<'_> {
                 for setting in ["SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", COUNT_MEMORY] {
                     sqlx::query(setting).execute(&mut *transaction).await?;
                 }
-                let one: bool =
-                    sqlx::query_scalar(ONE_VERSION).bind(self.experiment).fetch_one(&mut *transaction).await?;
+                let one: bool = sqlx::query_scalar(ONE_VERSION)
+                    .bind(self.experiment)
+                    .fetch_one(&mut *transaction)
+                    .await?;
                 let statement = self.statement(&caps, POSTGRES_MOMENTS, one);
                 let query = sqlx::query_as(AssertSqlSafe(statement.text)).bind(self.experiment);
                 let query = statement.events.iter().fold(query, |query, event| query.bind(event));
@@ -117,12 +120,17 @@ impl Question<'_> {
                     for variant in &mut stratum.variants {
                         let groups =
                             counts.groups(self.design, &phase, assignments, &stratum.list, &variant.variant);
-                        let Some(sample) = variant.samples.get_mut(index).filter(|of| of.users > 0) else { continue };
+                        let Some(sample) = variant.samples.get_mut(index).filter(|of| of.users > 0) else {
+                            continue;
+                        };
                         let shares = quantile::shares(share, sample.users);
                         let filter = groups.iter().map(condition).collect::<Vec<_>>().join(" OR ");
-                        let [value, low, high] = self.ranks(database, index, shares, &filter, groups.first()).await?;
-                        sample.quantile =
-                            value.zip(low).zip(high).map(|((value, low), high)| QuantileSample { value, low, high });
+                        let [value, low, high] =
+                            self.ranks(database, index, shares, &filter, groups.first()).await?;
+                        sample.quantile = value
+                            .zip(low)
+                            .zip(high)
+                            .map(|((value, low), high)| QuantileSample { value, low, high });
                     }
                 }
             }
@@ -346,7 +354,8 @@ impl Question<'_> {
                 None => "CAST(NULL AS double precision)".to_owned(),
             };
             let sides = [Some(metric.event()), metric.denominator.as_deref()];
-            for (side, event) in sides.iter().enumerate().filter_map(|(side, event)| Some((side, (*event)?))) {
+            for (side, event) in sides.iter().enumerate().filter_map(|(side, event)| Some((side, (*event)?)))
+            {
                 events.push(event.to_owned());
                 let place = events.len() + 1;
                 let mut row = String::new();
@@ -404,7 +413,8 @@ impl Question<'_> {
                     after_window: c,
                 }),
                 _ => {
-                    let numbers = [line.9, line.10, line.11, line.12, line.13, line.14].map(Option::unwrap_or_default);
+                    let numbers =
+                        [line.9, line.10, line.11, line.12, line.13, line.14].map(Option::unwrap_or_default);
                     let [mean, scatter, other_mean, other_scatter, product_scatter, largest] = numbers;
                     let sample = Sample {
                         users: a,
@@ -424,7 +434,8 @@ impl Question<'_> {
         for line in &mut counts.users {
             let of_metric = |metric| {
                 let window = ends.iter().position(|end| *end == self.design.ends_after_hours(metric));
-                let found = finished.iter().find(|(group, index, _)| *group == line.group && Some(*index) == window);
+                let found =
+                    finished.iter().find(|(group, index, _)| *group == line.group && Some(*index) == window);
                 found.map_or(0, |(.., users)| *users)
             };
             line.finished = self.design.metrics.iter().map(of_metric).collect();

@@ -75,8 +75,16 @@ fn random(random: &mut StdRng, versions: u64) -> Rows {
             let at = 100 * HOUR + random.random_range(0..48 * HOUR) + user.cast_signed();
             let forced = random.random_range(0..10) == 0;
             let variant = if forced || random.random() { "b" } else { "a" };
-            let assignment = [Some(if forced { 2 } else { 1 }), None][usize::from(random.random_range(0..8) == 0)];
-            rows.exposures.push(ExposureRow { user, version, variant, assignment, at, crossed: random.random_range(0..9) == 0 });
+            let assignment =
+                [Some(if forced { 2 } else { 1 }), None][usize::from(random.random_range(0..8) == 0)];
+            rows.exposures.push(ExposureRow {
+                user,
+                version,
+                variant,
+                assignment,
+                at,
+                crossed: random.random_range(0..9) == 0,
+            });
         }
         for _ in 0..random.random_range(0..8) {
             let event = if random.random() { "buy" } else { "order" };
@@ -211,7 +219,11 @@ async fn what_was_sent_adds_up() {
     let found = counts.conversions(&design, &phases, &assignments);
     let exposed = |user: u64| rows.exposures.iter().any(|row| row.user == user);
     let sent = rows.conversions.iter().filter(|row| exposed(row.user)).count() as u64;
-    assert_eq!(found.attributed + found.before_exposure + found.after_window + found.excluded, sent, "{found:?}");
+    assert_eq!(
+        found.attributed + found.before_exposure + found.after_window + found.excluded,
+        sent,
+        "{found:?}"
+    );
     assert!(found.before_exposure > 0 && found.after_window > 0 && found.excluded > 0, "{found:?}");
 
     // The median of each variant is that of its users' sums.

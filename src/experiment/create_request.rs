@@ -208,9 +208,9 @@ impl MetricRequest {
         let kind = self.kind.unwrap_or(Kind::Conversion);
         let mut wrong: Vec<(&'static str, String)> = Vec::new();
         for (member, name) in [("event", &self.event), ("denominator", &self.denominator)] {
-            let is_wrong = name.as_ref().is_some_and(|name| {
-                name.is_empty() || name.len() > MAX_METRIC_BYTES || name.contains('\0')
-            });
+            let is_wrong = name
+                .as_ref()
+                .is_some_and(|name| name.is_empty() || name.len() > MAX_METRIC_BYTES || name.contains('\0'));
             if is_wrong {
                 let message = format!("expected 1 to {MAX_METRIC_BYTES} bytes without NUL characters");
                 wrong.push((member, message));
@@ -354,7 +354,8 @@ mod tests {
     }
 
     fn draws(variants: &[&str], stickiness: &str) -> Draws {
-        let weighted = |name: &&str| format!(r#"{{"name": "{name}", "weight": 1, "stickiness": "{stickiness}"}}"#);
+        let weighted =
+            |name: &&str| format!(r#"{{"name": "{name}", "weight": 1, "stickiness": "{stickiness}"}}"#);
         let variants: Vec<String> = variants.iter().map(weighted).collect();
         Draws::read(&format!(r#"{{"variants": [{}]}}"#, variants.join(", ")))
     }

@@ -20,18 +20,19 @@ use sqlx::AssertSqlSafe;
 use crate::config::Config;
 use crate::database::{Database, DatabaseError, on_pool};
 
+use super::Assignments;
 use super::aggregate::{assignments, versions};
 use super::counting::Question;
 use super::counts::{Group, Seen, Standing, standing};
 use super::phases::phases;
 use super::records::{Row, StoredExperiment, kept, read_row};
 use super::tally::Tally;
-use super::Assignments;
 
 const FIND: &str = kept!("WHERE environment = $1 AND name = $2 AND NOT backfilling");
 const CONVERSIONS: &str = "SELECT user_key, metric, value, occurred_at FROM experiment_conversions
     WHERE experiment_id = $1 ORDER BY occurred_at, event_key";
-const USERS: &str = "SELECT user_key, CAST(phase AS bigint), variant, assignment, CAST(seen AS bigint), exposed_at
+const USERS: &str =
+    "SELECT user_key, CAST(phase AS bigint), variant, assignment, CAST(seen AS bigint), exposed_at
     FROM spans ORDER BY user_key, phase";
 const VALUES: &str = "SELECT user_key, CAST(phase AS bigint), variant, assignment, CAST(seen AS bigint),
     CAST(metric AS bigint), CAST(y AS double precision), CAST(x AS double precision), CAST(n AS bigint)
@@ -139,14 +140,26 @@ pub async fn export(
 
 impl Source<'_> {
     async fn exposures(&self, database: &Database, folder: &Path) -> Result<u64, ExportError> {
-        let head =
-            ["user", "phase", "variant", "how", "rule", "weights", "stratum", "compared", "seen", "exposed_at"];
+        let head = [
+            "user",
+            "phase",
+            "variant",
+            "how",
+            "rule",
+            "weights",
+            "stratum",
+            "compared",
+            "seen",
+            "exposed_at",
+        ];
         let mut csv = Csv::create(folder, "exposures.csv", &head)?;
         let (text, events) = self.question.rows(database, USERS).await?;
         on_pool!(database, |pool, _sql| {
             let query = sqlx::query_as(AssertSqlSafe(text)).bind(self.question.experiment);
             let mut users = events.iter().fold(query, |query, event| query.bind(event)).fetch(pool);
-            while let Some((user, phase, variant, assignment, seen, at)) = users.try_next().await? as Option<User> {
+            while let Some((user, phase, variant, assignment, seen, at)) =
+                users.try_next().await? as Option<User>
+            {
                 let group = group(phase, variant, assignment, seen);
                 let (stratum, compared) = self.standing(&group);
                 let known = group.assignment.and_then(|key| self.assignments.get(&key));
@@ -165,7 +178,8 @@ impl Source<'_> {
                     Seen::Changed => "changed",
                 };
                 csv.line(
-                    [&user, &phase, &group.variant, how, &rule, &weights, &stratum, compared, seen, &at].into_iter(),
+                    [&user, &phase, &group.variant, how, &rule, &weights, &stratum, compared, seen, &at]
+                        .into_iter(),
                 )?;
             }
         });
@@ -185,7 +199,8 @@ impl Source<'_> {
     }
 
     async fn values(&self, database: &Database, folder: &Path) -> Result<u64, ExportError> {
-        let head = ["user", "phase", "variant", "stratum", "compared", "metric", "value", "other", "converted"];
+        let head =
+            ["user", "phase", "variant", "stratum", "compared", "metric", "value", "other", "converted"];
         let mut csv = Csv::create(folder, "values.csv", &head)?;
         let (text, events) = self.question.rows(database, VALUES).await?;
         on_pool!(database, |pool, _sql| {
@@ -201,7 +216,8 @@ impl Source<'_> {
                 let [value, other] = [value, other].map(|number| number.to_string());
                 let (user, phase, converted) = (hex(&user), group.phase.to_string(), converted.to_string());
                 csv.line(
-                    [&user, &phase, &group.variant, &stratum, compared, metric, &value, &other, &converted].into_iter(),
+                    [&user, &phase, &group.variant, &stratum, compared, metric, &value, &other, &converted]
+                        .into_iter(),
                 )?;
             }
         });

@@ -148,7 +148,8 @@ impl Exposures {
             .collect();
         let place = |exposure: &Exposure| (exposure.experiment_id, exposure.user_key, exposure.flag_version);
         exposures.sort_unstable_by_key(place);
-        let assignments = self.assignments.into_iter().filter(|(place, _)| !known.assignments.contains(place));
+        let assignments =
+            self.assignments.into_iter().filter(|(place, _)| !known.assignments.contains(place));
         let stored = |((experiment_id, key), text)| StoredAssignment { experiment_id, key, text };
         let mut assignments: Vec<StoredAssignment> = assignments.map(stored).collect();
         assignments.sort_unstable_by_key(|of| (of.experiment_id, of.key));

@@ -21,9 +21,9 @@ use crate::message::conversion::{Conversion, USER_HEADER};
 use crate::schema_registry::Formats;
 use crate::store::Store;
 
+use super::Draws;
 use super::design::Design;
 use super::freshness::{COUNT_START, CountStart, Freshness};
-use super::Draws;
 use super::results::history::Point;
 use super::results::{Experiment, Status};
 
@@ -124,7 +124,8 @@ impl From<sqlx::Error> for ExperimentError {
 }
 
 /// Columns selected by [`kept`].
-pub(super) type Row = (i64, String, String, i64, Option<i64>, Option<String>, Option<String>, i64, i64, bool, i64);
+pub(super) type Row =
+    (i64, String, String, i64, Option<i64>, Option<String>, Option<String>, i64, i64, bool, i64);
 
 /// Query for experiments; the argument selects the rows.
 macro_rules! kept {
@@ -145,7 +146,8 @@ const DEFINITION: &str = "SELECT version, definition::text FROM feature_flag_ver
     WHERE environment = $1 AND name = $2 ORDER BY version DESC LIMIT 1";
 const STOP: &str = "UPDATE experiments SET stopped_at = $3, reason = $4, winner = $5, due_at = 0
     WHERE environment = $1 AND name = $2 AND stopped_at IS NULL AND NOT backfilling";
-const HISTORY: &str = "SELECT h.point::text FROM experiment_history AS h JOIN experiments AS e ON e.id = h.experiment_id
+const HISTORY: &str =
+    "SELECT h.point::text FROM experiment_history AS h JOIN experiments AS e ON e.id = h.experiment_id
     WHERE e.environment = $1 AND e.name = $2 AND NOT e.backfilling ORDER BY h.counted_at";
 const RESULTS: &str = "SELECT results::text FROM experiments
     WHERE environment = $1 AND name = $2 AND NOT backfilling";
@@ -252,11 +254,7 @@ impl Experiments {
     }
 
     /// Draws of the flag in force here, once its definition is in the database.
-    pub(super) async fn draws(
-        &self,
-        environment: &str,
-        flag: &str,
-    ) -> Result<Draws, ExperimentError> {
+    pub(super) async fn draws(&self, environment: &str, flag: &str) -> Result<Draws, ExperimentError> {
         let refuse = |message: String| ExperimentError::Invalid(vec![Invalid::new("flag_name", message)]);
         let snapshot = self.store.load_full();
         let known = snapshot.environment(environment).and_then(|flags| flags.get(flag));
@@ -302,7 +300,19 @@ pub(super) fn entry<'e>(
 }
 
 pub(super) fn read_row(
-    (id, design, created_by, started_at, stopped_at, reason, winner, expired, due_at, backfilling, duplicates): Row,
+    (
+        id,
+        design,
+        created_by,
+        started_at,
+        stopped_at,
+        reason,
+        winner,
+        expired,
+        due_at,
+        backfilling,
+        duplicates,
+    ): Row,
 ) -> Result<StoredExperiment, sqlx::Error> {
     let time = |micros: i64| DateTime::from_timestamp_micros(micros).unwrap_or_default();
     let experiment = Experiment {

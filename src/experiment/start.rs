@@ -116,7 +116,15 @@ impl Experiments {
         let experiment =
             Experiment { design, status: Status::Running, started_at, stopped_at, reason, winner };
         let created_by = author.actor.to_owned();
-        Ok(StoredExperiment { id, experiment, created_by, expired: 0, duplicates: 0, due_at: 0, backfilling: false })
+        Ok(StoredExperiment {
+            id,
+            experiment,
+            created_by,
+            expired: 0,
+            duplicates: 0,
+            due_at: 0,
+            backfilling: false,
+        })
     }
 
     /// Inserts the experiment. From then on, no sink writes evaluations without knowing it.

@@ -115,7 +115,8 @@ impl Tables for PgConnection {
             let query = sqlx::query(AssertSqlSafe(format!("{EXPOSE}{ROWS}{EARLIER}")));
             let query = query.bind(column(|exposure| exposure.experiment_id)).bind(users);
             let query = query.bind(column(|exposure| exposure.flag_version)).bind(variants);
-            let assignments: Vec<Option<i64>> = exposures.iter().map(|exposure| exposure.assignment).collect();
+            let assignments: Vec<Option<i64>> =
+                exposures.iter().map(|exposure| exposure.assignment).collect();
             let query = query.bind(column(|exposure| exposure.exposed_at)).bind(crossed).bind(assignments);
             query.execute(&mut *self).await?;
         }

@@ -189,7 +189,13 @@ fn exposures_and_conversions_become_results() {
     fixture.convert(&sender, &bought("nobody", "purchase", &now, "nobody"));
     fixture.convert(&sender, &bought("early-bird", "purchase", &now, "early-bird"));
     fixture.convert(&sender, &bought("nobody", "purchase", &long_before, "expired"));
-    let expected = conversions(&[("attributed", 41), ("waiting", 2), ("expired", 1), ("before_exposure", 1), ("duplicates", 2)]);
+    let expected = conversions(&[
+        ("attributed", 41),
+        ("waiting", 2),
+        ("expired", 1),
+        ("before_exposure", 1),
+        ("duplicates", 2),
+    ]);
     let results = fixture.wait(&service, "conversions", |results| results["conversions"] == expected);
     // Who waits is counted once the exposure comes.
     evaluate(&service, "nobody");

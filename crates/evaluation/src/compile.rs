@@ -235,7 +235,8 @@ impl CompiledFlag {
 
     /// Length in bytes of the longest value that the flag can answer with, and of the description of its choice.
     pub fn largest_value_bytes(&self) -> usize {
-        let sets = std::iter::once(&self.own).chain(self.strategies.iter().map(|strategy| &strategy.variants));
+        let sets =
+            std::iter::once(&self.own).chain(self.strategies.iter().map(|strategy| &strategy.variants));
         let assignments = sets.filter_map(|set| set.assignment.as_ref()).map(Assignment::bytes);
         let assignment = assignments.max().unwrap_or_default();
         let bytes = |variant: &Variant| match &variant.payload {

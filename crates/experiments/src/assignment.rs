@@ -158,8 +158,9 @@ fn weights(variants: Option<&Value>) -> Vec<(String, f64)> {
 /// Variants with an override, which some contexts get without a draw.
 fn overridden(variants: Option<&Value>) -> Vec<String> {
     let variants = variants.and_then(Value::as_array).into_iter().flatten();
-    let has_override =
-        |variant: &&Value| variant.get("overrides").and_then(Value::as_array).is_some_and(|of| !of.is_empty());
+    let has_override = |variant: &&Value| {
+        variant.get("overrides").and_then(Value::as_array).is_some_and(|of| !of.is_empty())
+    };
     variants.filter(has_override).filter_map(|of| of.get("name")?.as_str().map(str::to_owned)).collect()
 }
 
@@ -177,12 +178,14 @@ mod tests {
     #[test]
     fn rules_with_the_same_weights_in_any_order_are_one_draw() {
         let other = r#"[{"name": "a", "weight": 5}, {"name": "b", "weight": 5}, {"name": "c", "weight": 0}]"#;
-        let draws = Draws::read(&format!(r#"{{"strategies": [{{"variants": {HALVES}}}, {{"variants": {other}}}]}}"#));
+        let draws =
+            Draws::read(&format!(r#"{{"strategies": [{{"variants": {HALVES}}}, {{"variants": {other}}}]}}"#));
         assert_eq!(rules(&draws), [[0, 1]]);
         assert_eq!(draws.lists[0].share("a"), 0.5);
         let uneven = r#"[{"name": "a", "weight": 9}, {"name": "b", "weight": 1}]"#;
-        let draws =
-            Draws::read(&format!(r#"{{"strategies": [{{"variants": {HALVES}}}, {{}}], "variants": {uneven}}}"#));
+        let draws = Draws::read(&format!(
+            r#"{{"strategies": [{{"variants": {HALVES}}}, {{}}], "variants": {uneven}}}"#
+        ));
         assert_eq!(rules(&draws), [vec![0], vec![]]);
     }
 
@@ -209,7 +212,9 @@ mod tests {
     #[test]
     fn an_assignment_is_the_draw_that_its_event_names() {
         let read = |text: &str| Assignment::read(text).unwrap().list();
-        let drawn = read(r#"{"how": "drawn", "rule": 1, "stickiness": "company", "weights": {"b": 1, "a": 1}}"#).unwrap();
+        let drawn =
+            read(r#"{"how": "drawn", "rule": 1, "stickiness": "company", "weights": {"b": 1, "a": 1}}"#)
+                .unwrap();
         assert_eq!((drawn.rules.as_slice(), drawn.unit.as_deref()), (&[1][..], Some("company")));
         assert_eq!(read(r#"{"how": "drawn", "weights": {"b": 1, "a": 1}, "new": 1}"#).unwrap().unit, None);
         assert_eq!(read(r#"{"how": "forced", "rule": 1, "weights": {"b": 1000}}"#), None);

@@ -239,12 +239,7 @@ fn empty(design: &Design, variant: &str) -> VariantTally {
     }
 }
 
-fn place(
-    design: &Design,
-    phase: &Phase,
-    assignments: &BTreeMap<i64, Assignment>,
-    group: &Group,
-) -> Place {
+fn place(design: &Design, phase: &Phase, assignments: &BTreeMap<i64, Assignment>, group: &Group) -> Place {
     let is_ours = |list: &DrawList| list.has(&design.control) && list.has(&group.variant);
     let known = group.assignment.and_then(|key| assignments.get(&key));
     let list = match known {
@@ -303,7 +298,12 @@ mod tests {
         let assignments =
             assignments.map(|(key, text)| (key, Assignment::read(text).unwrap())).into_iter().collect();
         let line = |(variant, assignment, users): &(&str, Option<i64>, u64)| UserLine {
-            group: Group { phase: 1, variant: (*variant).to_owned(), assignment: *assignment, seen: Seen::One },
+            group: Group {
+                phase: 1,
+                variant: (*variant).to_owned(),
+                assignment: *assignment,
+                seen: Seen::One,
+            },
             users: *users,
             finished: vec![*users; 3],
         };

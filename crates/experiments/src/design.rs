@@ -154,9 +154,8 @@ impl Design {
 
     /// Metrics that count conversions of this name, as their values or as their denominator.
     pub fn metrics_of<'d>(&'d self, event: &'d str) -> impl Iterator<Item = &'d Metric> {
-        let counts = move |metric: &&Metric| {
-            metric.event() == event || metric.denominator.as_deref() == Some(event)
-        };
+        let counts =
+            move |metric: &&Metric| metric.event() == event || metric.denominator.as_deref() == Some(event);
         self.metrics.iter().filter(counts)
     }
 }

@@ -29,13 +29,15 @@ pub fn phases(
         if variants.is_empty() || is_late {
             continue;
         }
-        let first = Phase { number: 1, first_version: 0, started_at, ended_at: stopped_at, variants, lists, forced };
+        let first =
+            Phase { number: 1, first_version: 0, started_at, ended_at: stopped_at, variants, lists, forced };
         match phases.last_mut() {
             None => phases.push(first),
             // The previous version was replaced before the experiment started, so this one defines the phase.
             Some(last) if version.in_force_at <= started_at => *last = first,
             Some(last) if same(&last.lists, &first.lists) => {
-                let new: Vec<_> = first.forced.into_iter().filter(|name| !last.forced.contains(name)).collect();
+                let new: Vec<_> =
+                    first.forced.into_iter().filter(|name| !last.forced.contains(name)).collect();
                 last.forced.extend(new);
             }
             Some(last) => {

@@ -89,7 +89,8 @@ pub fn count(
     exposures.iter().for_each(|row| exposed.entry(row.user).or_default().push(row));
     let mut converted: BTreeMap<u64, Vec<&ConversionRow<'_>>> = BTreeMap::new();
     conversions.iter().for_each(|row| converted.entry(row.user).or_default().push(row));
-    let (mut users, mut lines): (BTreeMap<Group, UserLine>, BTreeMap<Group, ConversionLine>) = Default::default();
+    let (mut users, mut lines): (BTreeMap<Group, UserLine>, BTreeMap<Group, ConversionLine>) =
+        Default::default();
     let mut valued: BTreeMap<(Group, usize), Vec<Values>> = BTreeMap::new();
     for (user, rows) in exposed {
         let spans = spans(phases, rows);
@@ -161,7 +162,8 @@ fn spans(phases: &[Phase], mut rows: Vec<&ExposureRow<'_>>) -> Vec<Span> {
         spans.iter().map(|(phase, span)| (*phase, span.group.variant.clone())).collect();
     for (phase, span) in &mut spans {
         span.until = starts.iter().find(|(later, _)| later > phase).map(|(_, at)| *at);
-        let saw_other = variants.iter().any(|(before, variant)| before < phase && *variant != span.group.variant);
+        let saw_other =
+            variants.iter().any(|(before, variant)| before < phase && *variant != span.group.variant);
         if saw_other && span.group.seen == Seen::One {
             span.group.seen = Seen::Changed;
         }
@@ -226,9 +228,8 @@ fn classify(
         before_exposure: 0,
         after_window: 0,
     });
-    let counts = |metric: &Metric| {
-        metric.event() == row.event || metric.denominator.as_deref() == Some(row.event)
-    };
+    let counts =
+        |metric: &Metric| metric.event() == row.event || metric.denominator.as_deref() == Some(row.event);
     let of_event = || design.metrics.iter().zip(windows).filter(|(metric, _)| counts(metric));
     let from = of_event().map(|(_, window)| window.from).min().unwrap_or(0);
     let to = of_event().map(|(_, window)| window.to).max().unwrap_or(0);

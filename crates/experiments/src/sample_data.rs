@@ -4,9 +4,11 @@
 
 use chrono::{DateTime, TimeDelta, TimeZone, Utc};
 
-use crate::results::{Experiment, Status};
-use crate::{Design, DrawList, Excluded, Goal, Kind, Metric, Phase, Role, Sample, Stratum, Tally, VariantTally};
 use crate::phases::variants;
+use crate::results::{Experiment, Status};
+use crate::{
+    Design, DrawList, Excluded, Goal, Kind, Metric, Phase, Role, Sample, Stratum, Tally, VariantTally,
+};
 
 /// An experiment with a primary metric (purchase), a secondary metric (amount) and a guardrail (errors).
 pub fn experiment(holdout: Option<&str>) -> Experiment {
@@ -56,8 +58,12 @@ pub fn start() -> DateTime<Utc> {
 pub fn variant(name: &str, users: u64, purchases: u64, errors: u64) -> VariantTally {
     let converted = |per_thousand: u64| Sample::rate(users, users * per_thousand / 1_000);
     let rate = converted(purchases);
-    let amount =
-        Sample { mean: rate.mean * 10.0, scatter: rate.scatter * 100.0, largest: rate.largest * 10.0, ..rate };
+    let amount = Sample {
+        mean: rate.mean * 10.0,
+        scatter: rate.scatter * 100.0,
+        largest: rate.largest * 10.0,
+        ..rate
+    };
     VariantTally {
         variant: name.to_owned(),
         users,

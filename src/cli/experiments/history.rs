@@ -9,9 +9,9 @@ use serde_json::Value;
 
 use crate::cli::render::printable;
 use crate::cli::{Global, Output, print};
+use crate::experiment::records::History;
 use crate::experiment::results::explanations::{signed_percent, thousands};
 use crate::experiment::results::history::{Point, PointComparison};
-use crate::experiment::records::History;
 use crate::experiment::statistics::Interval;
 use crate::http::segment;
 
@@ -80,7 +80,8 @@ fn text(points: &[Point], metric: &str, variant: &str) -> String {
     let scale = Scale::new(intervals.map(|of| of.interval), BAR_CHARS);
     let title = printable(&format!("{metric} of {variant}, relative to the control"));
     let head = ["counted at", "phase", "users", "difference", "interval", &scale.legend()];
-    let end = |interval: Interval| format!("{} to {}", signed_percent(interval.low), signed_percent(interval.high));
+    let end =
+        |interval: Interval| format!("{} to {}", signed_percent(interval.low), signed_percent(interval.high));
     let rows = points.iter().map(|point| {
         let at = point.counted_at.format("%F %H:%M").to_string();
         let mut row = vec![at, point.phase.to_string(), thousands(point.users)];

@@ -194,7 +194,10 @@ mod tests {
         let rate = measured(&results, "purchase", None).unwrap();
         assert_eq!((rate.mean, rate.deviation, rate.traffic), (0.1, None, Some(1_000.0)));
         let amount = measured(&results, "amount", Some(7.0)).unwrap();
-        assert!((amount.mean - 1.0).abs() < 1e-12 && (amount.deviation.unwrap() - 3.0).abs() < 1e-3, "{amount:?}");
+        assert!(
+            (amount.mean - 1.0).abs() < 1e-12 && (amount.deviation.unwrap() - 3.0).abs() < 1e-3,
+            "{amount:?}"
+        );
         assert_eq!(amount.traffic, Some(7.0));
         assert!(measured(&results, "other", None).is_none());
     }

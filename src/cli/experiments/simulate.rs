@@ -9,7 +9,8 @@ use serde::Serialize;
 use crate::cli::{Global, Output, print};
 use crate::experiment::results::explanations::{percent, signed_percent, thousands};
 use crate::experiment::simulation::{
-    Extent, Rates, SampleRatioRates, Scenario, all, all_traffic, large_effects, rates, sample_ratio_rates, traffic_rates,
+    Extent, Rates, SampleRatioRates, Scenario, all, all_traffic, large_effects, rates, sample_ratio_rates,
+    traffic_rates,
 };
 
 use super::table::{Align, table};
@@ -60,7 +61,8 @@ pub fn simulate(args: &SimulateArgs, global: &Global) -> anyhow::Result<ExitCode
         sample_ratio: [0.5, 0.52].map(|share| sample_ratio_rates(share, SPLIT_USERS, &extent)).to_vec(),
     };
     if let Some(file) = &args.update {
-        let document = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+        let document =
+            std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
         let updated = updated(&document, &text(&report))
             .with_context(|| format!("{}: expected the comments {BEGIN} and {END}", file.display()))?;
         std::fs::write(file, updated).with_context(|| format!("cannot write {}", file.display()))?;
@@ -107,7 +109,8 @@ fn text(report: &Report) -> String {
 }
 
 fn scenarios(title: &str, rates: &[Rates]) -> Vec<String> {
-    let head = [title, "users", "effect", "found", "median look", "single looks", "covered", "relative", "refused"];
+    let head =
+        [title, "users", "effect", "found", "median look", "single looks", "covered", "relative", "refused"];
     let rows = rates.iter().map(|of| {
         let look =
             of.median_day.filter(|_| of.effect != 0.0).map_or_else(|| "-".to_owned(), |day| day.to_string());
@@ -153,7 +156,10 @@ mod tests {
         let (table, _) = table.split_once(END).unwrap();
         let has = |name: &str, users: u64| {
             let mut lines = table.lines();
-            assert!(lines.any(|line| line.starts_with(name) && line.contains(&thousands(users))), "{name} {users}");
+            assert!(
+                lines.any(|line| line.starts_with(name) && line.contains(&thousands(users))),
+                "{name} {users}"
+            );
         };
         all().iter().for_each(|scenario| has(&scenario.name, scenario.users));
         all_traffic().iter().for_each(|scenario| has(scenario.name, scenario.users));

@@ -53,7 +53,8 @@ impl Series {
             escaped(variant)
         );
         // Writing to a string cannot fail.
-        let _ = writeln!(out, "<polygon points=\"{}\" fill=\"#9ec5e8\" fill-opacity=\"0.6\"/>", area.join(" "));
+        let _ =
+            writeln!(out, "<polygon points=\"{}\" fill=\"#9ec5e8\" fill-opacity=\"0.6\"/>", area.join(" "));
         let _ = writeln!(
             out,
             "<line x1=\"{left}\" y1=\"{middle:.1}\" x2=\"{:.1}\" y2=\"{middle:.1}\" stroke=\"#444444\" \
@@ -61,7 +62,10 @@ impl Series {
             WIDTH - right
         );
         let estimate = line(|of| of.difference).join(" ");
-        let _ = writeln!(out, "<polyline points=\"{estimate}\" fill=\"none\" stroke=\"#1f4e79\" stroke-width=\"2\"/>");
+        let _ = writeln!(
+            out,
+            "<polyline points=\"{estimate}\" fill=\"none\" stroke=\"#1f4e79\" stroke-width=\"2\"/>"
+        );
         for (users, point) in &self.0 {
             let (cx, cy) = (x(*users), y(point.difference));
             let _ = writeln!(out, "<circle cx=\"{cx:.1}\" cy=\"{cy:.1}\" r=\"2.5\" fill=\"#1f4e79\"/>");
@@ -69,7 +73,11 @@ impl Series {
         for share in [-reach, -reach / 2.0, 0.0, reach / 2.0, reach] {
             let place = y(share) + 4.0;
             let label = if share == 0.0 { "0".to_owned() } else { signed_percent(share) };
-            let _ = writeln!(out, "<text x=\"{:.1}\" y=\"{place:.1}\" text-anchor=\"end\">{label}</text>", left - 6.0);
+            let _ = writeln!(
+                out,
+                "<text x=\"{:.1}\" y=\"{place:.1}\" text-anchor=\"end\">{label}</text>",
+                left - 6.0
+            );
         }
         for label in 0..=LABELS {
             let users = (most * label as f64 / LABELS as f64).round();

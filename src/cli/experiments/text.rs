@@ -126,7 +126,8 @@ fn strata(phase: &PhaseResults) -> Vec<String> {
         let rules: Vec<String> = stratum.rules.iter().map(|rule| format!("rule {}", rule + 1)).collect();
         let who = if rules.is_empty() { "flag".to_owned() } else { rules.join(", ") };
         let variants = stratum.variants.iter();
-        let shares = variants.map(|of| format!("{} {} ({})", of.name, thousands(of.users), percent(of.expected_share)));
+        let shares = variants
+            .map(|of| format!("{} {} ({})", of.name, thousands(of.users), percent(of.expected_share)));
         printable(&format!("  by {who}: {}", shares.collect::<Vec<_>>().join(", ")))
     };
     let head = "compared within each draw of the flag, combined by their users:".to_owned();

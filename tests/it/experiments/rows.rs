@@ -20,10 +20,8 @@ const TOLERANCE: f64 = 1e-9;
 fn evaluate_all(service: &Service, users: &[(String, &str)]) -> Vec<String> {
     let mut variants = Vec::new();
     for users in users.chunks(CONTEXTS) {
-        let contexts: Vec<Value> = users
-            .iter()
-            .map(|(user, plan)| json!({"user_id": user, "context": {"plan": plan}}))
-            .collect();
+        let contexts: Vec<Value> =
+            users.iter().map(|(user, plan)| json!({"user_id": user, "context": {"plan": plan}})).collect();
         let body = json!({"flag_names": ["theme"], "default_values": {"theme": "none"}, "environment": ENVIRONMENT,
             "contexts": contexts});
         let answer = post(&format!("{}/api/v1/feature-flags/evaluate/bulk", service.url), &body).json();
@@ -72,10 +70,10 @@ fn drawn_users_are_compared_with_users_of_the_same_weights_only() {
     let mut fixture = Fixture::new(stack);
     Flags::new(&fixture.group.topics).later(10).set(ENVIRONMENT, flag_with_rules());
     let service = fixture.start("one");
-    let metrics =
-        json!([{"name": "purchase"}, {"name": "weight", "kind": "mean"}, {"name": "crash", "role": "guardrail"}]);
+    let metrics = json!([{"name": "purchase"}, {"name": "weight", "kind": "mean"}, {"name": "crash", "role": "guardrail"}]);
     fixture.begin(&service, &metrics);
-    let group = |plan: &'static str, count: usize| (0..count).map(move |number| (format!("{plan}-{number}"), plan));
+    let group =
+        |plan: &'static str, count: usize| (0..count).map(move |number| (format!("{plan}-{number}"), plan));
     let users: Vec<(String, &str)> = group("free", 4_000)
         .chain(group("premium", 1_600))
         .chain(group("tester", 60))
@@ -110,7 +108,8 @@ fn drawn_users_are_compared_with_users_of_the_same_weights_only() {
     // One more time, and one long before its exposure.
     convert_all(&fixture, &service, &conversions[..5]);
     let before = rfc3339(Utc::now() - TimeDelta::hours(2));
-    let late = json!({"user_id": users[1].0, "metric": "purchase", "occurred_at": before, "event_id": "early"});
+    let late =
+        json!({"user_id": users[1].0, "metric": "purchase", "occurred_at": before, "event_id": "early"});
     convert_all(&fixture, &service, &[late]);
 
     let sent = conversions.len() as u64 + 6;
@@ -118,9 +117,8 @@ fn drawn_users_are_compared_with_users_of_the_same_weights_only() {
         let counts = results["conversions"].as_object();
         counts.into_iter().flatten().filter_map(|(_, count)| count.as_u64()).sum()
     };
-    let results = fixture.wait(&service, "all rows are counted", |results| {
-        total(results, 0) == 5_600 && sum(results) == sent
-    });
+    let results = fixture
+        .wait(&service, "all rows are counted", |results| total(results, 0) == 5_600 && sum(results) == sent);
     let counts = &results["conversions"];
     let excluded = 2 * 60 + 2 * 20;
     assert_eq!(
@@ -145,7 +143,8 @@ fn drawn_users_are_compared_with_users_of_the_same_weights_only() {
     };
     let levels = &phase["metrics"][0]["levels"];
     let level = |at: usize| levels[at]["mean"].as_f64().unwrap();
-    let (dark, light) = if levels[0]["variant"] == "dark" { (level(0), level(1)) } else { (level(1), level(0)) };
+    let (dark, light) =
+        if levels[0]["variant"] == "dark" { (level(0), level(1)) } else { (level(1), level(0)) };
     assert!(dark > 1.8 * light, "together, dark buys far more: {dark} and {light}");
     let purchase = comparison(0);
     assert_eq!(purchase["verdict"], "not_known_yet", "{purchase:#}");
@@ -154,7 +153,11 @@ fn drawn_users_are_compared_with_users_of_the_same_weights_only() {
     assert_eq!(weight["verdict"], "better", "{weight:#}");
     assert!((weight["difference"].as_f64().unwrap() - 3.0).abs() < 1.0, "{weight:#}");
     let crash = comparison(2);
-    assert_eq!((&crash["verdict"], &crash["missing"]), (&json!("harmed"), &json!("too_few_conversions")), "{crash:#}");
+    assert_eq!(
+        (&crash["verdict"], &crash["missing"]),
+        (&json!("harmed"), &json!("too_few_conversions")),
+        "{crash:#}"
+    );
     assert!(crash["rare"]["p_value"].as_f64().unwrap() < 0.01, "{crash:#}");
 }
 
@@ -183,7 +186,10 @@ fn what_users_did_in_an_earlier_phase_is_no_covariate_and_others_compute_the_sam
     spend(1);
     fixture.wait(&service, "the first phase", |results| results["conversions"]["attributed"] == 2_000);
     let weights = [("dark", 450), ("light", 550)];
-    in_force(&service, Flags::new(&fixture.group.topics).later(10).set(ENVIRONMENT, Flag::experiment("theme", &weights)));
+    in_force(
+        &service,
+        Flags::new(&fixture.group.topics).later(10).set(ENVIRONMENT, Flag::experiment("theme", &weights)),
+    );
     spend(2);
     let results = fixture.wait(&service, "both phases", |results| {
         results["conversions"]["attributed"] == 4_000 && total(results, 1) == 2_000
@@ -192,7 +198,8 @@ fn what_users_did_in_an_earlier_phase_is_no_covariate_and_others_compute_the_sam
     let comparison = &metric["comparisons"][0];
     let relative = &comparison["relative"];
     let [difference, low, high] =
-        [&relative["difference"], &relative["interval"]["low"], &relative["interval"]["high"]].map(|of| of.as_f64().unwrap());
+        [&relative["difference"], &relative["interval"]["low"], &relative["interval"]["high"]]
+            .map(|of| of.as_f64().unwrap());
     assert!(low < 0.3 && 0.3 < high && difference > 0.25, "{comparison:#}");
     assert_eq!((&comparison["verdict"], &metric["cuped"]), (&json!("better"), &Value::Null), "{metric:#}");
     assert!(phase(&results, 1)["changed"].as_u64().unwrap() > 0, "some users have another variant now");
@@ -214,11 +221,15 @@ fn what_users_did_in_an_earlier_phase_is_no_covariate_and_others_compute_the_sam
     assert!(python.status.success(), "{}", String::from_utf8_lossy(&python.stderr));
     let theirs: Value = serde_json::from_slice(&python.stdout).unwrap();
     let look = &comparison["single_look"];
-    let ours = [&comparison["difference"], &look["interval"]["low"], &look["interval"]["high"], &look["p_value"]];
+    let ours =
+        [&comparison["difference"], &look["interval"]["low"], &look["interval"]["high"], &look["p_value"]];
     for package in ["tea_tasting", "gbstats"] {
         for (ours, theirs) in ours.iter().zip(theirs[package].as_array().unwrap()) {
             let (ours, theirs) = (ours.as_f64().unwrap(), theirs.as_f64().unwrap());
-            assert!((ours - theirs).abs() <= TOLERANCE * theirs.abs() + 1e-300, "{package}: {ours} is not {theirs}");
+            assert!(
+                (ours - theirs).abs() <= TOLERANCE * theirs.abs() + 1e-300,
+                "{package}: {ours} is not {theirs}"
+            );
         }
     }
     let documented = include_str!("../../../docs/experiments.md");

@@ -90,7 +90,13 @@ fn data_sets() -> Vec<Value> {
                         let value = match shape {
                             0 => 5.0 + a + b,
                             1 => -3.0 * (1.0 - a).ln(),
-                            _ => if a < 0.3 { (4.0 * b).exp() } else { 0.0 },
+                            _ => {
+                                if a < 0.3 {
+                                    (4.0 * b).exp()
+                                } else {
+                                    0.0
+                                }
+                            }
                         };
                         [value * (1.0 + effect), 1.0 + (3.0 * c).floor()]
                     };
@@ -168,7 +174,8 @@ fn compared(case: &Value, control: Moments, treatment: Moments, scales: bool, si
     let errors = boundary.half_width(between.users);
     let interval = between.interval(errors).unwrap();
     let single = single_look(&control, &treatment, alpha).unwrap();
-    let relative = between.relative(errors).map(|(value, interval)| json!([value, interval.low, interval.high]));
+    let relative =
+        between.relative(errors).map(|(value, interval)| json!([value, interval.low, interval.high]));
     json!({
         "single_look": [single.interval.low, single.interval.high, single.p_value],
         "interval": [interval.low, interval.high],

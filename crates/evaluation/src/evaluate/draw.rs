@@ -24,11 +24,7 @@ const VARIANT_SEED: u32 = 86_028_157;
 
 impl CompiledFlag {
     /// The variant for a context; `None` if no strategy matched.
-    pub(super) fn draw_for(
-        &self,
-        matched: &Match<'_>,
-        asked: EvaluationInputs<'_>,
-    ) -> Option<Drawn<'_>> {
+    pub(super) fn draw_for(&self, matched: &Match<'_>, asked: EvaluationInputs<'_>) -> Option<Drawn<'_>> {
         match matched {
             Match::None | Match::Unmet(_) => None,
             // The flag's own variants apply only to contexts for which the flag is on.

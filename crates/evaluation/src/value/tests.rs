@@ -199,7 +199,14 @@ proptest! {
 fn what_was_kept_says_the_same_without_a_type() {
     let payload = Payload::parse("json", r#"{"value": 5}"#);
     let kept = |enabled, variant| {
-        Lookup::OutcomeParts(OutcomeParts { enabled, killed: false, variant, unmet: None, flag_version: 7, assignment: None })
+        Lookup::OutcomeParts(OutcomeParts {
+            enabled,
+            killed: false,
+            variant,
+            unmet: None,
+            flag_version: 7,
+            assignment: None,
+        })
     };
     let value = |lookup| written(&natural_answer("f", lookup).value);
     assert_eq!(value(kept(true, Some(("five", Some(&payload))))), json!(5));

@@ -190,7 +190,12 @@ pub fn prepare(metric: &Metric, cuped: Option<&Cuped>, arms: &[Arms]) -> Result<
 }
 
 /// p-value before any correction, by the method that [`compare`] uses.
-pub fn raw_p_value(metric: &Metric, cuped: Option<&Cuped>, arms: &[Arms], boundary: &Boundary) -> Option<f64> {
+pub fn raw_p_value(
+    metric: &Metric,
+    cuped: Option<&Cuped>,
+    arms: &[Arms],
+    boundary: &Boundary,
+) -> Option<f64> {
     match prepare(metric, cuped, arms) {
         Ok(prepared) => Some(prepared.difference.p_value(boundary)),
         Err(missing) => Some(rare::p_value(&converted(metric.kind, missing, arms)?, 1.0)),
@@ -235,7 +240,8 @@ fn effect(
     let relative = between.relative(errors).map(|(difference, interval)| Relative {
         difference,
         interval,
-        minimum_detectable_effect: planning::detectable(&absolute, between.users, boundary, level.power) / base,
+        minimum_detectable_effect: planning::detectable(&absolute, between.users, boundary, level.power)
+            / base,
     });
     let is_rate = metric.kind.is_rate() && !is_adjusted;
     let single_look = difference::single_look(pairs, is_rate, boundary.alpha());
@@ -251,10 +257,8 @@ fn effect(
         users: between.users as u64,
         left_out: prepared.left_out,
         relative,
-        single_look: single_look.map(|look| difference::SingleLook {
-            p_value: (look.p_value * level.factor()).min(1.0),
-            ..look
-        }),
+        single_look: single_look
+            .map(|look| difference::SingleLook { p_value: (look.p_value * level.factor()).min(1.0), ..look }),
         bayesian: readings::bayesian(&bayesian, level.confidence),
         users_left: needed.map(|needed| needed.saturating_sub(between.users as u64)),
         seconds_left: None,
@@ -307,7 +311,8 @@ fn enough(kind: Kind, control: &Sample, treatment: &Sample) -> Result<(), Missin
         return Err(Missing::TooFewConversions);
     }
     let is_skewed = |sample: &Sample| sample.share_of_largest() > LARGEST_SHARE_MAX;
-    if matches!(kind, Kind::Mean | Kind::Count | Kind::Ratio) && (is_skewed(control) || is_skewed(treatment)) {
+    if matches!(kind, Kind::Mean | Kind::Count | Kind::Ratio) && (is_skewed(control) || is_skewed(treatment))
+    {
         return Err(Missing::TooSkewed);
     }
     Ok(())
@@ -327,7 +332,10 @@ mod tests {
         assert!((alphas[1] - 0.05 / 4.0).abs() < 1e-12 && (alphas[3] - third).abs() < 1e-12, "{alphas:?}");
         assert!((alphas[2] - half).abs() < 1e-12 && (alphas[0] - 0.05).abs() < 1e-12, "{alphas:?}");
         let corrected: Vec<f64> = levels.iter().map(|level| level.corrected(0.0)).collect();
-        assert!((corrected[3] - 0.048).abs() < 1e-12 && (corrected[2] - 0.048).abs() < 1e-12, "{corrected:?}");
+        assert!(
+            (corrected[3] - 0.048).abs() < 1e-12 && (corrected[2] - 0.048).abs() < 1e-12,
+            "{corrected:?}"
+        );
         let none = family.holm(&[0.9, 0.02, 0.02, 0.016]);
         assert!(none.iter().all(|level| (level.boundary.alpha() - 0.05 / 4.0).abs() < 1e-12));
     }

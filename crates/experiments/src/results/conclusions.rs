@@ -221,7 +221,9 @@ impl Explanations<'_> {
         let why = match missing {
             None | Some(Missing::TooFewUsers) => "fewer than 100 users in one of the variants",
             Some(Missing::NoConversions) => {
-                return format!("{name}: nothing to compare between {subject} and {base}: no {name} was reported.");
+                return format!(
+                    "{name}: nothing to compare between {subject} and {base}: no {name} was reported."
+                );
             }
             Some(Missing::NoControl) => {
                 return format!("{name}: {subject} can't be compared: the flag has no variant {base}.");
@@ -277,21 +279,31 @@ impl Explanations<'_> {
         let Self { metric, subject, base } = self;
         let name = &metric.metric.name;
         let range = match (rare.low, rare.high) {
-            (Some(low), Some(high)) => format!("between {} and {}", signed_percent(low), signed_percent(high)),
+            (Some(low), Some(high)) => {
+                format!("between {} and {}", signed_percent(low), signed_percent(high))
+            }
             (Some(low), None) => format!("by {} or more", signed_percent(low)),
             (None, Some(high)) => format!("by {} or less", signed_percent(high)),
             (None, None) => "by any amount".to_owned(),
         };
         match verdict {
-            Verdict::Better => format!("{name}: {subject} is better than {base}, {range}. Few users converted."),
-            Verdict::Worse => format!("{name}: {subject} is worse than {base}, {range}. Few users converted."),
+            Verdict::Better => {
+                format!("{name}: {subject} is better than {base}, {range}. Few users converted.")
+            }
+            Verdict::Worse => {
+                format!("{name}: {subject} is worse than {base}, {range}. Few users converted.")
+            }
             Verdict::Harmed => {
                 format!("{name}: harmed by {subject}: it differs from {base} {range}. Few users converted.")
             }
             Verdict::SafeSoFar => {
-                format!("{name}: safe so far under {subject}: it differs from {base} {range}. Few users converted.")
+                format!(
+                    "{name}: safe so far under {subject}: it differs from {base} {range}. Few users converted."
+                )
             }
-            Verdict::NoEffect => format!("{name}: no relevant difference between {subject} and {base}: {range}."),
+            Verdict::NoEffect => {
+                format!("{name}: no relevant difference between {subject} and {base}: {range}.")
+            }
             Verdict::NotKnownYet => format!(
                 "{name}: not known yet whether {subject} differs from {base}: too few users converted, or too few did \
                  not."

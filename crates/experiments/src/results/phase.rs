@@ -103,10 +103,15 @@ impl Counted<'_> {
     }
 
     fn sample_ratio(&self) -> SampleRatio {
-        let counts: Vec<(Vec<u64>, Vec<f64>)> = self.tally.strata.iter().map(|stratum| {
-            let variants = stratum.variants.iter();
-            variants.map(|of| (of.users, stratum.list.share(&of.variant))).unzip()
-        }).collect();
+        let counts: Vec<(Vec<u64>, Vec<f64>)> = self
+            .tally
+            .strata
+            .iter()
+            .map(|stratum| {
+                let variants = stratum.variants.iter();
+                variants.map(|of| (of.users, stratum.list.share(&of.variant))).unzip()
+            })
+            .collect();
         let strata = counts.iter().map(|(users, shares)| (users.as_slice(), shares.as_slice()));
         let fit = sample_ratio::fit_strata(strata);
         SampleRatio {
@@ -119,22 +124,31 @@ impl Counted<'_> {
     }
 
     fn metrics(&self) -> Vec<MetricResults> {
-        let prepared: Vec<_> = self.design.metrics.iter().enumerate().map(|(at, metric)| {
-            let cuped = Cuped::of(&self.all_samples(at), metric.kind);
-            let arms = |treatment: &str| self.arms(at, &[&self.design.control], &[treatment]);
-            let treatments = self.of_part(Part::Treatment).into_iter().map(|name| (name.to_owned(), arms(name)));
-            (at, metric, cuped, treatments.collect::<Vec<_>>())
-        }).collect();
+        let prepared: Vec<_> = self
+            .design
+            .metrics
+            .iter()
+            .enumerate()
+            .map(|(at, metric)| {
+                let cuped = Cuped::of(&self.all_samples(at), metric.kind);
+                let arms = |treatment: &str| self.arms(at, &[&self.design.control], &[treatment]);
+                let treatments =
+                    self.of_part(Part::Treatment).into_iter().map(|name| (name.to_owned(), arms(name)));
+                (at, metric, cuped, treatments.collect::<Vec<_>>())
+            })
+            .collect();
         let treatments = self.of_part(Part::Treatment).len();
         let guardrails = Family::of(self.design, Role::Guardrail, treatments);
         let of_guardrails = prepared.iter().filter(|(_, metric, ..)| metric.role == Role::Guardrail);
-        let p_values: Vec<f64> = of_guardrails.flat_map(|(_, metric, cuped, treatments)| {
-            let boundary = guardrails.level().boundary;
-            let p_value = move |arms: &Option<Vec<Arms>>| {
-                raw_p_value(metric, cuped.as_ref(), arms.as_deref()?, &boundary)
-            };
-            treatments.iter().map(move |(_, arms)| p_value(arms).unwrap_or(1.0))
-        }).collect();
+        let p_values: Vec<f64> = of_guardrails
+            .flat_map(|(_, metric, cuped, treatments)| {
+                let boundary = guardrails.level().boundary;
+                let p_value = move |arms: &Option<Vec<Arms>>| {
+                    raw_p_value(metric, cuped.as_ref(), arms.as_deref()?, &boundary)
+                };
+                treatments.iter().map(move |(_, arms)| p_value(arms).unwrap_or(1.0))
+            })
+            .collect();
         let mut guards = guardrails.holm(&p_values).into_iter();
         let metrics = prepared.iter().map(|(at, metric, cuped, treatments)| {
             let family = Family::of(self.design, metric.role, treatments.len());
@@ -143,10 +157,7 @@ impl Counted<'_> {
                 self.comparison(metric, name, &holm.unwrap_or_else(|| family.level()), cuped.as_ref(), arms)
             });
             let comparisons = comparisons.collect();
-            MetricResults {
-                comparisons,
-                ..self.metric(*at, metric, cuped.as_ref())
-            }
+            MetricResults { comparisons, ..self.metric(*at, metric, cuped.as_ref()) }
         });
         metrics.collect()
     }
@@ -208,16 +219,20 @@ impl Counted<'_> {
 
     /// Samples of both sides in each stratum that has both. `None` if the phase does not have the first side.
     fn arms(&self, at: usize, control: &[&str], treatment: &[&str]) -> Option<Vec<Arms>> {
-        let has = |names: &[&str]| names.iter().any(|name| self.tally.phase.variants.iter().any(|of| of.name == *name));
+        let has = |names: &[&str]| {
+            names.iter().any(|name| self.tally.phase.variants.iter().any(|of| of.name == *name))
+        };
         if !has(control) {
             return None;
         }
         let (control, treatment) = (self.side(at, control), self.side(at, treatment));
-        let strata = control.samples.iter().zip(&treatment.samples).zip(control.shares.iter().zip(&treatment.shares));
-        let arms = strata.enumerate().filter_map(|(stratum, ((control, treatment), (of_control, of_treatment)))| {
-            let share = of_treatment / (of_control + of_treatment);
-            Some(Arms { stratum, control: (*control)?, treatment: (*treatment)?, share })
-        });
+        let strata =
+            control.samples.iter().zip(&treatment.samples).zip(control.shares.iter().zip(&treatment.shares));
+        let arms =
+            strata.enumerate().filter_map(|(stratum, ((control, treatment), (of_control, of_treatment)))| {
+                let share = of_treatment / (of_control + of_treatment);
+                Some(Arms { stratum, control: (*control)?, treatment: (*treatment)?, share })
+            });
         Some(arms.collect())
     }
 
@@ -252,8 +267,7 @@ impl Counted<'_> {
     fn with_time(&self, variant: &str, (verdict, missing, rare, mut effect): Compared) -> Comparison {
         if let Some(effect) = &mut effect {
             let (all, users) = (self.users as f64, effect.users as f64);
-            effect.users_left =
-                effect.users_left.map(|left| (left as f64 * all / users).ceil() as u64);
+            effect.users_left = effect.users_left.map(|left| (left as f64 * all / users).ceil() as u64);
             let lasted = (self.tally.counted_at - self.tally.phase.started_at).as_seconds_f64();
             if self.tally.phase.ended_at.is_none() && lasted > 0.0 {
                 effect.seconds_left =

@@ -155,7 +155,10 @@ fn a_rare_guardrail_is_compared_exactly_and_a_silent_one_holds_nothing_up() {
     let mut counted = tally(vec![variant("old", 2_000, 100, 0), variant("new", 2_000, 150, 0)]);
     let silent = results(std::slice::from_ref(&counted));
     assert_eq!(comparison(&silent, 2).missing, Some(Missing::NoConversions));
-    assert!(texts(&silent)[0].starts_with("new may be chosen over old: it is better in purchase."), "{silent:?}");
+    assert!(
+        texts(&silent)[0].starts_with("new may be chosen over old: it is better in purchase."),
+        "{silent:?}"
+    );
     assert!(texts(&silent)[0].ends_with("No errors was reported for any variant."));
     counted.strata[0].variants[1].samples[2] = Sample::rate(2_000, 38);
     let harmed = results(&[counted]);
@@ -195,7 +198,10 @@ fn excluded_users_are_counted_and_named() {
     counted.excluded.forced = 60;
     let results = results(&[counted]);
     let text = &results.conclusions.iter().find(|of| of.finding == Finding::ExcludedUsers).unwrap().text;
-    assert_eq!(text, "Exposed users who are not compared: 60 whose variant a rule or an override sets without a draw.");
+    assert_eq!(
+        text,
+        "Exposed users who are not compared: 60 whose variant a rule or an override sets without a draw."
+    );
     assert_eq!(results.phase.unwrap().excluded.forced, 60);
 }
 
@@ -204,7 +210,11 @@ fn unfinished_windows_are_part_of_each_conclusion() {
     let mut counted = tally(vec![variant("old", 5_000, 100, 20), variant("new", 5_000, 130, 20)]);
     counted.strata[0].variants[0].samples[0].unfinished = 4_000;
     let results = results(&[counted]);
-    assert!(texts(&results)[0].ends_with("The windows of 4,000 users are not over yet."), "{:?}", texts(&results));
+    assert!(
+        texts(&results)[0].ends_with("The windows of 4,000 users are not over yet."),
+        "{:?}",
+        texts(&results)
+    );
     assert!(texts(&results)[1].ends_with("The windows of 4,000 of 10,000 users are not over yet."));
 }
 
@@ -225,7 +235,8 @@ fn many_crossed_users_are_an_alarm() {
 #[test]
 fn comparisons_share_the_chance_of_error() {
     let two = tally(vec![variant("old", 5_000, 100, 20), variant("new", 5_000, 110, 20)]);
-    let three = ["old", "new", "newer"].map(|name| variant(name, 5_000, if name == "old" { 100 } else { 110 }, 20));
+    let three =
+        ["old", "new", "newer"].map(|name| variant(name, 5_000, if name == "old" { 100 } else { 110 }, 20));
     let three = tally(three.to_vec());
     let (two, three) = (results(&[two]), results(&[three]));
     let (alone, corrected) = (comparison(&two, 0), comparison(&three, 0));

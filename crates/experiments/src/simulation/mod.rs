@@ -69,8 +69,10 @@ pub struct SampleRatioRates {
 pub fn rates(scenario: &Scenario, extent: &Extent) -> Rates {
     let shares: Vec<String> = scenario.shares.iter().map(f64::to_string).collect();
     let name = format!("{} {} {}", scenario.name, scenario.effect, shares.join(":"));
-    let kind = crc32fast::hash(if scenario.effect == 0.0 { scenario.name.as_bytes() } else { name.as_bytes() });
-    let looks = if scenario.every_user { u32::try_from(scenario.users).unwrap_or(u32::MAX) } else { extent.days };
+    let kind =
+        crc32fast::hash(if scenario.effect == 0.0 { scenario.name.as_bytes() } else { name.as_bytes() });
+    let looks =
+        if scenario.every_user { u32::try_from(scenario.users).unwrap_or(u32::MAX) } else { extent.days };
     let outcomes = on_all_cores(extent.runs, |number| {
         run(scenario, looks, &mut random(extent.seed, kind.into(), number))
     });

@@ -36,8 +36,12 @@ impl Outcome {
 pub fn run(scenario: &Scenario, looks: u32, random: &mut impl Rng) -> Outcome {
     let metric = metric(scenario);
     let treatments = scenario.shares.len() - 1;
-    let family =
-        Family { confidence: CONFIDENCE, power: POWER, comparisons: treatments, tuned_for: scenario.tuned_for };
+    let family = Family {
+        confidence: CONFIDENCE,
+        power: POWER,
+        comparisons: treatments,
+        tuned_for: scenario.tuned_for,
+    };
     let level = family.level();
     let truth = scenario.population.mean() * scenario.effect;
     let mut arms = vec![Arm::default(); scenario.shares.len()];
@@ -65,7 +69,8 @@ pub fn run(scenario: &Scenario, looks: u32, random: &mut impl Rng) -> Outcome {
             }
             let alpha = 1.0 - CONFIDENCE;
             let is_rate = metric.kind.is_rate();
-            let single_look = || difference::single_look(&prepared.pairs, is_rate, alpha / treatments_of(scenario));
+            let single_look =
+                || difference::single_look(&prepared.pairs, is_rate, alpha / treatments_of(scenario));
             outcome.found_by_single_look = outcome.found_by_single_look
                 || single_look().is_some_and(|one| one.p_value * treatments_of(scenario) < alpha);
             outcome.covered &= between.contains(truth, errors);

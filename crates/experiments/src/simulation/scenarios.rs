@@ -103,8 +103,7 @@ pub fn large_effects() -> Vec<[Scenario; 3]> {
 fn planned(mean: f64, variances: [f64; 2], effect: f64) -> u64 {
     let [control, treatment] = variances.map(|variance| Moments { users: 1_000.0, mean, variance });
     let now = Difference::between(&control, &treatment, false);
-    let family =
-        Family { confidence: CONFIDENCE, power: POWER, comparisons: 1, tuned_for: TUNED_FOR_USERS };
+    let family = Family { confidence: CONFIDENCE, power: POWER, comparisons: 1, tuned_for: TUNED_FOR_USERS };
     planning::users_needed(&now.absolute(), now.users, effect * mean, &family.level().boundary, POWER)
         .unwrap_or(0)
 }

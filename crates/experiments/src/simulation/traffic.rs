@@ -109,8 +109,8 @@ pub fn run(scenario: &TrafficScenario, random: &mut impl Rng) -> Outcome {
         let is_blocked = results.conclusions.iter().any(|of| of.alarm && of.finding.blocks());
         let metrics = results.phase.iter().flat_map(|phase| phase.metrics.iter().skip(world.examined));
         for comparison in metrics.flat_map(|metric| &metric.comparisons) {
-            let found =
-                matches!(comparison.verdict, Verdict::Better | Verdict::Worse | Verdict::Harmed) && !is_blocked;
+            let found = matches!(comparison.verdict, Verdict::Better | Verdict::Worse | Verdict::Harmed)
+                && !is_blocked;
             if found && outcome.found_on.is_none() {
                 outcome.found_on = u32::try_from(look).ok();
             }
@@ -125,10 +125,10 @@ pub fn run(scenario: &TrafficScenario, random: &mut impl Rng) -> Outcome {
                 outcome.covered_relative &= contains(interval, scenario.effect);
             }
             let Some(effect) = &comparison.effect else { continue };
-            outcome.found_by_single_look |= effect.single_look.is_some_and(|one| one.p_value < 1.0 - CONFIDENCE);
+            outcome.found_by_single_look |=
+                effect.single_look.is_some_and(|one| one.p_value < 1.0 - CONFIDENCE);
             // While a stratum is too small, the difference is that of the others.
-            outcome.covered &=
-                effect.left_out > 0 || contains(effect.interval, world.mean * scenario.effect);
+            outcome.covered &= effect.left_out > 0 || contains(effect.interval, world.mean * scenario.effect);
             outcome.covered_relative &=
                 effect.relative.is_none_or(|relative| contains(relative.interval, scenario.effect));
         }
@@ -163,10 +163,25 @@ impl World {
     }
 
     /// Exposes a user to a variant drawn with these percentages of the treatment. Returns whether it is the treatment.
-    fn expose(&mut self, user: u64, version: u64, key: i64, treated: f64, at: i64, random: &mut impl Rng) -> bool {
+    fn expose(
+        &mut self,
+        user: u64,
+        version: u64,
+        key: i64,
+        treated: f64,
+        at: i64,
+        random: &mut impl Rng,
+    ) -> bool {
         let is_treated = random.random::<f64>() < treated;
         let variant = if is_treated { "b" } else { "a" };
-        self.exposures.push(ExposureRow { user, version, variant, assignment: Some(key), at, crossed: false });
+        self.exposures.push(ExposureRow {
+            user,
+            version,
+            variant,
+            assignment: Some(key),
+            at,
+            crossed: false,
+        });
         is_treated
     }
 
@@ -262,8 +277,8 @@ fn simple(world: &mut World, user: u64, rate: f64, at: i64, skew: i64, random: &
 }
 
 const GUARDRAILS: [&str; 19] = [
-    "g1", "g2", "g3", "g4", "g5", "g6", "g7", "g8", "g9", "g10", "g11", "g12", "g13", "g14", "g15", "g16", "g17",
-    "g18", "g19",
+    "g1", "g2", "g3", "g4", "g5", "g6", "g7", "g8", "g9", "g10", "g11", "g12", "g13", "g14", "g15", "g16",
+    "g17", "g18", "g19",
 ];
 
 fn empty(kind: Kinds) -> World {
@@ -278,7 +293,10 @@ fn empty(kind: Kinds) -> World {
         Kinds::Phases => (vec![metric("m", Kind::Mean, Role::Primary)], 0, 4.0),
         Kinds::Rules => (vec![metric("m", Kind::Conversion, Role::Primary)], 0, 0.7 * 0.05 + 0.3 * 0.4),
         Kinds::Rare => (
-            vec![metric("m", Kind::Conversion, Role::Primary), metric("crash", Kind::Conversion, Role::Guardrail)],
+            vec![
+                metric("m", Kind::Conversion, Role::Primary),
+                metric("crash", Kind::Conversion, Role::Guardrail),
+            ],
             1,
             0.01,
         ),
@@ -289,7 +307,9 @@ fn empty(kind: Kinds) -> World {
     };
     let definitions = match kind {
         Kinds::Phases => vec![own(EVEN), own(UNEVEN)],
-        Kinds::Rules => vec![format!(r#"{{"strategies": [{{"variants": {EVEN}}}, {{}}], "variants": {NINE_TO_ONE}}}"#)],
+        Kinds::Rules => {
+            vec![format!(r#"{{"strategies": [{{"variants": {EVEN}}}, {{}}], "variants": {NINE_TO_ONE}}}"#)]
+        }
         _ => vec![own(EVEN)],
     };
     let days = 20;

@@ -325,8 +325,13 @@ mod tests {
             let error = Difference::between(&control, &treatment, true).absolute().error;
             let treatment = Moments { mean: 10.0 + z * error, ..treatment };
             let difference = Difference::between(&control, &treatment, true);
-            let (absolute, relative) = (difference.interval(3.0).unwrap(), difference.relative(3.0).unwrap().1);
-            assert_eq!((absolute.low > 0.0, relative.low > 0.0), (z > 3.0, z > 3.0), "{absolute:?} {relative:?}");
+            let (absolute, relative) =
+                (difference.interval(3.0).unwrap(), difference.relative(3.0).unwrap().1);
+            assert_eq!(
+                (absolute.low > 0.0, relative.low > 0.0),
+                (z > 3.0, z > 3.0),
+                "{absolute:?} {relative:?}"
+            );
         }
     }
 
@@ -360,6 +365,9 @@ mod tests {
         assert!((difference.absolute().error / error - 1.0).abs() < 1e-9);
         let look = single_look(&pairs, true, 0.05).unwrap();
         assert!((look.p_value - 1.0).abs() < 1e-9);
-        assert_eq!(Difference::of(&pairs[..1], true), Difference::between(&pairs[0].control, &pairs[0].treatment, true));
+        assert_eq!(
+            Difference::of(&pairs[..1], true),
+            Difference::between(&pairs[0].control, &pairs[0].treatment, true)
+        );
     }
 }

@@ -25,8 +25,8 @@ impl Moments {
             Kind::Ratio => {
                 let ratio = sample.mean / sample.other_mean;
                 // The delta method: a ratio of means varies like the mean of value - ratio × denominator.
-                let scatter =
-                    sample.scatter - 2.0 * ratio * sample.product_scatter + ratio * ratio * sample.other_scatter;
+                let scatter = sample.scatter - 2.0 * ratio * sample.product_scatter
+                    + ratio * ratio * sample.other_scatter;
                 (ratio, per_user(scatter) / (sample.other_mean * sample.other_mean))
             }
             Kind::Quantile => {

@@ -106,13 +106,14 @@ mod tests {
 
     #[test]
     fn a_guardrail_without_events_holds_nothing_up() {
-        let mut metrics = [
-            metric(0, Role::Primary, Verdict::Better),
-            metric(1, Role::Guardrail, Verdict::NotKnownYet),
-        ];
+        let mut metrics =
+            [metric(0, Role::Primary, Verdict::Better), metric(1, Role::Guardrail, Verdict::NotKnownYet)];
         metrics[1].comparisons[0].missing = Some(Missing::NoConversions);
         let text = of("new", "old", &metrics).text;
-        assert_eq!(text, "new may be chosen over old: it is better in m0. No m1 was reported for any variant.");
+        assert_eq!(
+            text,
+            "new may be chosen over old: it is better in m0. No m1 was reported for any variant."
+        );
         metrics[0].unfinished = 1_200;
         let text = of("new", "old", &metrics).text;
         assert!(text.ends_with(" The windows of 1,200 users are not over yet."), "{text}");
