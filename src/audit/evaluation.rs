@@ -54,7 +54,7 @@ pub struct Evaluation<'a> {
     /// Duration of the evaluation in nanoseconds. `None`: not measured.
     pub evaluation_ns: Option<i64>,
     pub source: Source<'a>,
-    /// How the variant of an experiment was chosen, as JSON text. It is not part of the row.
+    /// Choice of an experiment's variant, as JSON text. It is not part of the row.
     pub assignment: Option<Cow<'a, str>>,
     /// Whether some value was changed because a database cannot hold the original.
     pub amended: bool,

@@ -1,6 +1,8 @@
 //! The count in the database equals the one in memory, for random rows, with SQLite.
 #![allow(clippy::unwrap_used)]
 
+use std::fmt::Write;
+
 use chrono::DateTime;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};

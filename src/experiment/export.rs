@@ -101,7 +101,7 @@ impl Csv {
     }
 }
 
-/// What is known of an experiment before its rows are read.
+/// Properties of an experiment that are known before its rows are read.
 struct Source<'s> {
     question: Question<'s>,
     tallies: Vec<Tally>,

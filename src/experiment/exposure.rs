@@ -41,11 +41,11 @@ pub struct Exposure {
     pub assignment: Option<i64>,
 }
 
-/// What an evaluation showed to its user.
+/// Variant that an evaluation showed to its user.
 #[derive(Debug, Clone, Copy)]
 pub struct Shown<'e> {
     pub variant: &'e str,
-    /// How the variant was chosen, as JSON text.
+    /// Choice of the variant, as JSON text.
     pub assignment: Option<&'e str>,
     pub evaluated_at: i64,
 }
@@ -69,7 +69,7 @@ pub struct Exposures {
     assignments: AHashMap<(i64, i64), String>,
 }
 
-/// How a variant was chosen, to be stored once per experiment.
+/// Choice of a variant, to be stored once per experiment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredAssignment {
     pub experiment_id: i64,

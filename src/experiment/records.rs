@@ -77,7 +77,7 @@ pub struct StoredExperiment {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[schema(as = ExperimentHistory)]
 pub struct History {
-    /// One for each day, and one for each time that the number of users has grown by a twentieth; oldest first.
+    /// Points for each day, and for each time that the number of users has grown by a twentieth; oldest first.
     pub points: Vec<Point>,
 }
 

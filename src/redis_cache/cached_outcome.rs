@@ -21,7 +21,7 @@ pub struct CachedOutcome {
     pub basis: u64,
     /// Time of the evaluation in RFC 3339, UTC.
     pub evaluated_at: String,
-    /// How the variant was chosen, as a JSON object; `None` for flags that are not experiments.
+    /// Choice of the variant, as a JSON object; `None` for flags that are not experiments.
     pub assignment: Option<String>,
 }
 

@@ -26,7 +26,7 @@ pub struct Outcome<'s> {
     /// The chosen variant, with its position in [`CompiledFlag::variants`] (for counting). A local flag may
     /// have a variant even if it is off.
     pub variant: Option<(usize, &'s Variant)>,
-    /// How the variant was chosen, as a JSON object; `None` without a variant, and for flags that are not experiments.
+    /// Choice of the variant, as a JSON object; `None` without a variant, and for flags that are not experiments.
     pub assignment: Option<&'s str>,
     /// Whether the flag is off because of its kill switch.
     pub killed: bool,

@@ -86,7 +86,7 @@ pub struct Answer<'a> {
     pub error_message: Option<Cow<'a, str>>,
     /// Version of the definition that answered; `None` for an unknown flag or environment.
     pub flag_version: Option<u64>,
-    /// How the variant was chosen, as a JSON object; `None` without a variant, and for flags that are not experiments.
+    /// Choice of the variant, as a JSON object; `None` without a variant, and for flags that are not experiments.
     pub assignment: Option<&'a str>,
 }
 
@@ -115,7 +115,7 @@ pub struct OutcomeParts<'a> {
     /// The parent flag that does not have the required state, if any.
     pub unmet: Option<&'a str>,
     pub flag_version: u64,
-    /// How the variant was chosen, as a JSON object.
+    /// Choice of the variant, as a JSON object.
     pub assignment: Option<&'a str>,
 }
 

@@ -1,9 +1,9 @@
-//! How a flag chooses its variants: the draws of a definition, and the one that an evaluation used.
+//! Choices of a flag's variants: the draws of a definition, and the one that an evaluation used.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// How an evaluation chose its variant, as its event records it.
+/// Choice of a variant, as the event of an evaluation records it.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Assignment {
     pub how: How,
@@ -21,9 +21,9 @@ pub struct Assignment {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum How {
-    /// By the weights, from a hash of the context.
+    /// A draw by the weights, from a hash of the context.
     Drawn,
-    /// By a rule or an override, without a choice.
+    /// A rule or an override gives the variant without a choice.
     Forced,
 }
 

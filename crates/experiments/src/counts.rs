@@ -1,4 +1,4 @@
-//! From counted rows to the tally of each phase: decides which users belong to the experiment, and which of them can be
+//! Tallies of the phases from counted rows: decides which users belong to the experiment, and which of them can be
 //! compared with each other.
 
 use std::collections::BTreeMap;
@@ -19,7 +19,7 @@ pub struct Group {
     pub seen: Seen,
 }
 
-/// Which variants a user has seen.
+/// Variants that a user has seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Seen {
     One,
@@ -57,7 +57,7 @@ pub struct ConversionLine {
     pub after_window: u64,
 }
 
-/// Everything that is counted from the rows of an experiment.
+/// Counts from all rows of an experiment.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Counts {
     pub users: Vec<UserLine>,

@@ -59,7 +59,7 @@ pub struct Metric {
     /// Largest value of one user; larger ones count as this value.
     #[serde(default)]
     pub cap: Option<Cap>,
-    /// Which quantile of the users' values is compared: 0.5 for the median.
+    /// Quantile of the users' values that is compared: 0.5 for the median.
     #[serde(default)]
     pub quantile: Option<f64>,
 }

@@ -1,4 +1,4 @@
-//! Which rows enter the statistics: only users with a drawn variant, each compared with those of the same weights, and what
+//! Rows that enter the statistics: only users with a drawn variant, each compared with those of the same weights, and what
 //! they did before their first exposure in any phase.
 
 use std::process::Command;

@@ -110,7 +110,7 @@ fn data_sets() -> Vec<Value> {
     sets
 }
 
-/// The same data, by the statistics of the product.
+/// Answers of the product's statistics for the same data.
 fn by_ours(case: &Value) -> Value {
     let arms = ["control", "treatment"].map(|arm| value_and_other(&case[arm]));
     let of_kind = |kind| arms.map(|arm| Moments::of(&arm, kind).unwrap());

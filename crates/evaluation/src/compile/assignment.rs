@@ -1,4 +1,4 @@
-//! How a variant was chosen, as JSON text that events of experiments contain. It is written once per definition.
+//! Choice of a variant, as JSON text that events of experiments contain. It is written once per definition.
 
 use serde_json::{Map, Value, json};
 use unleash_types::client_features::ClientFeature;
@@ -11,9 +11,9 @@ const EXPERIMENT: &str = "experiment";
 /// Descriptions of the ways in which a set of variants chooses.
 #[derive(Debug)]
 pub(crate) struct Assignment {
-    /// By the weights.
+    /// Description of a draw by the weights.
     pub(crate) drawn: Box<str>,
-    /// By an override, or because there is a single variant.
+    /// Description of a choice by an override, or of a single variant.
     pub(crate) forced: Box<str>,
 }
 

@@ -38,7 +38,7 @@ pub(crate) struct VariantSet {
     /// Group that is hashed together with the stickiness value; `None` means the flag's name.
     pub(crate) group: Option<Box<str>>,
     pub(crate) has_overrides: bool,
-    /// How the set chooses; `None` for flags that are not experiments.
+    /// Description of the choice; `None` for flags that are not experiments.
     pub(crate) assignment: Option<Assignment>,
 }
 

@@ -15,7 +15,7 @@ pub(super) struct Drawn<'f> {
     /// Position of the variant in [`CompiledFlag::variants`].
     pub(super) index: usize,
     pub(super) variant: &'f Variant,
-    /// How it was chosen, as JSON; `None` for flags that are not experiments.
+    /// Choice of the variant, as JSON; `None` for flags that are not experiments.
     pub(super) assignment: Option<&'f str>,
 }
 

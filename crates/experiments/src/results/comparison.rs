@@ -144,7 +144,7 @@ pub struct Arms {
     pub share: f64,
 }
 
-/// What two variants have in common before they are compared at a level.
+/// Difference of two variants before it is compared at a level.
 #[derive(Debug)]
 pub struct Prepared {
     pub difference: Difference,

@@ -162,7 +162,7 @@ impl Counted<'_> {
         metrics.collect()
     }
 
-    /// Everything about a metric except the comparisons of its treatments.
+    /// Results of a metric without the comparisons of its treatments.
     fn metric(&self, at: usize, metric: &Metric, cuped: Option<&Cuped>) -> MetricResults {
         let variants = &self.tally.phase.variants;
         let holdout = self.design.holdout.as_ref().map(|name| {

@@ -27,7 +27,7 @@ const EVEN: &str = r#"[{"name": "a", "weight": 50}, {"name": "b", "weight": 50}]
 const UNEVEN: &str = r#"[{"name": "a", "weight": 55}, {"name": "b", "weight": 45}]"#;
 const NINE_TO_ONE: &str = r#"[{"name": "a", "weight": 90}, {"name": "b", "weight": 10}]"#;
 
-/// What is special about the experiment.
+/// Peculiarity of a simulated experiment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kinds {
     /// The weights change after half of the time; users come back. Values before the first exposure are known.

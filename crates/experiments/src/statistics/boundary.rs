@@ -28,7 +28,7 @@ impl Boundary {
         Self { alpha, rho_squared: (twice + (twice + 1.0).ln()) / users }
     }
 
-    /// The same mixture for another error probability. p-values stay the same.
+    /// Returns the same mixture for another error probability. p-values stay the same.
     pub fn at(self, alpha: f64) -> Self {
         Self { alpha, ..self }
     }

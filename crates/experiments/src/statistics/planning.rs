@@ -63,9 +63,9 @@ pub struct Needed {
     pub tuned: u64,
     /// Users of the two variants of a comparison among them; the number to tune for.
     pub compared: u64,
-    /// With the usual tuning.
+    /// Users with the usual tuning.
     pub usual: u64,
-    /// For a single look at the end.
+    /// Users for a single look at the end.
     pub single_look: u64,
 }
 

@@ -1,4 +1,4 @@
-//! The same difference as methods read it that are valid for a single look. They inform; verdicts never depend on them.
+//! Readings of a difference by methods that are valid for a single look. They inform; verdicts never depend on them.
 
 use serde::{Deserialize, Serialize};
 use statrs::distribution::{ContinuousCDF, Normal};

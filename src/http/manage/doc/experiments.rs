@@ -84,7 +84,7 @@ pub struct NewMetric {
     window_hours: Option<u32>,
     /// Largest value of one user. Only of a mean and a count.
     cap: Option<Cap>,
-    /// Which quantile is compared: 0.5 for the median. Required for a quantile.
+    /// Quantile that is compared: 0.5 for the median. Required for a quantile.
     #[schema(minimum = 0.01, maximum = 0.99)]
     quantile: Option<f64>,
 }
