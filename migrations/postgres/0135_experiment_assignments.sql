@@ -21,3 +21,6 @@ CREATE TABLE experiment_history (
     point         jsonb NOT NULL,
     PRIMARY KEY (experiment_id, counted_at)
 );
+
+-- Time of the action that was taken because a guardrail was harmed.
+ALTER TABLE experiments ADD COLUMN acted_at bigint;

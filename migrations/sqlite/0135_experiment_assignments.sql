@@ -16,3 +16,6 @@ CREATE TABLE experiment_history (
     point         TEXT NOT NULL,
     PRIMARY KEY (experiment_id, counted_at)
 );
+
+-- Time of the action that was taken because a guardrail was harmed.
+ALTER TABLE experiments ADD COLUMN acted_at INTEGER;

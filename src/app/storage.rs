@@ -86,6 +86,7 @@ impl App {
     pub(super) fn start_sink(&mut self, database: Database, mut migrated: Migrated, fit: topics::Fit) {
         let Parts { config, formats, metrics, .. } = self.parts.clone();
         let pipelines = Pipelines::new(&self.health, &config, &metrics);
+        let switches = Arc::clone(&self.switches);
         // In the base stage, because it takes no requests in and continues from its last position after a restart.
         self.supervisor.start(Stage::Base, "sink", move |shutdown| async move {
             if !until_migrated(&mut migrated, &shutdown).await
@@ -93,8 +94,13 @@ impl App {
             {
                 return Ok(());
             }
-            let counting =
-                aggregate::run(database.clone(), Arc::clone(&config), Arc::clone(&metrics), shutdown.clone());
+            let counting = aggregate::run(
+                database.clone(),
+                Arc::clone(&config),
+                switches,
+                Arc::clone(&metrics),
+                shutdown.clone(),
+            );
             let counting = tokio::spawn(counting);
             let parts =
                 audit::Parts { config, formats, database, metrics, shutdown: shutdown.clone(), pipelines };

@@ -10,17 +10,18 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::config::Config;
 use crate::database::{Database, DatabaseError, in_transaction, on_pool};
+use crate::kill::{KillSwitches, Turn};
 use crate::log_limit::limited;
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
 
 use super::counting::{Question, draws};
-use super::design::Design;
+use super::design::{Design, OnHarm};
 use super::freshness::{CountStart, CountedTopics, StoredResults};
 use super::phases::{Version, phases};
 use super::records::{Row, StoredExperiment, kept, read_row};
 use super::results::history::Point;
-use super::results::{Conversions, Results, Status};
+use super::results::{Conclusion, Conversions, Finding, Results, Status};
 use super::start::discard;
 use super::tally::{Phase, Tally};
 use super::{Assignment, Assignments};
@@ -44,6 +45,7 @@ const LAST_POINT: &str =
     "SELECT point::text FROM experiment_history WHERE experiment_id = $1 ORDER BY counted_at DESC LIMIT 1";
 const KEEP_POINT: &str = "INSERT INTO experiment_history (experiment_id, counted_at, point)
     VALUES ($1, $2, $3::jsonb) ON CONFLICT DO NOTHING";
+const ACTED: &str = "UPDATE experiments SET acted_at = $2 WHERE id = $1";
 const DUE: &str = kept!("WHERE due_at <= $1 ORDER BY due_at LIMIT 1");
 const CLAIMED: &str = "UPDATE experiments SET due_at = $3 WHERE id = $1 AND due_at = $2";
 const DONE: &str = "UPDATE experiments SET results = $2::jsonb, due_at = $3 WHERE id = $1 AND due_at = $4";
@@ -64,11 +66,18 @@ const DROP_OLDEST: &str = "DELETE FROM experiment_conversions WHERE experiment_i
     ORDER BY c.occurred_at, c.event_key LIMIT $2)";
 
 /// Counts the experiments that are due, until `shutdown`.
-pub async fn run(database: Database, config: Arc<Config>, metrics: Arc<Metrics>, shutdown: Shutdown) {
+pub async fn run(
+    database: Database,
+    config: Arc<Config>,
+    switches: Arc<KillSwitches>,
+    metrics: Arc<Metrics>,
+    shutdown: Shutdown,
+) {
     let mut aggregate = Aggregation {
         database,
         topics: CountedTopics::of(&config),
         clock_skew: config.experiments.clock_skew(),
+        switches,
         metrics,
         versions: AHashMap::new(),
         took: AHashMap::new(),
@@ -103,6 +112,7 @@ struct Aggregation {
     topics: CountedTopics,
     /// Tolerated difference between clocks.
     clock_skew: TimeDelta,
+    switches: Arc<KillSwitches>,
     metrics: Arc<Metrics>,
     /// Known versions of the flags, by experiment id. A version never changes.
     versions: AHashMap<i64, Vec<Version>>,
@@ -145,7 +155,11 @@ impl Aggregation {
         let count_start = CountStart::read(&self.database, &self.topics).await?;
         let (tallies, conversions) = self.count(&kept).await?;
         let status = kept.experiment.status;
+        let acted = kept.acted_at.is_some();
         let results = Results::of(kept.experiment, &tallies, conversions);
+        if !acted && let Some(harm) = harm(&results) {
+            self.act(id, &results.experiment.design, harm).await?;
+        }
         let point = self.point(id, &results).await?;
         let results = serde_json::to_string(&StoredResults { results, count_start })
             .map_err(|error| sqlx::Error::Encode(error.into()))?;
@@ -163,6 +177,22 @@ impl Aggregation {
             self.keep(id, point).await?;
         }
         Ok(true)
+    }
+
+    /// Kills the flag of an experiment, once. If the process stops in between, the next count repeats it.
+    async fn act(&self, id: i64, design: &Design, reason: &str) -> Result<(), DatabaseError> {
+        let actor = format!("experiment {}", design.name);
+        let turn = Turn { environment: &design.environment, flag: &design.flag_name, actor: &actor, reason };
+        if let Err(error) = self.switches.kill(turn, None).await {
+            let (flag, experiment) = (&design.flag_name, &design.name);
+            tracing::warn!(%error, flag, experiment, "the flag of a harmful experiment could not be killed; retrying");
+            return Ok(());
+        }
+        on_pool!(&self.database, |pool, sql| {
+            let acted = sqlx::query(sql(ACTED)).bind(id).bind(Utc::now().timestamp_micros());
+            acted.execute(pool).await?;
+        });
+        Ok(())
     }
 
     /// Point of the experiment's history, if it is worth keeping.
@@ -256,6 +286,14 @@ async fn expire(
         Expiry { expired: expired.cast_signed(), waiting }
     });
     Ok(expiry)
+}
+
+/// Conclusion for which the flag is killed, if the design requests it: a guardrail of a running experiment is harmed.
+fn harm(results: &Results) -> Option<&str> {
+    let experiment = &results.experiment;
+    let requested = experiment.design.on_harm == Some(OnHarm::Kill) && experiment.status == Status::Running;
+    let harmed = |of: &&Conclusion| of.alarm && of.finding == Finding::Guardrail;
+    results.conclusions.iter().filter(|_| requested).find(harmed).map(|of| of.text.as_str())
 }
 
 /// Reads the versions of an experiment's flag after `last`.

@@ -66,6 +66,7 @@ fn design(finished_windows: bool) -> Design {
         finished_windows,
         exclude_crossed: false,
         planned_users: None,
+        on_harm: None,
     }
 }
 

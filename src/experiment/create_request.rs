@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use crate::flag::local::{Invalid, check_environment, check_name};
 
 use super::Draws;
-use super::design::{Design, Role};
+use super::design::{Design, OnHarm, Role};
 use super::phases::variants;
 
 use metric::MetricRequest;
@@ -48,6 +48,7 @@ pub struct CreateRequest {
     finished_windows: Option<bool>,
     exclude_crossed: Option<bool>,
     planned_users: Option<u64>,
+    on_harm: Option<OnHarm>,
     /// Start of the experiment. `None`: now.
     pub started_at: Option<DateTime<Utc>>,
 }
@@ -184,6 +185,7 @@ impl CreateRequest {
             finished_windows: self.finished_windows.unwrap_or(false),
             exclude_crossed: self.exclude_crossed.unwrap_or(false),
             planned_users: self.planned_users,
+            on_harm: self.on_harm,
         })
     }
 }

@@ -24,7 +24,7 @@ pub mod tables;
 pub use create_request::{CreateRequest, Ending};
 pub use flagstream_experiments::Results;
 pub use flagstream_experiments::{Assignment, DrawList, Draws};
-pub use flagstream_experiments::{Cap, Design, Goal, Kind, Metric, Role};
+pub use flagstream_experiments::{Cap, Design, Goal, Kind, Metric, OnHarm, Role};
 pub use flagstream_experiments::{Phase, Sample, Tally, VariantTally, Weighted};
 pub use flagstream_experiments::{counts, design, phases, results, rows, simulation, statistics, tally};
 pub use records::{ExperimentError, Experiments, StoredExperiment};

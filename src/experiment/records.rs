@@ -65,6 +65,9 @@ pub struct StoredExperiment {
     /// Number of conversions with an event id that was there before.
     #[serde(skip)]
     pub duplicates: i64,
+    /// Time of the action after a harmed guardrail. `None`: there was none.
+    #[serde(skip)]
+    pub acted_at: Option<i64>,
     /// Time at which the results are computed again. Of an experiment that is being started: its deadline.
     #[serde(skip)]
     pub due_at: i64,
@@ -125,14 +128,14 @@ impl From<sqlx::Error> for ExperimentError {
 
 /// Columns selected by [`kept`].
 pub(super) type Row =
-    (i64, String, String, i64, Option<i64>, Option<String>, Option<String>, i64, i64, bool, i64);
+    (i64, String, String, i64, Option<i64>, Option<String>, Option<String>, i64, i64, bool, i64, Option<i64>);
 
 /// Query for experiments; the argument selects the rows.
 macro_rules! kept {
     ($which:literal) => {
         concat!(
             "SELECT id, design::text, created_by, started_at, stopped_at, reason, winner, expired, due_at,
-                backfilling, duplicates FROM experiments ",
+                backfilling, duplicates, acted_at FROM experiments ",
             $which
         )
     };
@@ -312,6 +315,7 @@ pub(super) fn read_row(
         due_at,
         backfilling,
         duplicates,
+        acted_at,
     ): Row,
 ) -> Result<StoredExperiment, sqlx::Error> {
     let time = |micros: i64| DateTime::from_timestamp_micros(micros).unwrap_or_default();
@@ -323,5 +327,5 @@ pub(super) fn read_row(
         reason,
         winner,
     };
-    Ok(StoredExperiment { id, experiment, created_by, expired, duplicates, due_at, backfilling })
+    Ok(StoredExperiment { id, experiment, created_by, expired, duplicates, acted_at, due_at, backfilling })
 }

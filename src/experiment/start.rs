@@ -122,6 +122,7 @@ impl Experiments {
             created_by,
             expired: 0,
             duplicates: 0,
+            acted_at: None,
             due_at: 0,
             backfilling: false,
         })

@@ -32,6 +32,17 @@ pub struct Design {
     /// Number of users for which the intervals are narrowest, from the plan of the experiment. `None`: 10,000.
     #[serde(default)]
     pub planned_users: Option<u64>,
+    /// Action when a guardrail is harmed. `None`: an alarm only.
+    #[serde(default)]
+    pub on_harm: Option<OnHarm>,
+}
+
+/// Action when a guardrail is harmed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OnHarm {
+    /// Turns the kill switch of the flag on, once, with the conclusion as the reason.
+    Kill,
 }
 
 /// A value measured for each exposed user.

@@ -38,6 +38,7 @@ pub fn experiment(holdout: Option<&str>) -> Experiment {
         finished_windows: false,
         exclude_crossed: false,
         planned_users: None,
+        on_harm: None,
     };
     Experiment {
         design,

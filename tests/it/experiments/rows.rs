@@ -7,7 +7,7 @@ use chrono::{TimeDelta, Utc};
 use serde_json::{Value, json};
 
 use super::{ENVIRONMENT, Fixture, HALVES, phase, rfc3339, total};
-use crate::harness::{Answer, Flag, Flags, Service, Stack, TEST_TIMEOUT, flagstream, post, wait_until};
+use crate::harness::{Answer, Flag, Flags, Service, Stack, TEST_TIMEOUT, flagstream, get, post, wait_until};
 
 /// Contexts of one call.
 const CONTEXTS: usize = 500;
@@ -71,7 +71,10 @@ fn drawn_users_are_compared_with_users_of_the_same_weights_only() {
     Flags::new(&fixture.group.topics).later(10).set(ENVIRONMENT, flag_with_rules());
     let service = fixture.start("one");
     let metrics = json!([{"name": "purchase"}, {"name": "weight", "kind": "mean"}, {"name": "crash", "role": "guardrail"}]);
-    fixture.begin(&service, &metrics);
+    let body = json!({"name": "theme", "environment": ENVIRONMENT, "metrics": metrics, "control": "light",
+        "on_harm": "kill"});
+    let begun = fixture.ask(&service, "POST", "", &body);
+    assert_eq!(begun.status, 201, "{begun:?}");
     let group =
         |plan: &'static str, count: usize| (0..count).map(move |number| (format!("{plan}-{number}"), plan));
     let users: Vec<(String, &str)> = group("free", 4_000)
@@ -159,6 +162,16 @@ fn drawn_users_are_compared_with_users_of_the_same_weights_only() {
         "{crash:#}"
     );
     assert!(crash["rare"]["p_value"].as_f64().unwrap() < 0.01, "{crash:#}");
+    // The design requests that a harmful flag is killed.
+    let url = format!("{}/api/v1/feature-flags/theme?environment={ENVIRONMENT}", service.url);
+    let switch = || {
+        let (_, body) = get(&url).unwrap();
+        serde_json::from_str::<Value>(&body).unwrap_or_default()["kill_switch"].clone()
+    };
+    wait_until("the flag is killed", TEST_TIMEOUT, || switch().is_object());
+    let switch = switch();
+    assert_eq!(switch["actor"], "experiment theme", "{switch}");
+    assert!(switch["reason"].as_str().unwrap().starts_with("crash: harmed by dark"), "{switch}");
 }
 
 #[test]

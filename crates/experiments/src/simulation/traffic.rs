@@ -334,6 +334,7 @@ fn empty(kind: Kinds) -> World {
             finished_windows: kind == Kinds::Delay,
             exclude_crossed: false,
             planned_users: None,
+            on_harm: None,
         },
         versions: definitions.into_iter().enumerate().map(version).collect(),
         assignments: assignments(),

@@ -3,7 +3,7 @@
 
 use utoipa::{IntoParams, IntoResponses, ToSchema};
 
-use crate::experiment::{Cap, Goal, Kind, Role, StoredExperiment};
+use crate::experiment::{Cap, Goal, Kind, OnHarm, Role, StoredExperiment};
 use crate::http::openapi::schema::ProblemDetails;
 
 #[derive(IntoParams)]
@@ -48,6 +48,8 @@ pub struct NewExperiment {
     /// Number of users at which the intervals are narrowest. Absent: 10,000.
     #[schema(minimum = 100, maximum = 10000000000_u64)]
     planned_users: Option<u64>,
+    /// Action when a guardrail is harmed. Absent: an alarm only.
+    on_harm: Option<OnHarm>,
     /// Start of the experiment. Absent: now. With a time in the past, audited evaluations since then are included.
     #[schema(format = DateTime)]
     started_at: Option<String>,
