@@ -178,8 +178,19 @@ impl Source<'_> {
                     Seen::Changed => "changed",
                 };
                 csv.line(
-                    [&user, &phase, &group.variant, how, &rule, &weights, &stratum, compared, seen, &at]
-                        .into_iter(),
+                    [
+                        user.as_str(),
+                        &phase,
+                        &group.variant,
+                        how,
+                        &rule,
+                        &weights,
+                        &stratum,
+                        compared,
+                        seen,
+                        &at,
+                    ]
+                    .into_iter(),
                 )?;
             }
         });
@@ -216,8 +227,18 @@ impl Source<'_> {
                 let [value, other] = [value, other].map(|number| number.to_string());
                 let (user, phase, converted) = (hex(&user), group.phase.to_string(), converted.to_string());
                 csv.line(
-                    [&user, &phase, &group.variant, &stratum, compared, metric, &value, &other, &converted]
-                        .into_iter(),
+                    [
+                        user.as_str(),
+                        &phase,
+                        &group.variant,
+                        &stratum,
+                        compared,
+                        metric,
+                        &value,
+                        &other,
+                        &converted,
+                    ]
+                    .into_iter(),
                 )?;
             }
         });

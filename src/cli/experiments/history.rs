@@ -79,7 +79,8 @@ fn text(points: &[Point], metric: &str, variant: &str) -> String {
     let intervals = points.iter().filter_map(of_point).filter_map(|of| of.relative);
     let scale = Scale::new(intervals.map(|of| of.interval), BAR_CHARS);
     let title = printable(&format!("{metric} of {variant}, relative to the control"));
-    let head = ["counted at", "phase", "users", "difference", "interval", &scale.legend()];
+    let legend = scale.legend();
+    let head = ["counted at", "phase", "users", "difference", "interval", &legend];
     let end =
         |interval: Interval| format!("{} to {}", signed_percent(interval.low), signed_percent(interval.high));
     let rows = points.iter().map(|point| {

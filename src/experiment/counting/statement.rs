@@ -18,11 +18,12 @@ pub(super) const OFFSET: &str =
 /// Value and other value of each user, by the kind of the metric.
 pub(super) const CAPPED: &str = "capped AS (
         SELECT user_key, phase, variant, assignment, seen, metric, n,
-            CASE kind WHEN 0 THEN CASE WHEN n > 0 THEN 1.0 ELSE 0.0 END
-                WHEN 1 THEN CASE WHEN n > cap THEN cap ELSE n END ELSE CASE WHEN v > cap THEN cap ELSE v END END AS y,
-            CASE kind WHEN 0 THEN CASE WHEN other_n > 0 THEN 1.0 ELSE 0.0 END
+            CAST(CASE kind WHEN 0 THEN CASE WHEN n > 0 THEN 1 ELSE 0 END
+                WHEN 1 THEN CASE WHEN n > cap THEN cap ELSE n END
+                ELSE CASE WHEN v > cap THEN cap ELSE v END END AS double precision) AS y,
+            CAST(CASE kind WHEN 0 THEN CASE WHEN other_n > 0 THEN 1 ELSE 0 END
                 WHEN 1 THEN CASE WHEN other_n > cap THEN cap ELSE other_n END
-                ELSE CASE WHEN other_v > cap THEN cap ELSE other_v END END AS x
+                ELSE CASE WHEN other_v > cap THEN cap ELSE other_v END END AS double precision) AS x
         FROM converted
     )";
 pub(super) const NO_MOMENTS: &str = ", CAST(NULL AS double precision), CAST(NULL AS double precision),

@@ -47,7 +47,7 @@ impl Point {
     pub fn of(results: &Results) -> Option<Self> {
         let phase = results.phase.as_ref().filter(|phase| phase.users > 0)?;
         let comparisons = phase.metrics.iter().flat_map(|metric| {
-            metric.comparisons.iter().filter_map(|of| {
+            metric.comparisons.iter().filter_map(move |of| {
                 let effect = of.effect.as_ref()?;
                 let relative = effect.relative.map(|relative| RelativePoint {
                     difference: relative.difference,

@@ -46,7 +46,7 @@ pub struct NewExperiment {
     #[schema(default = false)]
     exclude_crossed: Option<bool>,
     /// Number of users at which the intervals are narrowest. Absent: 10,000.
-    #[schema(minimum = 100, maximum = 10000000000_u64)]
+    #[schema(minimum = 100)]
     planned_users: Option<u64>,
     /// Action when a guardrail is harmed. Absent: an alarm only.
     on_harm: Option<OnHarm>,
