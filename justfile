@@ -15,6 +15,14 @@ test *arguments:
 ci:
     .ci/run
 
+# Chart, alerts, dashboard, AsyncAPI and the documentation site, with the tools of those who use them
+deploy-check *arguments:
+    scripts/deploy-check {{arguments}}
+
+# Builds the documentation site in a folder
+site folder:
+    scripts/site {{folder}}
+
 # Formats the Rust code
 fmt:
     cargo fmt --all

@@ -7,6 +7,7 @@
 //!          ─► publisher (drain)
 //! ```
 
+mod client_certificate;
 mod groups;
 mod probes;
 mod storage;
@@ -111,17 +112,32 @@ pub struct App {
     supervisor: Supervisor,
 }
 
+/// The reason for an orderly stop of the service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stopped {
+    BySignal,
+    /// The files of the certificate for Kafka have changed: the process is to be executed again.
+    ToRenewCertificate,
+}
+
 /// Runs the service until a signal arrives or a part fails, and stops it in order. A signal during the start ends the
 /// process immediately.
-pub async fn run(config: Arc<Config>, roles: &[Role], signals: StopSignals) -> anyhow::Result<()> {
+pub async fn run(config: Arc<Config>, roles: &[Role], signals: StopSignals) -> anyhow::Result<Stopped> {
     let flag_sources = feed::unleash_sources(&config)?;
+    let kafka = config.kafka.clone();
+    let (reason, stopped) = tokio::sync::oneshot::channel();
     let app = App::start(config, roles, flag_sources, Topics::LookedAfter).await?;
     signals.started();
     app.run_until(async move {
-        signals.received().await;
+        let by = tokio::select! {
+            () = signals.received() => Stopped::BySignal,
+            () = client_certificate::changed(&kafka) => Stopped::ToRenewCertificate,
+        };
+        let _ = reason.send(by);
         Ok(())
     })
-    .await
+    .await?;
+    Ok(stopped.await.unwrap_or(Stopped::BySignal))
 }
 
 /// Name of the local flags as a source of flags, for all environments.
@@ -141,6 +157,8 @@ impl App {
         let health = Arc::new(Registry::new(&config.instance));
         let store = Arc::new(Store::default());
         let metrics = Metrics::new();
+        metrics.flags.choose(&config.metrics.flags);
+        client_certificate::note(&config.kafka, &metrics.certificates);
         let formats = Formats::open(&config, &metrics).await?;
         let mut app = Self {
             switches: Arc::new(KillSwitches::new(
@@ -290,7 +308,9 @@ impl App {
         for (name, server) in servers {
             if let Some(tls) = server.tls() {
                 let health = self.health.reporter(HTTP_TLS, false);
-                self.supervisor.start(Stage::Base, HTTP_TLS, |shutdown| tls.watch(health, shutdown));
+                let certificates = self.parts.metrics.certificates.clone();
+                self.supervisor
+                    .start(Stage::Base, HTTP_TLS, |shutdown| tls.watch(health, certificates, shutdown));
             }
             let router = match name {
                 HTTP => http::router(http_state.clone(), with_metrics),

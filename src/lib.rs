@@ -68,6 +68,7 @@ pub mod schema_registry;
 pub mod config;
 
 pub mod app;
+pub mod asyncapi;
 pub mod cli;
 pub mod clock;
 pub use flagstream_store::embed;

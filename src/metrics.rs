@@ -2,10 +2,13 @@
 
 mod audit;
 mod auth;
+mod certificates;
 mod edge;
 mod evaluate;
 mod experiment;
+mod flags;
 mod http;
+mod kafka;
 mod outbox;
 mod progress;
 mod redis_cache;
@@ -23,10 +26,13 @@ use crate::clock::ClockSkew;
 
 pub use audit::{AuditBatchLabels, AuditMetrics, PausedLabels};
 pub use auth::{AuthMetrics, LookLabels};
+pub use certificates::Certificates;
 pub use edge::EdgeMetrics;
 pub use evaluate::{BatchLabels, EvaluateMetrics, PartitionLabels, Seconds};
 pub use experiment::ExperimentMetrics;
-pub use http::{HttpMetrics, RefusedLabels};
+pub use flags::{COUNTED_FLAGS_MAX, FlagMetrics};
+pub use http::{CallLabels, HttpMetrics, RefusedLabels};
+pub use kafka::KafkaMetrics;
 pub use outbox::OutboxMetrics;
 pub use progress::{PartitionGauges, StuckLabels};
 pub use redis_cache::RedisCacheMetrics;
@@ -84,6 +90,9 @@ pub struct Metrics {
     pub http: HttpMetrics,
     pub access: AuthMetrics,
     pub experiments: ExperimentMetrics,
+    pub flags: FlagMetrics,
+    pub kafka: KafkaMetrics,
+    pub certificates: Certificates,
 }
 
 impl Metrics {
@@ -133,7 +142,14 @@ impl Metrics {
         let access = AuthMetrics::register(registry.sub_registry_with_prefix("access"));
         let publish = OutboxMetrics::register(registry.sub_registry_with_prefix("publish"));
         let experiments = ExperimentMetrics::register(registry.sub_registry_with_prefix("experiments"));
+        let flags = FlagMetrics::register(registry.sub_registry_with_prefix("flag"));
+        let kafka = KafkaMetrics::register(registry.sub_registry_with_prefix("kafka"));
+        let certificates = Certificates::default();
+        registry.register_collector(Box::new(certificates.clone()));
         Arc::new(Self {
+            flags,
+            kafka,
+            certificates,
             experiments,
             evaluate,
             audit,

@@ -84,7 +84,7 @@ ROWS = [
             ("sum by (method, route) (rate(flagstream_http_request_seconds_count[$__rate_interval]))", "{{method}} {{route}}"),
         ]),
         ("Errors", "Part of the calls that are answered with a server error.", "percentunit", [
-            ('sum(rate(flagstream_http_request_seconds_count{status="5xx"}[$__rate_interval])) / sum(rate(flagstream_http_request_seconds_count[$__rate_interval]))', "5xx"),
+            ('sum(rate(flagstream_http_request_seconds_count{status="5xx",route!~"/health.*"}[$__rate_interval])) / sum(rate(flagstream_http_request_seconds_count{route!~"/health.*"}[$__rate_interval]))', "5xx"),
         ]),
         ("Rejected calls", "Calls a second that are rejected for lack of permission, by a rate limit or by a concurrency limit.", "reqps", [
             ("sum by (status) (rate(flagstream_http_refused_total[$__rate_interval]))", "{{status}}"),

@@ -38,6 +38,7 @@ pub struct Valid {
     pub name: String,
     pub hash: SecretHash,
     pub grant: Grant,
+    pub created_at: DateTime<Utc>,
     pub expires_at: Option<DateTime<Utc>>,
 }
 
@@ -261,18 +262,31 @@ pub async fn revision(database: &Database) -> Result<i64, TableError> {
 
 /// Returns all valid tokens.
 pub async fn valid(database: &Database) -> Result<Vec<Valid>, TableError> {
-    const VALID: &str = "SELECT id, name, secret_hash, scopes, environments, expires_at, made_by,
+    const VALID: &str = "SELECT id, name, secret_hash, scopes, environments, created_at, expires_at, made_by,
             projects, flag_prefixes, owners FROM api_tokens
         WHERE revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $1) ORDER BY created_at DESC LIMIT $2";
     let rows: Vec<ValidRow> =
         in_either!(database, sqlx::query_as(VALID).bind(now()).bind(2 * VALID_TOKENS_MAX), fetch_all)?;
-    let read = |(id, name, hash, scopes, environments, expires_at, made_by, projects, prefixes, owners): ValidRow| {
+    let read = |(
+        id,
+        name,
+        hash,
+        scopes,
+        environments,
+        created_at,
+        expires_at,
+        made_by,
+        projects,
+        prefixes,
+        owners,
+    ): ValidRow| {
         let restrictions = [projects.as_deref(), prefixes.as_deref(), owners.as_deref()];
         let valid = Valid {
             id: TokenId::parse(&id)?,
             name,
             hash: SecretHash::stored(hash),
             grant: Grant::read(&scopes, environments.as_deref(), restrictions),
+            created_at,
             expires_at,
         };
         Some((valid, made_by))
@@ -307,6 +321,7 @@ type ValidRow = (
     Vec<u8>,
     String,
     Option<String>,
+    DateTime<Utc>,
     Option<DateTime<Utc>>,
     Option<String>,
     Option<String>,

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::{Instant, timeout};
 
@@ -34,6 +34,10 @@ pub const REFRESH_INTERVAL: Duration = Duration::from_millis(100);
 pub const WAITING_CALLS_MAX: usize = 64;
 /// Timeout of a request that waits for a read.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(3);
+/// Tokens that expire within this time are reported.
+pub const EXPIRY_NOTICE: TimeDelta = TimeDelta::days(7);
+/// Tokens that live no longer are replaced all the time, and not reported.
+pub const SHORT_LIFE: TimeDelta = TimeDelta::days(30);
 const DAY: Duration = Duration::from_secs(86_400);
 /// Maximum remembered tokens that were not found. They are forgotten when the table changes.
 pub const ABSENT_TOKENS_MAX: usize = 4_096;
@@ -76,6 +80,13 @@ pub struct CachedToken {
     used_ms: AtomicI64,
 }
 
+impl Valid {
+    /// Whether the token expires within [`EXPIRY_NOTICE`], and lives longer than [`SHORT_LIFE`].
+    fn expires_soon(&self, now: DateTime<Utc>) -> bool {
+        self.expires_at.is_some_and(|at| at - now < EXPIRY_NOTICE && at - self.created_at > SHORT_LIFE)
+    }
+}
+
 /// Result of a lookup.
 #[derive(Debug, Clone)]
 pub enum TokenLookup {
@@ -110,6 +121,12 @@ impl TokenCache {
     /// Number of known tokens.
     pub fn len(&self) -> usize {
         self.known.load().len()
+    }
+
+    /// Number of tokens that expire within [`EXPIRY_NOTICE`], of those that live longer than [`SHORT_LIFE`].
+    pub fn expiring(&self, now: DateTime<Utc>) -> usize {
+        let known = self.known.load();
+        known.values().filter(|entry| entry.valid.expires_soon(now)).count()
     }
 
     pub fn is_empty(&self) -> bool {

@@ -8,7 +8,7 @@ use anyhow::Context;
 use clap::CommandFactory;
 use clap_complete::Shell;
 
-use super::Cli;
+use super::{Cli, reference};
 
 #[derive(Debug, clap::Args)]
 pub struct CompletionsArgs {
@@ -22,6 +22,9 @@ pub struct ManArgs {
     /// Write a page for each command to this folder (default: print the page of `flagstream` itself)
     #[arg(value_name = "FOLDER")]
     pub folder: Option<PathBuf>,
+    /// Print the reference of all commands in Markdown
+    #[arg(long, conflicts_with = "folder")]
+    pub markdown: bool,
 }
 
 pub fn completions(args: &CompletionsArgs) -> anyhow::Result<ExitCode> {
@@ -31,6 +34,9 @@ pub fn completions(args: &CompletionsArgs) -> anyhow::Result<ExitCode> {
 }
 
 pub fn man(args: &ManArgs) -> anyhow::Result<ExitCode> {
+    if args.markdown {
+        return print(reference::markdown().as_bytes());
+    }
     let Some(folder) = &args.folder else {
         let mut page = Vec::new();
         clap_mangen::Man::new(Cli::command()).render(&mut page)?;

@@ -4,6 +4,7 @@
 //! stderr.
 
 mod ask;
+pub mod asyncapi;
 pub mod audit;
 pub mod bench;
 pub mod config;
@@ -20,8 +21,10 @@ pub mod health;
 pub mod manual;
 pub mod migrate;
 mod moment;
+pub mod openapi;
 pub mod print;
 mod progress;
+mod reference;
 mod render;
 pub mod replay;
 pub mod request;
@@ -106,6 +109,10 @@ pub enum Command {
     /// Show the configuration
     #[command(subcommand)]
     Config(config::Command),
+    /// Print the AsyncAPI document of the topics, messages and headers
+    Asyncapi,
+    /// Print the OpenAPI document of the HTTP API
+    Openapi,
     /// Evaluate a flag over HTTP, or from a file
     Evaluate(evaluate::Args),
     /// Evaluate flags through Kafka: produce a request, and optionally wait for the reply
@@ -167,6 +174,8 @@ pub async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Doctor => doctor::run(global).await,
         Command::Health(args) => health::run(args, global).await,
         Command::Config(command) => config::run(command, global),
+        Command::Asyncapi => asyncapi::run(global),
+        Command::Openapi => openapi::run(),
         Command::Evaluate(args) => evaluate::run(args, global).await,
         Command::Request(args) => request::run(args, global).await,
         Command::Tail(args) => tail::run(args, global).await,

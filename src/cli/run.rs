@@ -2,19 +2,31 @@
 
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::app::{self, Role};
+use anyhow::Context;
+
+use crate::app::{self, Role, Stopped};
 use crate::config::{Config, Profile};
+use crate::kafka::topics::{TopicReport, Topics, TopicsError};
 use crate::shutdown::StopSignals;
 use crate::telemetry;
 
 use super::{Global, UsageError};
+
+/// First pause between two attempts of `--apply-topics` while Kafka does not answer.
+const APPLY_RETRY_DELAY: Duration = Duration::from_millis(500);
+/// Longest such pause.
+const APPLY_RETRY_DELAY_MAX: Duration = Duration::from_secs(10);
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Roles that this process runs: evaluator, feeder, sink, warmer, api (default: all)
     #[arg(long, value_delimiter = ',', value_name = "ROLE,…")]
     pub roles: Vec<String>,
+    /// First create missing topics and change differing settings, as `topics apply` does
+    #[arg(long)]
+    pub apply_topics: bool,
 }
 
 pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
@@ -31,9 +43,61 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
     let roles = possible(roles, &args.roles, &config)?;
     let version = env!("CARGO_PKG_VERSION");
     tracing::info!(version, instance = config.instance, ?roles, "starting");
-    app::run(config, &roles, signals).await?;
+    if args.apply_topics {
+        apply_topics(&config).await?;
+    }
+    let stopped = app::run(config, &roles, signals).await?;
     tracing::info!("stopped");
+    if stopped == Stopped::ToRenewCertificate {
+        return execute_again();
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Replaces this process by a new one of the same program, with the same id, arguments and environment. Returns only
+/// the error.
+#[cfg(unix)]
+fn execute_again() -> anyhow::Result<ExitCode> {
+    use std::os::unix::process::CommandExt;
+    let mut arguments = std::env::args_os();
+    let name = arguments.next().unwrap_or_else(|| "flagstream".into());
+    // The program of this process, even if its file was replaced by another version meanwhile.
+    let program = if cfg!(target_os = "linux") { "/proc/self/exe".into() } else { std::env::current_exe()? };
+    let error = std::process::Command::new(program).arg0(name).args(arguments).exec();
+    Err(anyhow::Error::new(error)
+        .context("cannot execute the program again with the new certificate for Kafka"))
+}
+
+/// Ends the process, so that a supervisor starts it again.
+#[cfg(not(unix))]
+fn execute_again() -> anyhow::Result<ExitCode> {
+    Ok(ExitCode::FAILURE)
+}
+
+/// Creates and corrects the topics. Waits for Kafka, like the service itself; a signal ends the process meanwhile.
+async fn apply_topics(config: &Config) -> anyhow::Result<()> {
+    let topics = Topics::new(config)?;
+    let mut delay = APPLY_RETRY_DELAY;
+    let reports = loop {
+        match topics.apply().await {
+            Ok(reports) => break reports,
+            Err(error @ TopicsError::Unreachable { .. }) => {
+                tracing::warn!(%error, "the topics are applied as soon as Kafka answers");
+                tokio::time::sleep(delay).await;
+                delay = (delay * 2).min(APPLY_RETRY_DELAY_MAX);
+            }
+            Err(error) => return Err(error).context("run --apply-topics"),
+        }
+    };
+    for TopicReport { topic, done, left } in reports {
+        for difference in done {
+            tracing::info!(topic, ?difference, "the topic was changed");
+        }
+        for difference in left {
+            tracing::warn!(topic, "{difference}; not changed, because keys would move to other partitions");
+        }
+    }
+    Ok(())
 }
 
 fn roles(names: &[String]) -> Result<Vec<Role>, UsageError> {

@@ -2,10 +2,12 @@
 
 use std::process::ExitCode;
 
+use crate::config::Config;
 use crate::kafka::reach::{REACH_TIMEOUT, reach};
+use crate::kafka::topics::manifests::{self, Strimzi};
 use crate::kafka::topics::{Difference, TopicReport, Topics};
 
-use super::{Global, Output, print};
+use super::{Global, Output, UsageError, print};
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
@@ -13,16 +15,46 @@ pub enum Command {
     Apply,
     /// Report how the topics differ from the required ones; exit code 1 if they do
     Check,
+    /// Print the topics and the permissions of flagstream's user as resources of a Kafka operator
+    Manifests(ManifestsArgs),
 }
+
+#[derive(Debug, clap::Args)]
+pub struct ManifestsArgs {
+    /// Resources of Strimzi: a KafkaTopic for each topic, and a KafkaUser with its access control lists
+    #[arg(long, required = true)]
+    pub strimzi: bool,
+    /// Name of the Kafka resource
+    #[arg(long, value_name = "NAME", default_value = "my-cluster")]
+    pub cluster: String,
+    /// Namespace of the resources (default: that of kubectl)
+    #[arg(long, value_name = "NAME")]
+    pub namespace: Option<String>,
+    /// Name of the KafkaUser
+    #[arg(long, value_name = "NAME", default_value = "flagstream")]
+    pub user: String,
+    /// Authentication of the user: scram-sha-512, tls or tls-external
+    #[arg(long, value_name = "TYPE", default_value = "scram-sha-512")]
+    pub authentication: String,
+    /// Version of Strimzi's API
+    #[arg(long, value_name = "VERSION", default_value = "kafka.strimzi.io/v1")]
+    pub api_version: String,
+}
+
+/// The authentication types of a KafkaUser.
+const AUTHENTICATIONS: [&str; 3] = ["scram-sha-512", "tls", "tls-external"];
 
 /// Runs the command. Exit code 1 if a difference remains.
 pub async fn run(command: Command, global: &Global) -> anyhow::Result<ExitCode> {
     let config = global.load_config()?;
+    if let Command::Manifests(args) = command {
+        return print_manifests(&config, args, global);
+    }
     let topics = Topics::new(&config.kafka, &config.topics)?;
     tokio::task::spawn_blocking(move || reach(&config.kafka, &config.topics.events, REACH_TIMEOUT)).await??;
     let reports = match command {
         Command::Apply => topics.apply().await?,
-        Command::Check => topics.check().await?,
+        Command::Check | Command::Manifests(_) => topics.check().await?,
     };
     match global.output {
         Output::Json => {
@@ -38,6 +70,28 @@ pub async fn run(command: Command, global: &Global) -> anyhow::Result<ExitCode> 
     }
     let well = reports.iter().all(|report| report.left.is_empty());
     Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Prints the resources as YAML, or one JSON object per line. Nothing is connected to.
+fn print_manifests(config: &Config, args: ManifestsArgs, global: &Global) -> anyhow::Result<ExitCode> {
+    let ManifestsArgs { strimzi: _, cluster, namespace, user, authentication, api_version } = args;
+    if !AUTHENTICATIONS.contains(&authentication.as_str()) {
+        let expected = AUTHENTICATIONS.join(", ");
+        return Err(UsageError(format!("--authentication {authentication}: expected {expected}")).into());
+    }
+    let of = Strimzi { cluster, api_version, namespace, user, authentication };
+    let resources = manifests::strimzi(config, &of);
+    match global.output {
+        Output::Json => {
+            for resource in &resources {
+                print::line(&resource.to_string())?;
+            }
+        }
+        Output::Text => {
+            print::line(manifests::yaml(&resources).trim_end())?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn text(report: &TopicReport) -> Vec<String> {

@@ -12,9 +12,9 @@ use crate::kafka::properties::{self, Invalid};
 use super::values::{Origin, Values};
 use super::{
     ApiConfig, AuditConfig, AuthConfig, Config, DatabaseConfig, DeliveryConfig, DeliveryMode, Durability,
-    EvaluationConfig, ExperimentsConfig, FeedConfig, FlagsConfig, HealthConfig, HttpConfig, KafkaConfig,
-    LogConfig, LogFormat, PrivacyConfig, ReadPath, RedisConfig, Scope, Secret, TlsConfig, formats, parse,
-    topics, unleash,
+    EvaluationConfig, ExperimentsConfig, FeedConfig, FlagsConfig, HealthConfig, HttpConfig, KafkaConfig, LogConfig,
+    LogFormat, MetricsConfig, PrivacyConfig, ReadPath, RedisConfig, Scope, Secret, TlsConfig, formats, parse, topics,
+    unleash,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -38,7 +38,7 @@ pub(super) fn config(values: &mut Values) -> Option<Config> {
     let feed = feed(values);
     let privacy = privacy(values);
     let (auth, api) = (auth(values), api(values));
-    let health = health(values);
+    let (health, metrics) = (health(values), metrics(values));
     let (formats, schema_registry) = formats?;
     let instance = instance?;
     Some(Config {
@@ -64,6 +64,7 @@ pub(super) fn config(values: &mut Values) -> Option<Config> {
         formats,
         schema_registry,
         health: health?,
+        metrics: metrics?,
     })
 }
 
@@ -207,6 +208,10 @@ fn health(values: &mut Values) -> Option<HealthConfig> {
         values.required("health.stuck_after", |text| parse::duration(text, SECOND..=3_600 * SECOND));
     let stuck_not_ready = values.required("health.stuck_not_ready", parse::flag);
     Some(HealthConfig { stuck_after: stuck_after?, stuck_not_ready: stuck_not_ready? })
+}
+
+fn metrics(values: &mut Values) -> Option<MetricsConfig> {
+    Some(MetricsConfig { flags: values.list("metrics.flags", parse::text)? })
 }
 
 fn database(values: &mut Values) -> Option<DatabaseConfig> {

@@ -147,6 +147,14 @@ pub struct Config {
     pub formats: FormatsConfig,
     pub schema_registry: SchemaRegistryConfig,
     pub health: HealthConfig,
+    pub metrics: MetricsConfig,
+}
+
+/// Metrics that are not collected by default.
+#[derive(Debug, Clone, Default)]
+pub struct MetricsConfig {
+    /// Flags whose evaluations are counted by flag. A name that ends in `*` stands for all with this beginning.
+    pub flags: Vec<String>,
 }
 
 /// Reporting of partitions without progress.

@@ -204,6 +204,8 @@ pub(super) static SETTINGS: &[Setting] = &[
       "Time without progress after which a partition with waiting records is reported as stuck; `1s` to `1h`."),
     s("FLAGSTREAM_HEALTH__STUCK_NOT_READY", "health.stuck_not_ready", Text("false"),
       "`true`: the process is not ready while one of its partitions is stuck."),
+    s("FLAGSTREAM_METRICS__FLAGS", "metrics.flags", Text("none"),
+      "Flags whose evaluations are counted by flag in `flagstream_flag_evaluations_total`, several with commas; `checkout-*` stands for all names with this beginning, `*` for all flags. At most 1,000 flags get series of their own."),
     s("FLAGSTREAM_LOG", "log.filter", Text("info"), "What is logged: a level, or `target=level` directives with commas."),
     s("FLAGSTREAM_LOG_FORMAT", "log.format", Text("text"), "`text` or `json`."),
 

@@ -24,6 +24,7 @@ use crate::schema_registry::{Reader, Undecodable};
 
 use super::Parts;
 use super::batch_sender::{BatchSender, place, results_too_large};
+use super::error_log::{self, Origin};
 use super::headers::{Headers, reply_to};
 use super::unserved;
 
@@ -181,6 +182,7 @@ impl BatchContext {
             let stopwatch = sender.tally.stopwatch();
             let answer = self.evaluate(&served, request, ask, sender);
             let took = stopwatch.map(nanoseconds);
+            error_log::note(&answer, &ask.flag, served.name, &shown, self.origin(request, record));
             event.clear();
             let id = stream_event_id(
                 self.topic_hash,
@@ -224,6 +226,15 @@ impl BatchContext {
                 }
             },
             None => Ok(()),
+        }
+    }
+
+    fn origin<'r>(&'r self, request: &'r Request<'_>, record: &Record<'_>) -> Origin<'r> {
+        Origin::Record {
+            topic: &self.parts.config.topics.requests,
+            partition: record.partition(),
+            offset: record.offset(),
+            request_id: request.request_id.as_deref(),
         }
     }
 

@@ -10,6 +10,7 @@ use crate::config::DeliveryMode;
 use crate::kafka::client;
 use crate::kafka::partition_consumer::PartitionConsumer;
 use crate::kafka::producer::{LINGER_MS, MAX_RECORD_BYTES, TrackedProducer};
+use crate::kafka::statistics;
 
 use super::Parts;
 use super::error::SessionError;
@@ -27,7 +28,9 @@ const QUEUED_RECORDS: usize = 16_384;
 pub fn producer(parts: &Parts, index: usize, isolate_records: bool) -> Result<TrackedProducer, SessionError> {
     let delivery = &parts.config.delivery;
     let name = member_name(parts, index);
-    let mut config = client::base(&parts.config.kafka, &format!("evaluator-{index}"));
+    let role = format!("evaluator-{index}");
+    let mut config = client::base(&parts.config.kafka, &role);
+    statistics::enable(&mut config, &role);
     client::compress(&mut config, &parts.config.kafka)
         .set("enable.idempotence", "true")
         .set("delivery.report.only.error", "true")

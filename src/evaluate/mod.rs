@@ -23,6 +23,7 @@ pub mod batch_limit;
 pub mod batch_sender;
 mod clients;
 pub mod error;
+pub mod error_log;
 pub mod fairness;
 mod headers;
 pub mod pace;

@@ -95,6 +95,8 @@ impl<'s> Session<'s> {
         while !self.parts.shutdown.is_cancelled() {
             // Rebalances are served only here, so no batch is open when partitions are reassigned.
             self.consumer.serve().map_err(SessionError::Consumer)?;
+            // Takes the producer's statistics from its queue, also while there are no requests.
+            self.producer.inner().poll(Duration::ZERO);
             self.confirm_topic()?;
             if !self.follow_assignment()? {
                 continue;

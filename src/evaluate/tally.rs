@@ -119,6 +119,7 @@ impl Tally {
             }
         }
         for (_, counts) in self.flags.drain() {
+            metrics.flags.count(&counts.flag, counts.yes, counts.no);
             let variants = counts.variants.iter().map(|(name, count)| (&**name, *count));
             usage.merge(&counts.flag.environment, &counts.flag.name, counts.yes, counts.no, variants);
         }

@@ -7,6 +7,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 
 use crate::auth::{FlagFacts, Outside, Restrictions};
 use crate::evaluate::answer::nanoseconds;
+use crate::evaluate::error_log::{self, Origin};
 use crate::evaluate::tally::{Tally, UNSERVED};
 use crate::evaluate::unserved;
 use crate::flag::value::{Lookup, answer, natural_answer};
@@ -210,6 +211,8 @@ impl<'c> Call<'c> {
         if let Some(outcome) = &outcome {
             event_sink.tally.outcome(outcome);
         }
+        let origin = Origin::Api { path: self.path.as_str() };
+        error_log::note(&answer, &ask.flag, self.environment, &call_subject.shown, origin);
         let event_id = call_event_id(self.time_ms, self.random, event_sink.index);
         event_sink.index += 1;
         let answered = Answered { answer, outcome, was_kept, event_id };

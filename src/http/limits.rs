@@ -12,9 +12,10 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 
-use crate::metrics::RefusedLabels;
+use crate::metrics::{Metrics, RefusedLabels};
 
 use super::api::Api;
+use super::measured::Measured;
 use super::{HttpState, Problem, origin, server};
 
 /// Limits of a group of routes.
@@ -23,13 +24,19 @@ pub struct Limits {
     pub(super) time: Duration,
     /// Host names accepted in the `Host` header. `None`: any.
     pub(super) allowed_hosts: Option<Arc<[String]>>,
-    /// Metrics of refused requests. `None`: they are not counted.
+    /// Set for the routes of the `api` role, whose refused requests are counted.
     pub(super) api: Option<Arc<Api>>,
+    pub(super) metrics: Arc<Metrics>,
 }
 
 impl Limits {
     pub fn of(http_state: &HttpState, api: Option<Arc<Api>>) -> Self {
-        Self { time: server::ANSWER_TIMEOUT, allowed_hosts: http_state.allowed_hosts.clone(), api }
+        Self {
+            time: server::ANSWER_TIMEOUT,
+            allowed_hosts: http_state.allowed_hosts.clone(),
+            api,
+            metrics: Arc::clone(&http_state.metrics),
+        }
     }
 
     /// Wraps the routes in these limits.
@@ -39,6 +46,7 @@ impl Limits {
 }
 
 async fn limited(State(limits): State<Limits>, request: Request, next: Next) -> Response {
+    let measured = Measured::begin(&request);
     let mut response = match origin::check(limits.allowed_hosts.as_deref(), &request) {
         Ok(()) => answered(limits.time, request, next).await,
         Err(problem) => problem.into_response(),
@@ -55,6 +63,7 @@ async fn limited(State(limits): State<Limits>, request: Request, next: Next) -> 
     {
         api.metrics.http.refused.get_or_create(&labels).inc();
     }
+    measured.end(&limits.metrics, response.status());
     response
 }
 

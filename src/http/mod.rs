@@ -19,6 +19,7 @@ mod input;
 mod limits;
 mod listeners;
 mod manage;
+mod measured;
 mod ofrep;
 mod openapi;
 mod origin;
@@ -49,10 +50,12 @@ use crate::metrics::Metrics;
 use caller::Authenticator;
 pub use input::Undecodable;
 pub use limits::Limits;
+use measured::Measured;
 
 pub use api::Api;
 pub use caller::Caller;
 pub use manage::segment;
+pub use openapi::document as openapi_document;
 pub use problem::Problem;
 pub use server::Server;
 
@@ -146,7 +149,8 @@ pub fn admin_router(http_state: HttpState) -> Router {
 /// Adds problem bodies for unknown paths (404) and methods (405), and sets the state.
 fn finish(router: Router<HttpState>, http_state: HttpState) -> Router {
     router
-        .fallback(async || {
+        .fallback(async |State(http_state): State<HttpState>, method: Method| {
+            Measured::of_no_route(&method).end(&http_state.metrics, StatusCode::NOT_FOUND);
             Problem::new(
                 StatusCode::NOT_FOUND,
                 "there is no route with this path; /openapi.json lists the routes",

@@ -10,7 +10,7 @@ use std::sync::{Arc, LazyLock};
 
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::Path;
+use axum::extract::{Path, State};
 use axum::http::header::{
     CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_FRAME_OPTIONS,
 };
@@ -20,6 +20,8 @@ use axum::routing::get;
 use utoipa::OpenApi;
 use utoipa_swagger_ui::Config;
 
+use crate::asyncapi;
+
 use self::common_responses::CommonResponses;
 use super::Problem;
 use super::api::Api;
@@ -27,6 +29,7 @@ use super::edge as edge_routes;
 use super::{changes, evaluate, health, manage, ofrep, tokens, webhook};
 
 const DOCUMENT: &str = "/openapi.json";
+const ASYNCAPI_DOCUMENT: &str = "/asyncapi.json";
 /// Allows the viewer only its own scripts, and no embedding in frames. Inline styles are allowed because the viewer
 /// sets some on elements.
 const VIEWER_POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
@@ -110,18 +113,22 @@ const VIEWER_POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline
 )]
 struct Document;
 
-static TEXT: LazyLock<Bytes> = LazyLock::new(|| {
+static TEXT: LazyLock<Bytes> = LazyLock::new(|| document().to_string().into());
+
+/// The document as JSON.
+pub fn document() -> serde_json::Value {
     // Serializing the built-in document does not fail.
     let mut document = serde_json::to_value(Document::openapi()).unwrap_or_default();
     local_flag::describe(&mut document);
-    document.to_string().into()
-});
+    document
+}
 
 static VIEWER: LazyLock<Arc<Config<'static>>> = LazyLock::new(|| Arc::new(Config::new([DOCUMENT])));
 
 pub(super) fn routes() -> Router<Arc<Api>> {
     Router::new()
-        .route(DOCUMENT, get(document))
+        .route(DOCUMENT, get(serve_document))
+        .route(ASYNCAPI_DOCUMENT, get(asyncapi_document))
         .route(local_flag::PATH, get(local_flag::schema))
         .route("/", get(async || Redirect::temporary("/docs/")))
         .route("/docs", get(async || Redirect::permanent("/docs/")))
@@ -129,8 +136,13 @@ pub(super) fn routes() -> Router<Arc<Api>> {
         .route("/docs/{*file}", get(async |Path(file): Path<String>| viewer(&file)))
 }
 
-async fn document() -> Response {
+async fn serve_document() -> Response {
     ([(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-cache")], TEXT.clone()).into_response()
+}
+
+/// The AsyncAPI document of the topics of this deployment.
+async fn asyncapi_document(State(api): State<Arc<Api>>) -> Response {
+    ([(CACHE_CONTROL, "no-cache")], axum::Json(asyncapi::document(&api.config))).into_response()
 }
 
 fn viewer(file: &str) -> Response {
@@ -180,6 +192,42 @@ mod tests {
             assert!(seen.insert(id.clone()), "{place}: {id} is the id of two operations");
         }
         assert!(seen.contains("evaluateFlag") && seen.contains("edgeUpdateFlag"));
+    }
+
+    /// The blocks of JSON below a heading of docs/api.md. scripts/deploy-check validates those that are messages.
+    fn examples(heading: &str) -> Vec<Value> {
+        let text = include_str!("../../docs/api.md");
+        let section = text.split_once(&format!("\n{heading}\n")).unwrap().1;
+        let section = section.split("\n### ").next().unwrap();
+        let blocks = section.split("```json\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+        blocks.map(|block| serde_json::from_str(block).unwrap()).collect()
+    }
+
+    #[test]
+    fn examples_of_calls_satisfy_the_document() {
+        let experiments = examples("### Experiments");
+        let health = examples("### Health");
+        let free = serde_json::json!({"type": "object"});
+        for (name, example) in [
+            (Some("NewExperiment"), &experiments[0]),
+            (Some("ExperimentCounted"), &experiments[2]),
+            (None, &health[0]),
+        ] {
+            let schema = name.map_or_else(
+                || free.clone(),
+                |name| {
+                    let mut schema = document();
+                    schema["$ref"] = format!("#/components/schemas/{name}").into();
+                    schema
+                },
+            );
+            let errors: Vec<_> = jsonschema::validator_for(&schema)
+                .unwrap()
+                .iter_errors(example)
+                .map(|e| e.to_string())
+                .collect();
+            assert!(errors.is_empty(), "{name:?}: {errors:?}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! files cannot be used, the current certificate stays in use and the error is reported.
 
 #[cfg(feature = "tls")]
-pub use with_openssl::{Reload, Tls};
+pub use with_openssl::{Reload, Tls, unix_seconds};
 #[cfg(not(feature = "tls"))]
 pub use without::Tls;
 
@@ -16,7 +16,7 @@ mod with_openssl {
 
     use anyhow::Context;
     use arc_swap::ArcSwap;
-    use openssl::asn1::Asn1Time;
+    use openssl::asn1::{Asn1Time, Asn1TimeRef};
     use openssl::pkey::PKey;
     use openssl::ssl::{AlpnError, Ssl, SslAcceptor, SslMethod, select_next_proto};
     use openssl::x509::X509;
@@ -26,6 +26,7 @@ mod with_openssl {
     use crate::health::{Report, Reporter, State};
     use crate::http::server::Stream;
     use crate::log_limit::limited;
+    use crate::metrics::Certificates;
     use crate::shutdown::Shutdown;
 
     /// Supported protocols (ALPN) in order of preference, each preceded by its length.
@@ -103,10 +104,16 @@ mod with_openssl {
         }
 
         /// Checks the files regularly until `shutdown`, and reports the state of the certificate in use.
-        pub async fn watch(self, health: Reporter, shutdown: Shutdown) -> anyhow::Result<()> {
+        pub async fn watch(
+            self,
+            health: Reporter,
+            certificates: Certificates,
+            shutdown: Shutdown,
+        ) -> anyhow::Result<()> {
             let mut before = Reload::Unchanged;
             health.set(self.report(&before));
             loop {
+                certificates.set("http", self.expires());
                 tokio::select! {
                     () = shutdown.cancelled() => return Ok(()),
                     () = tokio::time::sleep(RELOAD_INTERVAL) => {}
@@ -157,10 +164,21 @@ mod with_openssl {
             self.0.loaded.load().certificate.not_after().to_string()
         }
 
+        /// Time at which the certificate in use expires, as Unix time in seconds.
+        fn expires(&self) -> i64 {
+            unix_seconds(self.0.loaded.load().certificate.not_after())
+        }
+
         fn has_expired(&self) -> bool {
             let loaded = self.0.loaded.load();
             Asn1Time::days_from_now(0).is_ok_and(|now| loaded.certificate.not_after() < &*now)
         }
+    }
+
+    /// The time as Unix time in seconds. 0 if it cannot be represented.
+    pub fn unix_seconds(time: &Asn1TimeRef) -> i64 {
+        let since = Asn1Time::from_unix(0).and_then(|epoch| epoch.diff(time));
+        since.map_or(0, |since| i64::from(since.days) * 86_400 + i64::from(since.secs))
     }
 
     impl Files {
@@ -253,6 +271,7 @@ mod without {
     use crate::config::TlsConfig;
     use crate::health::Reporter;
     use crate::http::server::Stream;
+    use crate::metrics::Certificates;
     use crate::shutdown::Shutdown;
 
     /// TLS of a build without the feature `tls`: has no values.
@@ -268,7 +287,7 @@ mod without {
             match *self {}
         }
 
-        pub async fn watch(self, _: Reporter, _: Shutdown) -> anyhow::Result<()> {
+        pub async fn watch(self, _: Reporter, _: Certificates, _: Shutdown) -> anyhow::Result<()> {
             match self {}
         }
     }

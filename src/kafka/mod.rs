@@ -7,5 +7,5 @@ pub mod topics;
 
 pub use flagstream_kafka::{
     KafkaConfig, Secret, backoff, client, compacted, consumer, describe, ends, exists, identity, member, mock, parse,
-    partition_consumer, producer, properties, range, reach, reading, sender, tail,
+    partition_consumer, producer, properties, range, reach, reading, sender, statistics, tail,
 };

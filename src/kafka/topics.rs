@@ -1,6 +1,8 @@
 //! The required properties of each topic, and the comparison with the existing topics.
 
 mod admin;
+pub mod manifests;
+mod uses;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -13,6 +15,7 @@ use crate::config::TopicsConfig;
 use crate::kafka::describe::{Described, Overview};
 
 pub use admin::{TopicReport, Topics, TopicsError};
+pub use uses::{TopicUse, uses};
 pub use watch::{Fit, look_after, wait_until_fit};
 
 /// Maximum record size of events, in bytes: an event contains its request (at most 1 MiB) and adds to it.

@@ -15,6 +15,8 @@ pub struct LookLabels {
 pub struct AuthMetrics {
     /// Number of valid tokens that this instance has cached.
     pub tokens: Gauge,
+    /// Number of tokens that expire soon, of those that are not short-lived.
+    pub expiring: Gauge,
     /// Reads of the table of tokens, by outcome.
     pub looks: Family<LookLabels, Counter>,
 }
@@ -23,6 +25,8 @@ impl AuthMetrics {
     pub(super) fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
         registry.register("tokens", "Valid tokens that this instance knows", metrics.tokens.clone());
+        let help = "Tokens that were valid for more than 30 days and expire within a week";
+        registry.register("tokens_expiring", help, metrics.expiring.clone());
         registry.register("looks", "Reads of the table of tokens, by outcome", metrics.looks.clone());
         metrics
     }

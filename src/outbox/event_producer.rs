@@ -9,11 +9,12 @@ use rdkafka::message::{BorrowedHeaders, Header, Headers, Message, OwnedHeaders};
 use rdkafka::producer::{
     BaseProducer, BaseRecord, DeliveryResult, NoCustomPartitioner, Producer, ProducerContext, PurgeConfig,
 };
-use rdkafka::{ClientConfig, ClientContext};
+use rdkafka::{ClientConfig, ClientContext, Statistics};
 
 use crate::config::Config;
 use crate::kafka::client;
 use crate::kafka::producer::{LINGER_MS, TopicHandle, flush, is_refusal};
+use crate::kafka::statistics;
 use crate::message::request::RefusalCode;
 use crate::message::sequence::{HEADER, Sequence};
 use crate::message::trace::{self, TRACEPARENT, Traceparent};
@@ -241,6 +242,7 @@ impl Drop for EventProducer {
 
 fn client_config(config: &Config) -> ClientConfig {
     let mut client = client::base(&config.kafka, "api");
+    statistics::enable(&mut client, "api");
     client::compress(&mut client, &config.kafka)
         .set("enable.idempotence", "true")
         // After a rejection nothing may overtake what is sent again: numbers must grow within a partition.
@@ -290,6 +292,10 @@ impl ClientContext for Deliveries {
 
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         client::log(level, facility, message);
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        statistics::record(&statistics);
     }
 }
 

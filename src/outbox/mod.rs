@@ -87,6 +87,8 @@ impl Publisher {
                 let folder = config.state_dir.join("spool");
                 let spool = Spool::open(&folder, config.api.spool_max_bytes);
                 let spool = spool.with_context(|| format!("the spool in {}", folder.display()))?;
+                let limit = i64::try_from(config.api.spool_max_bytes).unwrap_or(i64::MAX);
+                metrics.publish.spool_limit_bytes.set(limit);
                 Some(Overflow::new(spool, Arc::clone(&metrics)))
             }
             Durability::Memory | Durability::Sync => None,

@@ -31,6 +31,7 @@ mod guides;
 mod kill;
 mod manage;
 mod ofrep;
+mod operations;
 mod partitions;
 mod pipeline;
 mod redis_cache;

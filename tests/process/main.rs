@@ -5,6 +5,7 @@
 
 mod authentication;
 mod bench;
+mod certificates;
 mod child;
 mod files;
 mod handles;

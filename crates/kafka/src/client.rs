@@ -8,7 +8,7 @@ use rdkafka::consumer::ConsumerContext;
 use rdkafka::producer::{DeliveryResult, ProducerContext};
 use rdkafka::{ClientConfig, ClientContext};
 
-use super::KafkaConfig;
+use super::{KafkaConfig, statistics};
 use crate::log_limit::KeyedLogLimit;
 
 /// Prefix of the cluster id of librdkafka's mock broker, which `dev` embeds.
@@ -92,6 +92,7 @@ pub fn member(
         .set("fetch.queue.backoff.ms", "5")
         .set("fetch.message.max.bytes", "2097152")
         .set("allow.auto.create.topics", if creates_topics { "true" } else { "false" });
+    statistics::enable(&mut settings, client);
     // A request to a coordinator that has gone delays the next rebalance for this long; the default is a minute.
     if !kafka.client.contains_key("socket.timeout.ms") {
         settings.set("socket.timeout.ms", "10000");

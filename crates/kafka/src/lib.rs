@@ -10,6 +10,7 @@
 //!   offsets.
 //! - [`describe`] and [`identity`] read the metadata that the crate `rdkafka` does not return, such as topic ids.
 //! - [`reach`] finds out why no broker can be used. [`sender`] produces single records.
+//! - [`statistics`] collects what clients report about themselves.
 //! - [`backoff`] and [`faults`] are for retries.
 //! - [`parse`] and [`properties`] validate the settings of clients.
 //! - [`mock`] is a broker inside the process, for development and tests.
@@ -47,6 +48,7 @@ pub mod reading;
 mod record;
 mod secret;
 pub mod sender;
+pub mod statistics;
 pub mod tail;
 
 pub use config::KafkaConfig;

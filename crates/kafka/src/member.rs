@@ -14,7 +14,7 @@ use std::time::Duration;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::{ClientConfig, ClientContext, Message as _, TopicPartitionList};
+use rdkafka::{ClientConfig, ClientContext, Message as _, Statistics, TopicPartitionList};
 use rdkafka_sys as sys;
 
 use crate::log_limit::{KeyedLogLimit, LogLimit};
@@ -329,6 +329,10 @@ fn bounded<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Opti
 impl ClientContext for Forwarding {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         super::client::log(level, facility, message);
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        super::statistics::record(&statistics);
     }
 }
 

@@ -14,7 +14,7 @@ use rdkafka::producer::{
     BaseProducer, BaseRecord, DeliveryResult, NoCustomPartitioner, Producer, ProducerContext, PurgeConfig,
 };
 use rdkafka::types::RDKafkaRespErr;
-use rdkafka::{ClientConfig, ClientContext};
+use rdkafka::{ClientConfig, ClientContext, Statistics};
 use rdkafka_sys as sys;
 
 /// `linger.ms` of idempotent producers, whose batches are flushed: longer than any round, and shorter than the shortest
@@ -328,6 +328,10 @@ impl ClientContext for Failures {
 
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         crate::client::log(level, facility, message);
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        crate::kafka::statistics::record(&statistics);
     }
 }
 

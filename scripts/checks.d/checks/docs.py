@@ -11,7 +11,7 @@ OPERATIONS = "docs/operations.md"
 ARCHITECTURE = "docs/architecture.md"
 # Documents that name tests.
 WITH_TESTS = (ARCHITECTURE, "docs/faults.md")
-FOLDERS = ("src", "crates", "tests", "scripts", "docs", "clients", "examples", "schemas", "migrations", "benches", "fuzz", ".ci")
+FOLDERS = ("src", "crates", "tests", "scripts", "docs", "clients", "examples", "schemas", "migrations", "benches", "fuzz", "deploy", ".ci")
 
 
 def main(root: Path, arguments: list[str]) -> int:
@@ -45,7 +45,7 @@ def settings(root: Path) -> Iterator[str]:
 
 def variables(root: Path) -> Iterator[str]:
     """Every environment variable that a document names occurs in the code."""
-    code = "\n".join(read(root, path) for path in tracked(root, "src", "crates", "tests", "clients", "examples", "scripts", "benches", "docker-compose.yml") if not path.endswith(".md"))
+    code = "\n".join(read(root, path) for path in tracked(root, "src", "crates", "tests", "clients", "examples", "scripts", "benches", "deploy", "docker-compose.yml") if not path.endswith(".md"))
     for path in tracked(root, "*.md"):
         for number, line in enumerate(read(root, path).split("\n"), 1):
             for name in re.findall(r"\b(?:FLAGSTREAM|UNLEASH|FEATURE_FLAG|SCHEMA_REGISTRY|KAFKA)_[A-Z_]*[A-Z]\b", line):

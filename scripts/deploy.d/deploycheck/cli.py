@@ -6,7 +6,7 @@ import time
 
 from teststack.install import InstallError
 
-from . import asyncapi, chart, dashboard, examples, names, rules, site, tools, values
+from . import asyncapi, chart, dashboard, examples, image, names, rules, site, tools, values
 
 # Name, module; a module has `check(root)`, which yields problems, and may have `fix(root)`, which writes generated files.
 PARTS = {
@@ -17,6 +17,7 @@ PARTS = {
     "names": names,
     "asyncapi": asyncapi,
     "examples": examples,
+    "image": image,
     "site": site,
 }
 

@@ -14,7 +14,7 @@ ADDED = {"job", "namespace", "instance", "le", "alertname", "alertstate", "sever
 def documented(root):
     """Metrics of the table in docs/operations.md, with their labels. `scripts/docs-check` compares the table with the code."""
     found = {}
-    for name, labels in re.findall(r"^\| `(flagstream_[a-z_]+)` \| ([^|]*) \|", (root / OPERATIONS).read_text(), re.MULTILINE):
+    for name, labels in re.findall(r"^\| `(flagstream_[a-z_]+)` \|([^|]*)\|", (root / OPERATIONS).read_text(), re.MULTILINE):
         outside = re.sub(r"\([^)]*\)", "", labels)
         found[name] = set(re.findall(r"`([a-z_]+)`", outside))
     return found

@@ -60,6 +60,11 @@ def kafka_jars():
     return _maven("kafka", "copy-dependencies")
 
 
+def connect_jars():
+    """The folder of the jars of Kafka Connect."""
+    return _maven("connect", "copy-dependencies")
+
+
 def apicurio_home():
     """The folder of the schema registry's jars."""
     return _maven("apicurio", "unpack-dependencies")
@@ -77,13 +82,20 @@ def node_home():
 
 def python_home():
     """The folder of the Python packages that tests use."""
-    requirements = HERE / "python" / "requirements.txt"
+    return _pip("python", HERE / "python" / "requirements.txt")
 
+
+def duckdb_home():
+    """The folder of the Python package with the engine that reads what Kafka Connect wrote."""
+    return _pip("duckdb", HERE / "connect" / "requirements.txt")
+
+
+def _pip(name, requirements):
     def fetch(folder):
         need("pip3")
         _quiet(["pip3", "install", "--quiet", "--no-deps", "--no-compile", "--target", folder, "-r", requirements])
 
-    return _cached("python", [requirements], fetch)
+    return _cached(name, [requirements], fetch)
 
 
 def go_modules():
@@ -248,6 +260,8 @@ def install_native():
     """Everything that the services need as processes of this machine."""
     need("java", "node", "redis-server", "postgres", "pgbouncer", *LIBRARIES)
     kafka_jars()
+    connect_jars()
+    duckdb_home()
     apicurio_home()
     unleash_home()
     node_home()

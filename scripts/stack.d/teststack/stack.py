@@ -88,6 +88,8 @@ class Stack:
             "FLAGSTREAM_TEST_GO_MODULES": str(install.go_modules() or ""),
             # With containers only an example and a test need them.
             "FLAGSTREAM_TEST_KAFKA_JARS": str(install.kafka_jars() if native else ""),
+            "FLAGSTREAM_TEST_CONNECT_JARS": str(install.connect_jars() if native else ""),
+            "FLAGSTREAM_TEST_DUCKDB": str(install.duckdb_home() if native else ""),
             "FLAGSTREAM_TEST_AVRO_JARS": str(install.apicurio_home() / "lib" if native else ""),
         }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use chrono::Utc;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::auth::table::{self, TableError};
@@ -69,6 +70,7 @@ impl TokenCache {
         let failed = error.is_some();
         let outcome = if failed { "failed" } else { "done" };
         metrics.looks.get_or_create(&LookLabels { outcome }).inc();
+        metrics.expiring.set(i64::try_from(self.expiring(Utc::now())).unwrap_or(i64::MAX));
         metrics.tokens.set(i64::try_from(self.len()).unwrap_or(i64::MAX));
         self.looks.send_modify(|looks| {
             looks.ended = looks.begun;

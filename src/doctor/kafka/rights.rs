@@ -3,18 +3,12 @@
 use rdkafka::ClientContext;
 use rdkafka::client::Client;
 
-use crate::config::{Config, TopicsConfig};
+use crate::config::Config;
 use crate::doctor::Finding;
 use crate::kafka::describe::{Rights, log_id, rights};
+use crate::kafka::topics::{TopicUse, uses};
 
 use super::{CALL_TIMEOUT, PART};
-
-/// The roles that read a topic and those that write to it; empty if there are none.
-struct Use<'t> {
-    topic: &'t str,
-    readers: &'static str,
-    writers: &'static str,
-}
 
 /// Checks all existing topics. Blocks.
 pub(super) fn of_topics<C: ClientContext>(
@@ -23,7 +17,8 @@ pub(super) fn of_topics<C: ClientContext>(
     is_there: impl Fn(&str) -> bool,
 ) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let there: Vec<Use<'_>> = uses(&config.topics).into_iter().filter(|used| is_there(used.topic)).collect();
+    let there: Vec<TopicUse<'_>> =
+        uses(&config.topics).into_iter().filter(|used| is_there(used.topic)).collect();
     for used in &there {
         match rights(client, used.topic, CALL_TIMEOUT) {
             Ok(rights) => findings.extend(lacks(used, rights)),
@@ -43,8 +38,8 @@ pub(super) fn of_topics<C: ClientContext>(
     findings
 }
 
-fn lacks(used: &Use<'_>, rights: Rights) -> Vec<Finding> {
-    let Use { topic, readers, writers } = used;
+fn lacks(used: &TopicUse<'_>, rights: Rights) -> Vec<Finding> {
+    let TopicUse { topic, readers, writers } = used;
     let both = [("read", rights.read, readers), ("write", rights.write, writers)];
     let lacking = both.into_iter().filter(|(_, may, who)| !may && !who.is_empty());
     let found = lacking.map(|(what, _, who)| {
@@ -54,21 +49,6 @@ fn lacks(used: &Use<'_>, rights: Rights) -> Vec<Finding> {
         Finding::doubtful(PART, format!("topic {topic}: this user may not {what} it"), advice)
     });
     found.collect()
-}
-
-fn uses(topics: &TopicsConfig) -> [Use<'_>; 9] {
-    let of = |topic, readers, writers| Use { topic, readers, writers };
-    [
-        of(&topics.requests, "evaluator", ""),
-        of(&topics.changes, "feeder", "api"),
-        of(&topics.definitions, "every role", "feeder"),
-        of(&topics.overrides, "every role", "feeder, api"),
-        of(&topics.events, "sink, warmer", "evaluator, feeder, api"),
-        of(&topics.updates, "warmer", "feeder, api"),
-        of(&topics.dead_letters, "", "evaluator, sink, api"),
-        of(&topics.conversions, "sink", "api"),
-        of(&topics.audit_checkpoints, "", "sink"),
-    ]
 }
 
 /// Derives the broker's version from its features: topics have ids since Kafka 2.8.
@@ -90,7 +70,7 @@ mod tests {
 
     #[test]
     fn what_nobody_does_needs_no_right() {
-        let used = Use { topic: "t", readers: "evaluator", writers: "" };
+        let used = TopicUse { topic: "t", readers: "evaluator", writers: "" };
         let found = |read, write| lacks(&used, Rights { read, write }).into_iter().map(|it| it.found);
         assert_eq!(found(true, false).count(), 0);
         assert_eq!(found(false, false).collect::<Vec<_>>(), ["topic t: this user may not read it"]);

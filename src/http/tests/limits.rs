@@ -80,7 +80,8 @@ async fn a_call_too_many_is_told_to_come_again() {
 #[tokio::test]
 async fn an_answer_that_takes_too_long_is_given_up() {
     let routes = Router::new().route("/slow", get(std::future::pending::<()>));
-    let limits = Limits { time: Duration::from_millis(10), allowed_hosts: None, api: None };
+    let (time, metrics) = (Duration::from_millis(10), Metrics::new());
+    let limits = Limits { time, allowed_hosts: None, api: None, metrics };
     let router: Router = limits.around(routes);
     let answer = router.oneshot(get_request("/slow")).await.unwrap();
     assert_eq!(answer.status(), StatusCode::GATEWAY_TIMEOUT);

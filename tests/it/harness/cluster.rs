@@ -210,6 +210,11 @@ impl Cluster {
         copy_folder(&folder.join("copy"), &folder.join("data"));
     }
 
+    /// The data folder of a node, for copies of it while the node is stopped.
+    pub fn data(&self, number: usize) -> PathBuf {
+        self.nodes[number - 1].folder.join("data")
+    }
+
     /// Waits until every broker answers and knows all others, and every replica is in sync.
     pub fn wait_until_complete(&self) {
         let brokers = self.nodes.iter().filter(|node| node.is_broker).count();

@@ -9,7 +9,7 @@ use std::process::{Child, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use super::command::binary;
+use super::command::{binary, binary_at};
 use super::http::{HEALTH_TOKEN, Metrics, get, get_with_token};
 use super::{TEST_TIMEOUT, Topics, temporary_folder, wait_until};
 
@@ -81,6 +81,7 @@ impl Group {
             log: self.folder.path().join(format!("{name}.log")),
             url: format!("http://127.0.0.1:{port}"),
             roles: None,
+            program: None,
             child: None,
         }
     }
@@ -98,6 +99,8 @@ pub struct Service {
     log: PathBuf,
     /// `None`: all.
     roles: Option<String>,
+    /// `None`: the binary under test.
+    program: Option<PathBuf>,
     child: Option<Child>,
 }
 
@@ -108,11 +111,19 @@ impl Service {
         self
     }
 
+    /// Uses another binary, such as that of another version, from the next start on; `None`: the one under test.
+    pub fn use_program(&mut self, program: Option<PathBuf>) {
+        self.program = program;
+    }
+
     /// Starts the process, without waiting for anything.
     pub fn spawn(&mut self) {
         assert!(self.child.is_none(), "{} runs already", self.name);
         let log = File::options().create(true).append(true).open(&self.log).unwrap();
-        let mut command = binary(self.folder.path());
+        let mut command = match &self.program {
+            Some(program) => binary_at(program, self.folder.path()),
+            None => binary(self.folder.path()),
+        };
         command
             .arg("run")
             .args(self.roles.iter().flat_map(|roles| ["--roles", roles]))

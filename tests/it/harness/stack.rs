@@ -19,6 +19,10 @@ pub struct Stack {
     pub go_modules: String,
     /// The folder of the broker's jars. Empty if it runs in a container.
     pub kafka_jars: String,
+    /// The folder of the jars of Kafka Connect. Empty if the broker runs in a container.
+    pub connect_jars: String,
+    /// The folder of the Python package DuckDB. Empty if the broker runs in a container.
+    pub duckdb: String,
     /// The schema registry, up to the path of Confluent's API.
     pub registry: String,
     /// The folder of Java's Avro. Empty if the registry runs in a container.
@@ -67,6 +71,8 @@ impl Stack {
             python_path: variable("PYTHON_PATH"),
             go_modules: variable("GO_MODULES"),
             kafka_jars: variable("KAFKA_JARS"),
+            connect_jars: variable("CONNECT_JARS"),
+            duckdb: variable("DUCKDB"),
             registry: variable("REGISTRY"),
             avro_jars: variable("AVRO_JARS"),
             script: variable("STACK"),
