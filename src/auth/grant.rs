@@ -28,9 +28,11 @@ impl Grant {
         Self { scopes, environments, restrictions: Restrictions::default() }
     }
 
-    /// Whether the scope is granted. `admin` implies all other scopes.
+    /// Whether the scope is granted. `admin` implies all other scopes. `write` implies `track`, which was a part of it
+    /// before it became a scope of its own.
     pub fn has(&self, scope: Scope) -> bool {
-        self.scopes.contains(&scope) || self.scopes.contains(&Scope::Admin)
+        let implied = scope == Scope::Track && self.scopes.contains(&Scope::Write);
+        implied || self.scopes.contains(&scope) || self.scopes.contains(&Scope::Admin)
     }
 
     /// Scopes in the form stored in the table.
@@ -132,6 +134,14 @@ mod tests {
         assert_eq!(of(&["a", "c"]).beyond(&of(&["a", "b"])), Some("c"));
         assert_eq!(of(&["*"]).beyond(&of(&["a"])), Some("*"));
         assert_eq!(of(&["*"]).beyond(&of(&["*"])), None);
+    }
+
+    #[test]
+    fn track_allows_no_change_and_write_allows_to_track() {
+        let of = |scope| Grant::new(vec![scope], Environments::All);
+        assert!(of(Scope::Track).has(Scope::Track) && !of(Scope::Track).has(Scope::Write));
+        assert!(of(Scope::Write).has(Scope::Track) && of(Scope::Admin).has(Scope::Track));
+        assert!(!of(Scope::Evaluate).has(Scope::Track) && !of(Scope::Read).has(Scope::Track));
     }
 
     #[test]

@@ -33,7 +33,7 @@ pub struct CreateArgs {
     /// Person or program that uses the token
     #[arg(long)]
     pub name: String,
-    /// Scopes, comma-separated: evaluate, read, audit, write, delete, admin
+    /// Scopes, comma-separated: evaluate, read, audit, track, write, delete, admin
     #[arg(long, value_delimiter = ',', required = true)]
     pub scopes: Vec<String>,
     /// Environments of the token; several separated by commas, or `*` for all

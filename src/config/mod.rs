@@ -434,6 +434,8 @@ pub enum Scope {
     Read,
     /// Reads for whom flags were evaluated: user ids and contexts, which `Read` does not include.
     Audit,
+    /// Reports what users did: conversions of experiments. It changes no flag and no experiment.
+    Track,
     Write,
     Delete,
     Admin,
@@ -444,6 +446,7 @@ impl Scope {
         ("evaluate", Self::Evaluate),
         ("read", Self::Read),
         ("audit", Self::Audit),
+        ("track", Self::Track),
         ("write", Self::Write),
         ("delete", Self::Delete),
         ("admin", Self::Admin),

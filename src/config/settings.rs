@@ -242,7 +242,7 @@ pub(super) static SETTINGS: &[Setting] = &[
     s("REDIS_URL", "redis.url", Unset("no Redis"), "Redis (6.2 or newer) for cached results, one server or any node of a cluster: `redis://…`, with TLS `rediss://…`.").mask(Mask::Url),
     s("FEATURE_FLAG_CACHE_TTL", "redis.cache_ttl", Text("300s"), "Time to live of a value in Redis, plus or minus 10 %; from `1s`."),
     s("FLAGSTREAM_AUTH__ANONYMOUS_SCOPES", "auth.anonymous_scopes", Text("evaluate"),
-      "Scopes of callers without a token: of `evaluate`, `read`, `audit`, `write`, `delete`, `admin`; `none` for no scope.").dev("evaluate,read,write,delete,admin"),
+      "Scopes of callers without a token: of `evaluate`, `read`, `audit`, `track`, `write`, `delete`, `admin`; `none` for no scope.").dev("evaluate,read,write,delete,admin"),
     s("FLAGSTREAM_AUTH__BOOTSTRAP_TOKEN", "auth.bootstrap_token", Unset("none"), "An admin token, from 16 characters.").mask(Mask::Secret),
     s("FLAGSTREAM_AUTH__TOKENS_MAX_AGE", "auth.tokens_max_age", Text("24h"),
       "How long an instance continues to accept the tokens that it knows while the database is unreachable; `10s` to `365d`."),

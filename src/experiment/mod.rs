@@ -20,6 +20,7 @@ pub mod key;
 pub mod records;
 mod start;
 pub mod tables;
+mod tracked;
 
 pub use create_request::{CreateRequest, Ending};
 pub use flagstream_experiments::Results;

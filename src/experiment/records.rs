@@ -26,6 +26,7 @@ use super::design::Design;
 use super::freshness::{COUNT_START, CountStart, Freshness};
 use super::results::history::Point;
 use super::results::{Experiment, Status};
+use super::tracked::Listed;
 
 /// Maximum experiments of a deployment.
 pub const EXPERIMENTS_MAX: i64 = 1_000;
@@ -43,6 +44,8 @@ pub struct Experiments {
     pub(super) config: Arc<Config>,
     /// Cached designs by environment and name. A design never changes.
     designs: Mutex<AHashMap<(String, String), Arc<Design>>>,
+    /// All experiments, for tracking events.
+    pub(super) listed: Listed,
     /// Limits starts to one at a time, because each blocks the audit sinks for a moment.
     pub(super) beginnings: Semaphore,
     freshness: Freshness,
@@ -164,6 +167,7 @@ impl Experiments {
             store,
             config,
             designs: Mutex::default(),
+            listed: Listed::default(),
             beginnings: Semaphore::new(1),
             freshness,
             sender,

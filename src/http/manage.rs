@@ -6,7 +6,7 @@ pub(super) mod kill;
 mod params;
 pub(super) mod preload;
 pub(super) mod preview;
-mod refusal;
+pub(super) mod refusal;
 pub(super) mod revert;
 pub(super) mod usage;
 

@@ -4,6 +4,7 @@
 //! value is boolean. Errors have the form that the protocol defines.
 
 mod body;
+pub(super) mod track;
 
 use std::sync::Arc;
 
@@ -38,6 +39,7 @@ pub(super) fn routes() -> Router<Arc<Api>> {
         .route("/ofrep/v1/evaluate/flags", post(all))
         // A wildcard, because some providers do not encode slashes in a key.
         .route("/ofrep/v1/evaluate/flags/{*key}", post(one))
+        .route("/ofrep/v1/track", post(track::track))
 }
 
 /// Evaluates one flag.
@@ -234,7 +236,7 @@ impl From<Problem> for Failure {
     fn from(problem: Problem) -> Self {
         let code = match problem.status {
             StatusCode::SERVICE_UNAVAILABLE => ErrorCode::ProviderNotReady.as_str(),
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => ErrorCode::General.as_str(),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND => ErrorCode::General.as_str(),
             _ => "PARSE_ERROR",
         };
         let mut failure = Self::new(problem.status, code, problem.detail);

@@ -41,8 +41,8 @@ const VIEWER_POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline
         title = "flagstream",
         description = "flagstream evaluates feature flags and publishes every evaluation as an event in Kafka.\n\n\
             **Tokens.** Send an API token as `Authorization: Bearer TOKEN`. Without a token a request has the scopes of \
-            `FLAGSTREAM_AUTH__ANONYMOUS_SCOPES`. A token has scopes (`evaluate`, `read`, `audit`, `write`, `delete`, \
-            `admin`) and environments, and may be restricted to flags by project, name or owner.\n\n\
+            `FLAGSTREAM_AUTH__ANONYMOUS_SCOPES`. A token has scopes (`evaluate`, `read`, `audit`, `track`, `write`, \
+            `delete`, `admin`) and environments, and may be restricted to flags by project, name or owner.\n\n\
             **Environments.** An evaluation names its environment in the body, in the query or in the header \
             `Flags-Environment`; otherwise the default environment is used. An environment that is not served is \
             answered with reason `ERROR` and code `PROVIDER_NOT_READY`.\n\n\
@@ -81,6 +81,7 @@ const VIEWER_POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline
         local_flag::schema,
         ofrep::one,
         ofrep::all,
+        ofrep::track::track,
         edge_routes::check,
         edge_routes::flag,
         edge_routes::list,

@@ -6,6 +6,7 @@ mod faults;
 mod past;
 mod rows;
 mod statistics;
+mod track;
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -223,8 +223,8 @@ pub(in crate::http) async fn convert(
     name: ExperimentName,
     unread: Undecodable,
 ) -> Result<Response, Problem> {
-    let input = unread.read_in(&api, &caller, Scope::Write, Pool::Evaluation).await?;
-    let environment = params::allowed(&caller, Scope::Write, input.parameter("environment"))?;
+    let input = unread.read_in(&api, &caller, Scope::Track, Pool::Evaluation).await?;
+    let environment = params::allowed(&caller, Scope::Track, input.parameter("environment"))?;
     let name = name.reachable(&api, &caller, &environment).await?;
     let experiments = experiments(&api)?;
     let design = experiments.design(&environment, &name).await.map_err(refused)?;
@@ -245,8 +245,20 @@ pub(in crate::http) async fn convert(
     if !wrong.is_empty() {
         return Err(invalid_fields(&wrong));
     }
-    for conversion in &mut conversions {
-        conversion.environment = Some(Cow::Borrowed(&environment));
+    report(&api, experiments, &environment, &mut conversions).await?;
+    let ids: Vec<_> = conversions.iter().map(|conversion| &conversion.event_id).collect();
+    answer(StatusCode::ACCEPTED, &json!({"accepted": ids.len(), "event_ids": ids}))
+}
+
+/// Sends conversions to Kafka, with the environment, an event id, and user ids as the privacy settings require.
+pub(in crate::http) async fn report<'c>(
+    api: &Api,
+    experiments: &Experiments,
+    environment: &'c str,
+    conversions: &mut [Conversion<'c>],
+) -> Result<(), Problem> {
+    for conversion in conversions.iter_mut() {
+        conversion.environment = Some(Cow::Borrowed(environment));
         conversion.event_id.get_or_insert_with(|| Cow::Owned(Uuid::now_v7().to_string()));
         if let Some(privacy) = &api.privacy {
             conversion.user_id = privacy.user(std::mem::take(&mut conversion.user_id));
@@ -254,8 +266,7 @@ pub(in crate::http) async fn convert(
     }
     let sent = conversions.iter().map(|conversion| experiments.report(conversion, api.privacy.is_some()));
     try_join_all(sent).await.map_err(refused)?;
-    let ids: Vec<_> = conversions.iter().map(|conversion| &conversion.event_id).collect();
-    answer(StatusCode::ACCEPTED, &json!({"accepted": ids.len(), "event_ids": ids}))
+    Ok(())
 }
 
 /// Splits the body into conversions. Each has the prefix of its fields' names in error messages, such as `[3].`.
@@ -287,11 +298,11 @@ fn placed(place: &str, invalid: Invalid) -> Invalid {
     Invalid { field: format!("{place}{}", invalid.field), ..invalid }
 }
 
-pub(super) fn experiments(api: &Api) -> Result<&Experiments, Problem> {
+pub(in crate::http) fn experiments(api: &Api) -> Result<&Experiments, Problem> {
     api.manager.experiments().map_err(problem)
 }
 
-pub(super) fn refused(error: ExperimentError) -> Problem {
+pub(in crate::http) fn refused(error: ExperimentError) -> Problem {
     let status = match error {
         ExperimentError::Invalid(invalid) => return invalid_fields(&invalid),
         ExperimentError::TooLong => {

@@ -54,7 +54,7 @@ pub(in crate::http) fn problem(error: ManageError) -> Problem {
     Problem::new(status, error)
 }
 
-pub(super) fn invalid_fields(invalid: &[Invalid]) -> Problem {
+pub(in crate::http) fn invalid_fields(invalid: &[Invalid]) -> Problem {
     let status = match invalid.iter().any(|invalid| invalid.malformed) {
         true => StatusCode::BAD_REQUEST,
         false => StatusCode::UNPROCESSABLE_ENTITY,

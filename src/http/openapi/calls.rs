@@ -145,6 +145,14 @@ pub struct EvaluationHeaders {
 }
 
 #[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+pub struct TrackHeaders {
+    /// Environment, if the query names none.
+    #[param(rename = "Flags-Environment")]
+    flags_environment: Option<String>,
+}
+
+#[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct StreamQuery {
     /// Only changes of this environment. Absent: all environments that the caller may see.

@@ -172,6 +172,7 @@ pub enum ScopeName {
     Evaluate,
     Read,
     Audit,
+    Track,
     Write,
     Delete,
     Admin,
@@ -279,6 +280,45 @@ pub struct OfrepRequest {
     /// Evaluation context; `targetingKey` is the user.
     #[schema(example = json!({"targetingKey": "user-123", "region": "us-west"}))]
     context: Option<Map<String, Value>>,
+}
+
+/// Tracking event.
+#[derive(ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OfrepTrackRequest {
+    /// Name of the metric.
+    #[schema(min_length = 1, max_length = 255, example = "purchase")]
+    tracking_event_name: String,
+    /// Evaluation context; `targetingKey` is the user, and required.
+    #[schema(example = json!({"targetingKey": "user-123"}))]
+    context: Option<Map<String, Value>>,
+    tracking_event_details: Option<OfrepTrackDetails>,
+}
+
+/// Details of a tracking event. Other members are ignored.
+#[derive(ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OfrepTrackDetails {
+    /// Required if the metric is a mean.
+    #[schema(example = 12.5)]
+    value: Option<f64>,
+    /// Only this experiment. Absent: all running experiments that have the metric.
+    experiment: Option<String>,
+    /// An event with the id of an earlier one is not counted again.
+    #[schema(example = "order-77")]
+    event_id: Option<String>,
+    /// Absent: now.
+    #[schema(format = DateTime)]
+    occurred_at: Option<String>,
+}
+
+#[derive(ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OfrepTracked {
+    /// Number of conversions.
+    accepted: usize,
+    experiments: Vec<String>,
+    event_id: String,
 }
 
 #[derive(ToSchema)]
