@@ -1,0 +1,5 @@
+/** Flags for tests, which need no service. */
+@NullMarked
+package dev.flagstream.junit;
+
+import org.jspecify.annotations.NullMarked;

@@ -1,0 +1,5 @@
+/** OpenFeature with flagstream. */
+@NullMarked
+package dev.flagstream.openfeature;
+
+import org.jspecify.annotations.NullMarked;

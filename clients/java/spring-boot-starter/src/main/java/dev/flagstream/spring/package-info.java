@@ -1,0 +1,5 @@
+/** Spring Boot with flagstream. */
+@NullMarked
+package dev.flagstream.spring;
+
+import org.jspecify.annotations.NullMarked;
