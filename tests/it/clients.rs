@@ -1,7 +1,8 @@
-//! The clients for Python, Node and Go, each with its own tests, against a service of its own; the providers for Rust; and
+//! The clients for Python, Node, Go and Java, each with its own tests, against a service of its own; the providers for Rust; and
 //! the examples.
 
 mod examples;
+mod java;
 mod openapi;
 mod packages;
 mod rust;

@@ -117,6 +117,26 @@ def go_modules():
     return _cached("go", [source / "go.sum"], fetch)
 
 
+def maven_repository():
+    """Maven's local repository with what the packages for Java need, or None where Maven or a compiler is missing: tests then
+    say that they are skipped."""
+    if not shutil.which("mvn") or not shutil.which("javac"):
+        return None
+    root = HERE.parent.parent
+    java = root / "clients" / "java"
+    poms = [java / "pom.xml", *sorted(java.glob("*/pom.xml")), root / "examples" / "kafka-streams" / "pom.xml"]
+
+    def fetch(folder):
+        # A build fetches what `dependency:go-offline` misses. It builds a copy, because a test may build at the same time.
+        with tempfile.TemporaryDirectory(prefix="flagstream-java-") as copy:
+            for part in ("clients/java", "examples/kafka-streams", "schemas"):
+                shutil.copytree(root / part, Path(copy) / part, ignore=shutil.ignore_patterns("target"))
+            _quiet(["mvn", "-B", "-q", "-f", Path(copy) / "clients/java/pom.xml", f"-Dmaven.repo.local={folder}", "package",
+                    "-DskipTests", "-DskipArchives"])
+
+    return _cached("maven", poms, fetch)
+
+
 def _maven(name, goal):
     pom = HERE / name / "pom.xml"
 
@@ -267,6 +287,7 @@ def install_native():
     node_home()
     python_home()
     go_modules()
+    maven_repository()
 
 
 def install_for_containers():
@@ -275,3 +296,4 @@ def install_for_containers():
     node_home()
     python_home()
     go_modules()
+    maven_repository()

@@ -86,6 +86,7 @@ class Stack:
             "FLAGSTREAM_TEST_NODE_MODULES": str(install.node_home() / "node_modules"),
             "FLAGSTREAM_TEST_PYTHON_PATH": str(install.python_home()),
             "FLAGSTREAM_TEST_GO_MODULES": str(install.go_modules() or ""),
+            "FLAGSTREAM_TEST_MAVEN_REPOSITORY": str(install.maven_repository() or ""),
             # With containers only an example and a test need them.
             "FLAGSTREAM_TEST_KAFKA_JARS": str(install.kafka_jars() if native else ""),
             "FLAGSTREAM_TEST_CONNECT_JARS": str(install.connect_jars() if native else ""),

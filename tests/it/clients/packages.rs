@@ -8,7 +8,7 @@ use crate::harness::{Stack, temporary_folder};
 
 use super::{folder, python, run};
 
-const PACKAGES: [&str; 4] = ["clients/go", "clients/node", "clients/python", "clients/rust"];
+const PACKAGES: [&str; 5] = ["clients/go", "clients/java", "clients/node", "clients/python", "clients/rust"];
 const LICENCES: [&str; 2] = ["LICENSE-MIT", "LICENSE-APACHE"];
 
 #[test]

@@ -17,6 +17,8 @@ pub struct Stack {
     pub python_path: String,
     /// The folder of the Go modules that an example needs. Empty if there is no Go.
     pub go_modules: String,
+    /// Maven's local repository with what the packages for Java need. Empty if there is no Maven.
+    pub maven_repository: String,
     /// The folder of the broker's jars. Empty if it runs in a container.
     pub kafka_jars: String,
     /// The folder of the jars of Kafka Connect. Empty if the broker runs in a container.
@@ -70,6 +72,7 @@ impl Stack {
             node_modules: variable("NODE_MODULES"),
             python_path: variable("PYTHON_PATH"),
             go_modules: variable("GO_MODULES"),
+            maven_repository: variable("MAVEN_REPOSITORY"),
             kafka_jars: variable("KAFKA_JARS"),
             connect_jars: variable("CONNECT_JARS"),
             duckdb: variable("DUCKDB"),
