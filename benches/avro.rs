@@ -45,6 +45,7 @@ fn events(criterion: &mut Criterion) {
         error_code: None,
         error_message: None,
         flag_version: Some(1_768_473_000_123),
+        assignment: None,
     };
     let mut out = Vec::with_capacity(1024);
     criterion.bench_function("event/json", |bencher| {

@@ -268,7 +268,9 @@ impl Evaluation<'_> {
             amended |= sanitize::json(json);
         }
         // It is written to another table, so the row stays as it is.
-        self.assignment.iter_mut().for_each(|json| drop(sanitize::json(json)));
+        if let Some(json) = &mut self.assignment {
+            sanitize::json(json);
+        }
         self.amended = amended;
     }
 }

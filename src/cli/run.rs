@@ -76,7 +76,7 @@ fn execute_again() -> anyhow::Result<ExitCode> {
 
 /// Creates and corrects the topics. Waits for Kafka, like the service itself; a signal ends the process meanwhile.
 async fn apply_topics(config: &Config) -> anyhow::Result<()> {
-    let topics = Topics::new(config)?;
+    let topics = Topics::new(&config.kafka, &config.topics)?;
     let mut delay = APPLY_RETRY_DELAY;
     let reports = loop {
         match topics.apply().await {

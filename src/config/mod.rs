@@ -462,7 +462,7 @@ impl Scope {
 }
 
 /// Parses a duration in the format of settings (`90d`). The error states the expected format.
-pub fn lifetime(text: &str, range: std::ops::RangeInclusive<Duration>) -> Result<Duration, String> {
+pub fn lifetime(text: &str, range: RangeInclusive<Duration>) -> Result<Duration, String> {
     parse::duration(text, range)
 }
 

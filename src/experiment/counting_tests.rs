@@ -73,8 +73,9 @@ fn design(finished_windows: bool) -> Design {
 /// Random rows of 60 users, some of them exposed more than once, or never, or forced.
 fn random(random: &mut StdRng, versions: u64) -> Rows {
     let mut rows = Rows { exposures: Vec::new(), conversions: Vec::new() };
-    for user in 0..60 {
-        for version in (1..=versions).filter(|_| random.random_range(0..10) < 7) {
+    for user in 0..60_u64 {
+        let shown: Vec<u64> = (1..=versions).filter(|_| random.random_range(0..10) < 7).collect();
+        for version in shown {
             let at = 100 * HOUR + random.random_range(0..48 * HOUR) + user.cast_signed();
             let forced = random.random_range(0..10) == 0;
             let variant = if forced || random.random() { "b" } else { "a" };

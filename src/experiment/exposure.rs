@@ -114,7 +114,10 @@ impl Exposures {
             crossed: false,
         };
         let known = match self.firsts.entry((experiment, user, flag_version)) {
-            Entry::Vacant(place) => return drop(place.insert(first)),
+            Entry::Vacant(place) => {
+                place.insert(first);
+                return;
+            }
             Entry::Occupied(known) => known.into_mut(),
         };
         known.crossed |= known.variant != first.variant;

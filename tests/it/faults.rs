@@ -9,7 +9,6 @@ mod leader;
 mod restored;
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use flagstream::config::{Profile, load_from};
@@ -84,7 +83,7 @@ impl Fixture {
 
     /// Lets the load run into whatever the test broke.
     fn run_for(&mut self, time: Duration) {
-        let before = std::time::Instant::now();
+        let before = Instant::now();
         while before.elapsed() < time {
             self.ledger.progress();
         }

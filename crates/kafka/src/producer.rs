@@ -331,7 +331,7 @@ impl ClientContext for Failures {
     }
 
     fn stats(&self, statistics: Statistics) {
-        crate::kafka::statistics::record(&statistics);
+        crate::statistics::record(&statistics);
     }
 }
 

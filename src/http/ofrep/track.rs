@@ -94,7 +94,7 @@ async fn answer(
         Some(name) => vec![experiments.design(&environment, name).await.map_err(refused)?],
         None => experiments.counting(&environment, &text.metric, Utc::now()).await.map_err(refused)?,
     };
-    let now = Utc::now();
+    let accepted = api.config.accepted_conversions(Utc::now());
     let (mut conversions, encoded) = (Vec::new(), text.encode()?);
     for design in &designs {
         match api.manager.check_reach(caller.restrictions(), &environment, &design.flag_name).await {
@@ -103,7 +103,7 @@ async fn answer(
             Err(ManageError::Outside(_)) if details.experiment.is_none() => continue,
             Err(error) => return Err(problem(error).into()),
         }
-        let conversion = Conversion::read(&encoded, Some(&design.name), now, api.config.audit.oldest(now))
+        let conversion = Conversion::read(&encoded, Some(&design.name), &accepted)
             .map_err(|wrong| invalid_fields(&wrong))?;
         check_metric(design, &conversion.metric, conversion.value).map_err(|wrong| invalid_fields(&[wrong]))?;
         conversions.push(conversion);

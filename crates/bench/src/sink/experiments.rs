@@ -9,7 +9,7 @@ use chrono::{TimeDelta, Utc};
 use rdkafka::producer::BaseRecord;
 use serde_json::json;
 
-use flagstream::experiment::{Design, Goal, Kind, Metric, Role};
+use flagstream::experiment::{Design, Metric};
 
 use super::super::load::{self, ENVIRONMENT, flag_name};
 use super::super::setup::Bench;
@@ -33,10 +33,7 @@ impl Own {
             let name = flag_name(number);
             let metric = Metric {
                 name: "purchase".to_owned(),
-                kind: Kind::Conversion,
-                goal: Goal::Increase,
-                role: Role::Primary,
-                minimum_effect: 0.05,
+                ..Metric::default()
             };
             let design = serde_json::to_string(&Design {
                 name: name.clone(),
@@ -50,6 +47,10 @@ impl Own {
                 window_hours: 168,
                 confidence: 0.95,
                 power: 0.8,
+                finished_windows: false,
+                exclude_crossed: false,
+                planned_users: None,
+                on_harm: None,
             })?;
             let begin =
                 "INSERT INTO experiments (environment, name, flag_name, design, created_by, started_at)

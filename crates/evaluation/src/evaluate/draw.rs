@@ -24,7 +24,7 @@ const VARIANT_SEED: u32 = 86_028_157;
 
 impl CompiledFlag {
     /// The variant for a context; `None` if no strategy matched.
-    pub(super) fn draw_for(&self, matched: &Match<'_>, asked: EvaluationInputs<'_>) -> Option<Drawn<'_>> {
+    pub(super) fn draw_for<'f>(&'f self, matched: &Match<'f>, asked: EvaluationInputs<'_>) -> Option<Drawn<'f>> {
         match matched {
             Match::None | Match::Unmet(_) => None,
             // The flag's own variants apply only to contexts for which the flag is on.
@@ -34,7 +34,7 @@ impl CompiledFlag {
     }
 
     /// Draws a variant of the matched strategy, or of the flag itself if the strategy has none.
-    pub(super) fn draw(&self, matched: &Match<'_>, asked: EvaluationInputs<'_>) -> Option<Drawn<'_>> {
+    pub(super) fn draw<'f>(&'f self, matched: &Match<'f>, asked: EvaluationInputs<'_>) -> Option<Drawn<'f>> {
         let set = match matched {
             Match::Strategy(strategy) if strategy.variants.count > 0 => &strategy.variants,
             _ => &self.own,
