@@ -13,7 +13,8 @@ fn config(variables: &[(&str, &str)]) -> Config {
 
 #[test]
 fn the_committed_document_is_that_of_the_default_configuration() {
-    let committed: Value = serde_json::from_str(include_str!("../../docs/asyncapi.json")).unwrap();
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/asyncapi.json");
+    let committed: Value = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
     let current = document(&config(&[]));
     assert!(committed == current, "docs/asyncapi.json: run `cargo run -- asyncapi > docs/asyncapi.json`");
 }

@@ -105,12 +105,20 @@ fn a_kafka_of_yesterday_keeps_the_rows_of_today_and_audits_what_follows() {
     cluster.spawn(1);
     cluster.wait_until_complete();
 
+    // The sink alone, until it has compared its positions with the ends of the partitions: docs/guides/recover.md.
+    let shortened = database
+        .number("SELECT count(DISTINCT source_partition) FROM feature_flag_evaluations WHERE request_id LIKE 'today-%'")
+        .unwrap();
+    let mut sink = group.prepare("sink").roles("sink");
+    restart(&mut sink);
+    let found = || sink.metrics().sum("flagstream_audit_truncated_total", &[]);
+    wait_until("the shorter logs are found", TEST_TIMEOUT * 2, || found() >= shortened as f64);
     restart(&mut service);
     send(&group, "later", 300);
     wait_until("the rows of later", TEST_TIMEOUT * 2, || database.audited() >= 600);
     // The events of today are gone in Kafka; their rows stay. Nothing is a row twice.
     assert_eq!(rows(&database), ids(&[("yesterday", 200), ("today", 100), ("later", 300)]));
-    assert!(service.metrics().sum("flagstream_audit_truncated_total", &[]) > 0.0);
+    stop(&mut sink);
     stop(&mut service);
 }
 
