@@ -12,9 +12,9 @@ use crate::kafka::properties::{self, Invalid};
 use super::values::{Origin, Values};
 use super::{
     ApiConfig, AuditConfig, AuthConfig, Config, DatabaseConfig, DeliveryConfig, DeliveryMode, Durability,
-    EvaluationConfig, ExperimentsConfig, FeedConfig, FlagsConfig, HealthConfig, HttpConfig, KafkaConfig, LogConfig,
-    LogFormat, MetricsConfig, PrivacyConfig, ReadPath, RedisConfig, Scope, Secret, TlsConfig, formats, parse, topics,
-    unleash,
+    EvaluationConfig, ExperimentsConfig, FeedConfig, FlagsConfig, HealthConfig, HttpConfig, KafkaConfig,
+    LogConfig, LogFormat, MetricsConfig, PrivacyConfig, ReadPath, RedisConfig, Scope, Secret, TlsConfig,
+    formats, parse, topics, unleash,
 };
 
 const SECOND: Duration = Duration::from_secs(1);

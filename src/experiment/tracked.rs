@@ -69,7 +69,8 @@ mod tests {
         let micros = |text: &str| text.parse::<DateTime<Utc>>().unwrap().timestamp_micros();
         let begun = micros("2026-01-01T00:00:00Z");
         let stopped_at = stopped_at.map(micros);
-        let row = (1, design.to_string(), "me".to_owned(), begun, stopped_at, None, None, 0, 0, false, 0, None);
+        let row =
+            (1, design.to_string(), "me".to_owned(), begun, stopped_at, None, None, 0, 0, false, 0, None);
         super::super::records::read_row(row).unwrap()
     }
 

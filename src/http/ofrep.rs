@@ -236,7 +236,9 @@ impl From<Problem> for Failure {
     fn from(problem: Problem) -> Self {
         let code = match problem.status {
             StatusCode::SERVICE_UNAVAILABLE => ErrorCode::ProviderNotReady.as_str(),
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND => ErrorCode::General.as_str(),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND => {
+                ErrorCode::General.as_str()
+            }
             _ => "PARSE_ERROR",
         };
         let mut failure = Self::new(problem.status, code, problem.detail);

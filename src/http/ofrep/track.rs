@@ -86,8 +86,8 @@ async fn answer(
     let environment = environment_of(api, &input, None);
     caller.may_in(Scope::Track, &environment)?;
     let broken = |message: String| Failure::new(StatusCode::BAD_REQUEST, "PARSE_ERROR", message);
-    let event: Event =
-        serde_json::from_slice(&input.body).map_err(|error| broken(format!("not a tracking event: {error}")))?;
+    let event: Event = serde_json::from_slice(&input.body)
+        .map_err(|error| broken(format!("not a tracking event: {error}")))?;
     let (text, details) = conversion_of(event).map_err(broken)?;
     let experiments = experiments(api)?;
     let designs = match &details.experiment {
@@ -105,13 +105,15 @@ async fn answer(
         }
         let conversion = Conversion::read(&encoded, Some(&design.name), &accepted)
             .map_err(|wrong| invalid_fields(&wrong))?;
-        check_metric(design, &conversion.metric, conversion.value).map_err(|wrong| invalid_fields(&[wrong]))?;
+        check_metric(design, &conversion.metric, conversion.value)
+            .map_err(|wrong| invalid_fields(&[wrong]))?;
         conversions.push(conversion);
     }
     report(api, experiments, &environment, &mut conversions).await?;
     let names: Vec<_> = conversions.iter().map(|conversion| &conversion.experiment).collect();
     let body = json!({"accepted": names.len(), "experiments": names, "eventId": text.event_id});
-    let mut response = crate::http::input::json_answer(body.to_string().into_bytes(), api.store.load().version());
+    let mut response =
+        crate::http::input::json_answer(body.to_string().into_bytes(), api.store.load().version());
     *response.status_mut() = StatusCode::ACCEPTED;
     Ok(response)
 }
@@ -133,7 +135,8 @@ impl Text {
         if text.len() <= MAX_CONVERSION_BYTES {
             return Ok(text);
         }
-        let message = format!("expected an event of at most {MAX_CONVERSION_BYTES} bytes, got {}", text.len());
+        let message =
+            format!("expected an event of at most {MAX_CONVERSION_BYTES} bytes, got {}", text.len());
         Err(Failure::new(StatusCode::UNPROCESSABLE_ENTITY, "PARSE_ERROR", message))
     }
 }
@@ -146,7 +149,11 @@ fn conversion_of(event: Event) -> Result<(Text, Details), String> {
     let user_id = match user {
         Some(text @ Value::String(_)) => text,
         Some(other @ (Value::Number(_) | Value::Bool(_))) => Value::String(other.to_string()),
-        _ => return Err("context.targetingKey: expected the user as a string, a number or a boolean".to_owned()),
+        _ => {
+            return Err(
+                "context.targetingKey: expected the user as a string, a number or a boolean".to_owned()
+            );
+        }
     };
     let event_id = match details.event_id.take() {
         Value::Null => Value::String(Uuid::now_v7().to_string()),

@@ -7,7 +7,8 @@ use std::process::{Child, Command};
 use std::time::Duration;
 
 use crate::harness::{
-    Cluster, Database, Flag, Group, PROMPT, Redis, Service, Stack, TcpProxy, Way, temporary_folder, wait_until,
+    Cluster, Database, Flag, Group, PROMPT, Redis, Service, Stack, TcpProxy, Way, temporary_folder,
+    wait_until,
 };
 
 use super::{folder, group, run, skipped, start};
@@ -156,7 +157,15 @@ fn the_packages_for_java_pass_their_tests() {
 fn check_tests(said: &str) {
     let lines = || said.lines().filter(|line| line.contains("Tests run:"));
     assert!(lines().all(|line| line.contains("Skipped: 0")), "{said}");
-    for class in ["VectorsTest", "ALiveVectorsTest", "BKafkaTest", "CCachingTest", "DStreamsTest", "ReadmeTest", "ZFaultsTest"] {
+    for class in [
+        "VectorsTest",
+        "ALiveVectorsTest",
+        "BKafkaTest",
+        "CCachingTest",
+        "DStreamsTest",
+        "ReadmeTest",
+        "ZFaultsTest",
+    ] {
         assert!(lines().any(|line| line.contains(class)), "{class} did not run: {said}");
     }
     for line in said.lines().filter(|line| line.contains("takes effect after")) {

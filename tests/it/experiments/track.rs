@@ -83,7 +83,9 @@ fn the_scope_track_reports_conversions_and_changes_nothing() {
         json!({"user_id": "ann", "metric": "purchase", "occurred_at": super::rfc3339(chrono::Utc::now())});
     let at = |path: &str| format!("{}{path}?environment={ENVIRONMENT}", service.url);
     let convert = at("/api/v1/experiments/theme/conversions");
-    for (scopes, status) in [(&["track"][..], 202), (&["write"], 202), (&["admin"], 202), (&["evaluate", "read"], 403)] {
+    for (scopes, status) in
+        [(&["track"][..], 202), (&["write"], 202), (&["admin"], 202), (&["evaluate", "read"], 403)]
+    {
         let token = token(&service, scopes);
         assert_eq!(send("POST", &convert, &token, &conversion).status, status, "{scopes:?}");
         assert_eq!(track(&fixture, &service, &token, &purchase(json!({}))).status, status, "{scopes:?}");
@@ -95,9 +97,17 @@ fn the_scope_track_reports_conversions_and_changes_nothing() {
         ("PUT", "/api/v1/feature-flags/theme", &json!({"is_enabled": false})),
         ("DELETE", "/api/v1/feature-flags/theme", &Value::Null),
         ("POST", "/api/v1/feature-flags/theme/kill", &json!({"reason": "no"})),
-        ("POST", "/api/v1/experiments", &json!({"name": "e", "environment": ENVIRONMENT, "metrics": [{"name": "m"}]})),
+        (
+            "POST",
+            "/api/v1/experiments",
+            &json!({"name": "e", "environment": ENVIRONMENT, "metrics": [{"name": "m"}]}),
+        ),
         ("POST", "/api/v1/experiments/theme/stop", &json!({})),
-        ("POST", "/api/v1/feature-flags/evaluate", &json!({"flag_name": "theme", "environment": ENVIRONMENT})),
+        (
+            "POST",
+            "/api/v1/feature-flags/evaluate",
+            &json!({"flag_name": "theme", "environment": ENVIRONMENT}),
+        ),
         ("GET", "/api/v1/feature-flags/theme", &Value::Null),
     ] {
         let answer = send(method, &at(path), &token, body);

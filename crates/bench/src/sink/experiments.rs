@@ -31,10 +31,7 @@ impl Own {
         let began = (Utc::now() - TimeDelta::hours(2)).timestamp_micros();
         for number in (1..flags).step_by(3).take(count) {
             let name = flag_name(number);
-            let metric = Metric {
-                name: "purchase".to_owned(),
-                ..Metric::default()
-            };
+            let metric = Metric { name: "purchase".to_owned(), ..Metric::default() };
             let design = serde_json::to_string(&Design {
                 name: name.clone(),
                 environment: ENVIRONMENT.to_owned(),

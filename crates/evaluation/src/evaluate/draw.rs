@@ -24,7 +24,11 @@ const VARIANT_SEED: u32 = 86_028_157;
 
 impl CompiledFlag {
     /// The variant for a context; `None` if no strategy matched.
-    pub(super) fn draw_for<'f>(&'f self, matched: &Match<'f>, asked: EvaluationInputs<'_>) -> Option<Drawn<'f>> {
+    pub(super) fn draw_for<'f>(
+        &'f self,
+        matched: &Match<'f>,
+        asked: EvaluationInputs<'_>,
+    ) -> Option<Drawn<'f>> {
         match matched {
             Match::None | Match::Unmet(_) => None,
             // The flag's own variants apply only to contexts for which the flag is on.
