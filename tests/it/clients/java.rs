@@ -14,7 +14,7 @@ use crate::harness::{
 use super::{folder, group, run, skipped, start};
 
 /// Longest run of Maven, in which everything is compiled. The machine may be busy.
-const MAVEN_LIMIT: Duration = Duration::from_secs(600);
+const MAVEN_LIMIT: Duration = Duration::from_secs(900);
 /// Flags beside those of `clients/vectors.json`.
 const VARIANTS: &[(&str, u32)] = &[("dark", 500), ("light", 500)];
 

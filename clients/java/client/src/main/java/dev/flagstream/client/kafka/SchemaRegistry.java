@@ -16,7 +16,7 @@ import java.util.Map;
 
 /** The two calls of Confluent's schema registry that the client needs. */
 final class SchemaRegistry {
-    private static final Duration TIMEOUT = Duration.ofSeconds(3);
+    private static final Duration TIMEOUT = Duration.ofSeconds(10);
 
     private final String url;
     private final HttpClient http = HttpClient.newBuilder().connectTimeout(TIMEOUT).build();
