@@ -61,7 +61,7 @@ impl<S: Send + Sync> FromRequest<S> for Undecodable {
 
 impl Undecodable {
     /// Reads the body if the caller has `scope` in some environment. Evaluations take their slot afterwards, with
-    /// [`evaluation_place`].
+    /// `evaluation_place`.
     pub async fn read_for(self, api: &Api, caller: &Caller, scope: Scope) -> Result<Input, Problem> {
         caller.may(scope)?;
         self.read(api).await

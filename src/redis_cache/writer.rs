@@ -6,9 +6,9 @@
 //!  3  read each flag's minimum version                (after the values: see below), and check its chunk
 //! ```
 //!
-//! A change first raises the minimum version and then reads the chunks ([`invalidation`](super::invalidation)). So either the change
-//! finds the key, or the writer finds a minimum version above the version of its values, and refreshes them. Each step
-//! waits for the previous one; the second one uses several pipelines at once.
+//! A change first raises the minimum version and then reads the chunks ([`invalidate`](super::invalidate)). So either
+//! the change finds the key, or the writer finds a minimum version above the version of its values, and refreshes them.
+//! Each step waits for the previous one; the second one uses several pipelines at once.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -83,8 +83,8 @@ impl TopicQuestions {
         self.is_open
     }
 
-    /// Finds the broker for the next request. Blocks up to [`BROKER_TIMEOUT`] if none is known, so no batch may be open.
-    /// Does nothing for [`BROKER_INTERVAL`] after an attempt.
+    /// Finds the broker for the next request. Blocks up to `BROKER_TIMEOUT` if none is known, so no batch may be open.
+    /// Does nothing for `BROKER_INTERVAL` after an attempt.
     pub fn find_broker(&mut self) {
         let is_due = self.sought.is_none_or(|sought| sought.elapsed() >= BROKER_INTERVAL);
         if self.broker.is_none() && is_due {
