@@ -181,7 +181,8 @@ ROWS = [
             ("sum(increase(flagstream_audit_repeated_total[$__rate_interval]))", "repeated"),
         ]),
         ("Clocks", "How far other clocks are ahead of this machine's; evaluations that were older than the retention.", "s", [
-            ("max by (instance, against) (flagstream_audit_clock_skew_seconds)", "{{instance}} {{against}}"),
+            ("max by (instance, against) (flagstream_clock_skew_seconds)", "{{instance}} {{against}}"),
+            ("max by (instance, against) (flagstream_audit_clock_skew_seconds)", "sink of {{instance}} {{against}}"),
             ("max(flagstream_audit_late_rows)", "late rows (count)"),
         ]),
         ("Experiments", "Duration of the aggregation of one experiment.", "s", [

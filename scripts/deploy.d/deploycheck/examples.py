@@ -21,7 +21,8 @@ SCHEMAS = {
     "Audit checkpoint: `AUDIT_CHECKPOINT`": [(MESSAGES, "auditCheckpoint")],
     "Redis": [(MESSAGES, "redisValue")],
     "A local flag": [(LOCAL_FLAG, None)],
-    "Experiments": [(OPENAPI, "NewExperiment"), (MESSAGES, "conversion"), (OPENAPI, "ExperimentCounted")],
+    "Experiments": [(OPENAPI, "NewExperiment"), (MESSAGES, "conversion")],
+    "Metrics of an experiment": [(OPENAPI, "ExperimentCounted")],
     "Health": [(OPENAPI, None)],
 }
 
