@@ -4,7 +4,7 @@
 //! records before. Kafka assigns an id to each topic, so the ids are compared.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use prometheus_client::metrics::counter::Counter;
@@ -34,6 +34,8 @@ pub struct TopicIdentity {
     /// Whether the broker assigns ids to topics; the embedded broker of `dev` does not.
     has_ids: bool,
     known: Mutex<Known>,
+    /// Held while a request is in flight whose answer others may use.
+    asking: Mutex<()>,
     /// Counts how often the topic was found to be created again.
     recreated: Counter,
 }
@@ -59,41 +61,54 @@ struct Known {
 impl TopicIdentity {
     /// Creates the state without a request to Kafka.
     pub fn new(topic: &str, has_ids: bool, recreated: Counter) -> Self {
-        Self { topic: topic.to_owned(), has_ids, known: Mutex::default(), recreated }
+        Self {
+            topic: topic.to_owned(),
+            has_ids,
+            known: Mutex::default(),
+            asking: Mutex::default(),
+            recreated,
+        }
     }
 
     /// Returns the topic's generation and id. Kafka is asked if the last answer is older than `max_age`. A failed request
     /// changes nothing: a reader cannot read while Kafka is unreachable, and the next answer decides.
     pub fn confirm<C: ClientContext>(&self, client: &Client<C>, max_age: Duration) -> Confirmed {
-        let is_new = |asked: Instant| asked.elapsed() < max_age;
-        self.confirm_unless(is_new, || log_id(client, &self.topic, CALL_TIMEOUT))
+        // Held during the request: concurrent callers wait for the same answer.
+        let _asking = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.lock();
+        if known.asked.is_some_and(|asked| asked.elapsed() < max_age) {
+            return known.confirmed.clone();
+        }
+        drop(known);
+        self.confirm_with(|| log_id(client, &self.topic, CALL_TIMEOUT))
     }
 
     /// Like [`confirm`](Self::confirm), but with an answer to a request that is sent after this call began. If that
     /// returns the known id, every record that was fetched before is one of this topic. `client` must have fetched
     /// records.
     pub fn confirm_now<C: ClientContext>(&self, client: &Client<C>) -> Confirmed {
-        let begun = Instant::now();
-        self.confirm_unless(|asked| asked >= begun, || current_log_id(client, &self.topic, CALL_TIMEOUT))
+        self.confirm_with(|| current_log_id(client, &self.topic, CALL_TIMEOUT))
     }
 
-    fn confirm_unless(
-        &self,
-        is_enough: impl Fn(Instant) -> bool,
-        ask: impl FnOnce() -> Result<String, DescribeError>,
-    ) -> Confirmed {
-        // The lock is held during the request: concurrent callers wait for the same answer.
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if !self.has_ids || known.asked.is_some_and(is_enough) {
-            return known.confirmed.clone();
+    /// Asks without holding the lock of the state, so that no commit waits for the request of another thread.
+    fn confirm_with(&self, ask: impl FnOnce() -> Result<String, DescribeError>) -> Confirmed {
+        if !self.has_ids {
+            return self.lock().confirmed.clone();
         }
         let begun = Instant::now();
-        match ask() {
+        let answer = ask();
+        let mut known = self.lock();
+        match answer {
+            // Answers may arrive in another order than their requests: a former id is then recognised as such.
             Ok(id) => self.found(&mut known, &id),
             Err(error) => tracing::debug!(%error, "the topic's id cannot be read"),
         }
-        known.asked = Some(begun);
+        known.asked = known.asked.max(Some(begun));
         known.confirmed.clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn found(&self, known: &mut Known, id: &str) {
@@ -140,19 +155,18 @@ mod tests {
     }
 
     #[test]
-    fn a_commit_counts_an_answer_only_if_its_question_came_later() {
+    fn an_answer_that_arrives_after_a_later_one_changes_nothing() {
         let identity = TopicIdentity::new("requests", true, Counter::default());
-        let answers = std::cell::Cell::new(0);
-        let ask = || {
-            answers.set(answers.get() + 1);
-            Ok("a".to_owned())
-        };
-        identity.confirm_unless(|_| true, ask);
-        let begun = Instant::now();
-        identity.confirm_unless(|asked| asked >= begun, ask);
-        assert_eq!(answers.get(), 2, "the first question came before");
-        identity.confirm_unless(|asked| asked >= begun, ask);
-        assert_eq!(answers.get(), 2, "another worker has asked since");
+        let answer = |id: &str| Ok(id.to_owned());
+        assert_eq!(identity.confirm_with(|| answer("a")).generation, 0);
+        // While this request is in flight, another thread asks and learns of the new topic.
+        let confirmed = identity.confirm_with(|| {
+            assert_eq!(identity.confirm_with(|| answer("b")).generation, 1);
+            answer("a")
+        });
+        assert_eq!((confirmed.generation, confirmed.id.as_deref()), (1, Some("b")));
+        let failed = identity.confirm_with(|| Err(DescribeError::Silent { topic: "requests".to_owned() }));
+        assert_eq!(failed, confirmed);
     }
 
     #[test]

@@ -108,7 +108,7 @@ fn freeze_in_transaction(leader: &Service, other: &Service, topics: &crate::harn
         // The call is answered late or not at all when the leader stops, so nothing waits for it.
         std::thread::spawn(move || {
             let body = json!({"is_enabled": true, "description": format!("change {number}")});
-            let _ = block_on(client().put(url).json(&body).send());
+            let _ = block_on(async { client().put(url).json(&body).send().await });
         });
         std::thread::sleep(Duration::from_millis(rand::random_range(0..40)));
         leader.freeze();
