@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::KafkaConfig;
+use crate::log_limit::limited;
 use crate::metrics::Certificates;
 
 /// Interval at which the files are checked for changes.
@@ -51,7 +52,7 @@ pub(super) async fn changed(kafka: &KafkaConfig) {
             continue;
         }
         if let Err(why) = usable(kafka, &before) {
-            tracing::error!("the new certificate for Kafka cannot be used: {why}; the one in use stays");
+            limited!(error, "the new certificate for Kafka cannot be used: {why}; the one in use stays");
             refused = Some(before.clone());
             continue;
         }

@@ -9,6 +9,7 @@ use anyhow::Context;
 use crate::app::{self, Role, Stopped};
 use crate::config::{Config, Profile};
 use crate::kafka::topics::{TopicReport, Topics, TopicsError};
+use crate::log_limit::limited;
 use crate::shutdown::StopSignals;
 use crate::telemetry;
 
@@ -82,7 +83,7 @@ async fn apply_topics(config: &Config) -> anyhow::Result<()> {
         match topics.apply().await {
             Ok(reports) => break reports,
             Err(error @ TopicsError::Unreachable { .. }) => {
-                tracing::warn!(%error, "the topics are applied as soon as Kafka answers");
+                limited!(warn, %error, "the topics are applied as soon as Kafka answers");
                 tokio::time::sleep(delay).await;
                 delay = (delay * 2).min(APPLY_RETRY_DELAY_MAX);
             }
@@ -94,6 +95,7 @@ async fn apply_topics(config: &Config) -> anyhow::Result<()> {
             tracing::info!(topic, ?difference, "the topic was changed");
         }
         for difference in left {
+            // Not limited: once at the start.
             tracing::warn!(topic, "{difference}; not changed, because keys would move to other partitions");
         }
     }

@@ -10,6 +10,7 @@ use rand::Rng;
 
 use crate::kafka::identity::Confirmed;
 use crate::kafka::partition_consumer::PartitionConsumer;
+use crate::log_limit::limited;
 use crate::metrics::{BatchLabels, Metrics};
 use crate::progress::Reason;
 use crate::shutdown::pause;
@@ -187,8 +188,12 @@ impl Worker {
             if is_expected {
                 tracing::info!(worker = self.index, %error, "rebalance during a batch; the batch is retried");
             } else {
-                tracing::warn!(worker = self.index, %error, "batch not committed; retrying from the last committed \
-                    offsets");
+                limited!(
+                    warn,
+                    worker = self.index,
+                    %error,
+                    "batch not committed; retrying from the last committed offsets",
+                );
             }
             self.status.progress().blocked_reader(self.index, Reason::BatchFailed, error.to_string());
             if !error.is_refusal() && !is_expected {

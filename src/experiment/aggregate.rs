@@ -185,7 +185,14 @@ impl Aggregation {
         let turn = Turn { environment: &design.environment, flag: &design.flag_name, actor: &actor, reason };
         if let Err(error) = self.switches.kill(turn, None).await {
             let (flag, experiment) = (&design.flag_name, &design.name);
-            tracing::warn!(%error, flag, experiment, "the flag of a harmful experiment could not be killed; retrying");
+            limited!(
+                warn,
+                key = flag,
+                %error,
+                flag,
+                experiment,
+                "the flag of a harmful experiment could not be killed; retrying",
+            );
             return Ok(());
         }
         on_pool!(&self.database, |pool, sql| {

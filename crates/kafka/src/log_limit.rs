@@ -208,9 +208,6 @@ mod tests {
     /// How many lines before a statement may contain its limiter, or the reason why it has none.
     const LINES_BEFORE: usize = 8;
 
-    /// Files whose repeated lines are limited by a backoff of up to 5 s and by [`crate::telemetry`] alone.
-    const LIMITED_BY_BACKOFF: [&str; 2] = ["evaluate/worker.rs", "kafka/consumer.rs"];
-
     #[test]
     fn every_warning_and_error_is_limited_or_says_why_it_is_not() {
         let mut unlimited = Vec::new();
@@ -228,8 +225,7 @@ mod tests {
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             let name = path.file_name().unwrap().to_string_lossy().into_owned();
-            let is_of_service = !["bench", "tests", "tests.rs", "log_limit.rs"].contains(&name.as_str())
-                && !LIMITED_BY_BACKOFF.iter().any(|file| path.ends_with(file));
+            let is_of_service = !["bench", "tests", "tests.rs", "log_limit.rs"].contains(&name.as_str());
             if path.is_dir() && is_of_service {
                 check_folder(&path, unlimited);
             } else if name.ends_with(".rs") && !name.ends_with("_tests.rs") && is_of_service {

@@ -17,7 +17,7 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::{ClientConfig, ClientContext, Message as _, Statistics, TopicPartitionList};
 use rdkafka_sys as sys;
 
-use crate::log_limit::{KeyedLogLimit, LogLimit};
+use crate::log_limit::{KeyedLogLimit, LogLimit, limited};
 
 use super::reading::Reading;
 use super::record;
@@ -187,6 +187,7 @@ impl GroupMember {
                 // Every partition is forwarded before its first fetch, so no record arrives here.
                 Some(Ok(record)) => {
                     let (partition, offset) = (record.partition(), record.offset());
+                    // Not limited: the consumer ends.
                     tracing::error!(partition, offset, "record on the wrong queue");
                     return Err(KafkaError::MessageConsumptionFatal(RDKafkaErrorCode::State));
                 }
@@ -310,7 +311,7 @@ impl Drop for GroupMember {
         // SAFETY: nothing uses the handles after this.
         let handles = unsafe { ManuallyDrop::take(&mut self.handles) };
         if bounded(move || drop(handles)).is_none() {
-            tracing::warn!("the consumer did not leave its group in time; it is closed in the background");
+            limited!(warn, "the consumer did not leave its group in time; it is closed in the background");
         }
     }
 }
@@ -353,7 +354,7 @@ impl ConsumerContext for Forwarding {
                 }
                 tracing::info!(partitions = partitions.count(), "partitions revoked");
             }
-            Rebalance::Error(error) => tracing::warn!(%error, "rebalance failed"),
+            Rebalance::Error(error) => limited!(warn, %error, "rebalance failed"),
         }
     }
 }
