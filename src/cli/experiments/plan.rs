@@ -7,7 +7,6 @@ use reqwest::Method;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::cli::render::printable;
 use crate::cli::{Global, Output, UsageError, print};
 use crate::experiment::Results;
 use crate::experiment::results::Part;
@@ -172,12 +171,12 @@ fn text(report: &Report) -> String {
     };
     let [users, without, single] =
         [report.users, report.users_without_plan, report.users_single_look].map(thousands);
-    printable(&format!(
+    format!(
         "To find an effect of {} on {baseline}: {users} users{days}.\nSet \"planned_users\": {} in the experiment, so that \
          the intervals are narrowest then.\nWithout it: {without} users. For a single look at the end: {single} users.",
         percent(report.effect),
         report.planned_users
-    ))
+    )
 }
 
 #[cfg(test)]
