@@ -37,7 +37,7 @@ def build(root, target):
 
 def _stage(root, source):
     """Copies the documents with the same paths, so that links between folders stay valid."""
-    for path in tracked(root, "*.md", f"{DIAGRAMS}/*.svg", "docs/asyncapi.json", *LINKED):
+    for path in tracked(root, "*.md", "docs/*.svg", "docs/*.png", "docs/asyncapi.json", *LINKED):
         if (root / path).exists():
             (source / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(root / path, source / path)
