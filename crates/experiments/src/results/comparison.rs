@@ -172,8 +172,13 @@ pub fn prepare(metric: &Metric, cuped: Option<&Cuped>, arms: &[Arms]) -> Result<
             }
             Err(reason) => {
                 left_out += users;
-                // The reason of the largest stratum is reported.
-                if missing.is_none_or(|(largest, _)| users > largest) {
+                // The reason of the largest stratum is reported. One without conversions counts only if no other has any.
+                let says_more = missing.is_none_or(|(largest, known)| match (known, reason) {
+                    (Missing::NoConversions, Missing::TooFewConversions) => true,
+                    (Missing::TooFewConversions, Missing::NoConversions) => false,
+                    _ => users > largest,
+                });
+                if says_more {
                     missing = Some((users, reason));
                 }
             }

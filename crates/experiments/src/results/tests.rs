@@ -170,6 +170,18 @@ fn a_rare_guardrail_is_compared_exactly_and_a_silent_one_holds_nothing_up() {
 }
 
 #[test]
+fn crashes_in_a_small_stratum_are_found_beside_a_large_one_without_any() {
+    let mut counted = strata(vec![
+        stratum(0.9, variant("old", 9_000, 50, 0), variant("new", 1_000, 50, 0)),
+        stratum(0.5, variant("old", 800, 400, 0), variant("new", 800, 400, 0)),
+    ]);
+    counted.strata[1].variants[1].samples[2] = Sample::rate(800, 20);
+    let found = results(&[counted]);
+    let crash = comparison(&found, 2);
+    assert_eq!((crash.verdict, crash.missing), (Verdict::Harmed, Some(Missing::TooFewConversions)));
+}
+
+#[test]
 fn guardrails_share_the_chance_of_error() {
     let harm = |guardrails: usize| {
         let mut experiment = experiment(None);
