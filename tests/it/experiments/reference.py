@@ -55,17 +55,19 @@ def sequential(control, treatment, alpha, scales):
 
     interval = ends(rejected, other - mean, error)
     ratio = ends(rejected_ratio, other / mean, error / abs(mean))
-    relative = [(other - mean) / mean, *(end - 1 for end in ratio)]
+    relative = ratio and [(other - mean) / mean, *(end - 1 for end in ratio)]
     return {"interval": interval, "p_value": p_value, "relative": relative}
 
 
 def ends(rejected, inside, step):
-    """Where the function changes its sign on both sides."""
+    """Where the function changes its sign on both sides; None if it does not."""
     found = []
     for sign in (-1, 1):
         outside = step
         while rejected(inside + sign * outside) < 0:
-            outside *= 1.5
+            outside *= 1.1
+            if outside > 1_000 * step:
+                return None
         found.append(optimize.brentq(rejected, inside, inside + sign * outside, xtol=1e-14, rtol=1e-14))
     return found
 
