@@ -1,6 +1,6 @@
 //! The tables of the document: which topic has which messages, and what their keys and headers are.
 
-use crate::config::Config;
+use crate::config::{Config, TopicsConfig};
 use crate::message::avro::Kind;
 
 /// Ids of channels that other parts of the document refer to.
@@ -192,9 +192,14 @@ pub(super) const ALL: &[Message] = &[
 
 /// The topics of a configuration. Replies go to topics of the callers; the first allowed prefix stands for them.
 pub(super) fn uses(config: &Config) -> Vec<TopicUse> {
-    let topics = &config.topics;
-    let replies = config.reply.allowed_prefixes.first().cloned();
-    let mut uses = vec![
+    let replies = config.reply.allowed_prefixes.first().cloned().map(replies);
+    let tables = [evaluation(&config.topics), flags(&config.topics), others(&config.topics)];
+    tables.into_iter().flatten().chain(replies).collect()
+}
+
+/// Topics of requests, results and changes.
+fn evaluation(topics: &TopicsConfig) -> Vec<TopicUse> {
+    vec![
         TopicUse {
             id: REQUESTS,
             topic: topics.requests.clone(),
@@ -225,6 +230,12 @@ pub(super) fn uses(config: &Config) -> Vec<TopicUse> {
                 Direction::Reads("Invalidates values in Redis"),
             ],
         },
+    ]
+}
+
+/// Topics with the state of flags.
+fn flags(topics: &TopicsConfig) -> Vec<TopicUse> {
+    vec![
         TopicUse {
             id: "hints",
             topic: topics.changes.clone(),
@@ -258,6 +269,12 @@ pub(super) fn uses(config: &Config) -> Vec<TopicUse> {
                 Direction::Reads("Takes the kill switch into force"),
             ],
         },
+    ]
+}
+
+/// Topics of rejected records, experiments and the audit trail.
+fn others(topics: &TopicsConfig) -> Vec<TopicUse> {
+    vec![
         TopicUse {
             id: "deadLetters",
             topic: topics.dead_letters.clone(),
@@ -288,8 +305,12 @@ pub(super) fn uses(config: &Config) -> Vec<TopicUse> {
                 Direction::Reads("Verifies the audit trail (flagstream audit verify)"),
             ],
         },
-    ];
-    uses.extend(replies.map(|topic| TopicUse {
+    ]
+}
+
+/// Topics of the callers.
+fn replies(topic: String) -> TopicUse {
+    TopicUse {
         id: REPLIES,
         topic,
         title: "Replies",
@@ -297,6 +318,5 @@ pub(super) fn uses(config: &Config) -> Vec<TopicUse> {
             (FLAGSTREAM_REPLY__ALLOWED_PREFIXES); flagstream does not create it.",
         messages: &["reply"],
         directions: &[Direction::Writes("Answers a request that names a topic")],
-    }));
-    uses
+    }
 }
