@@ -190,9 +190,9 @@ impl Question<'_> {
         });
         let text = format!(
             "WITH {spans}, measures(metric, event, side, kind, paired, delay, ends, length, cut, cap) AS (VALUES {measures}),
-            {converted}, ranked AS (SELECT v, row_number() OVER (ORDER BY v) AS rank, count(*) OVER () AS total
+            {converted}, ordered AS (SELECT v, row_number() OVER (ORDER BY v) AS rank, count(*) OVER () AS total
                 FROM converted WHERE n > 0 AND ({condition}) AND ($%NAME% = '' OR variant = $%NAME%))
-            SELECT {a}, {b}, {c} FROM ranked",
+            SELECT {a}, {b}, {c} FROM ordered",
             spans = self.spans(false),
             converted = self.converted(),
         );

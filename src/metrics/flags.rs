@@ -28,9 +28,12 @@ pub struct FlagLabels {
 pub struct FlagMetrics {
     evaluations: Family<FlagLabels, Counter>,
     chosen: OnceLock<ChosenFlags>,
-    /// The flags that have series, by environment and name.
-    known: Mutex<HashSet<(Arc<str>, Arc<str>), ahash::RandomState>>,
+    /// The flags that have series.
+    known: Mutex<HashSet<FlagKey, ahash::RandomState>>,
 }
+
+/// Environment and name of a flag.
+type FlagKey = (Arc<str>, Arc<str>);
 
 /// Names of flags, and beginnings of names.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

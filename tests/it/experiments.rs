@@ -66,7 +66,18 @@ impl Fixture {
     fn begin(&self, service: &Service, metrics: &Value) -> Value {
         let body =
             json!({"name": "theme", "environment": ENVIRONMENT, "metrics": metrics, "control": "light"});
-        let begun = self.ask(service, "POST", "", &body);
+        self.create(service, &body)
+    }
+
+    /// Creates an experiment once the flag's definition is in the database: 503 until then.
+    fn create(&self, service: &Service, body: &Value) -> Value {
+        let mut begun = self.ask(service, "POST", "", body);
+        wait_until("the flag is in the database", TEST_TIMEOUT, || {
+            if begun.status == 503 {
+                begun = self.ask(service, "POST", "", body);
+            }
+            begun.status != 503
+        });
         assert_eq!(begun.status, 201, "{begun:?}");
         begun.json()
     }

@@ -37,12 +37,26 @@ fn the_experiment_guide_is_literal() {
     follow("experiment.md", 5);
 }
 
+/// Guides that need a cluster, a warehouse, backups or an Unleash of their own, which `dev` has not. The tests of the chart, of
+/// backups and of upgrades cover what they describe.
+const ELSEWHERE: [&str; 8] = [
+    "analytics.md",
+    "audit-questions.md",
+    "connect-unleash.md",
+    "first-evaluation.md",
+    "install.md",
+    "recover.md",
+    "scale.md",
+    "upgrade.md",
+];
+
 #[test]
 fn every_guide_is_followed() {
     let guides = std::fs::read_dir(guide::folder()).unwrap().map(|guide| guide.unwrap().file_name());
     let tests = include_str!("guides.rs");
-    for guide in guides {
-        assert!(tests.contains(&format!("follow({guide:?}")), "{guide:?} has no test");
+    for guide in guides.filter(|guide| Path::new(guide).extension().is_some_and(|kind| kind == "md")) {
+        let is_known = ELSEWHERE.iter().any(|name| *name == guide);
+        assert!(is_known || tests.contains(&format!("follow({guide:?}")), "{guide:?} has no test");
     }
 }
 

@@ -166,6 +166,8 @@ fn body_of(id: &str) -> Value {
             json!({"flag_name": OUTSIDE, "environment": ENVIRONMENT, "user_id": "u"})
         }
         "cleanUpFlags" => json!({"older_than_days": 0}),
+        "ofrepTrack" => json!({"trackingEventName": "m", "context": {"targetingKey": "u"},
+            "trackingEventDetails": {"experiment": OUTSIDE}}),
         "updateFlag" => json!({"description": "changed"}),
         "killFlag" | "restoreFlag" => json!({"reason": "test"}),
         _ => json!({}),
@@ -185,7 +187,14 @@ fn check_refused(fixture: &Fixture, token: &Token, operation: &Operation) {
     let body = if method == "GET" { String::new() } else { body_of(id).to_string() };
     let answer = call(method, &url, &headers, body.as_bytes());
     fixture.contract.check(method, path, &answer);
-    let is_one = ["evaluateFlag", "evaluateBooleanFlag", "createFlag", "createExperiment", "preloadCache"];
+    let is_one = [
+        "evaluateFlag",
+        "evaluateBooleanFlag",
+        "createFlag",
+        "createExperiment",
+        "ofrepTrack",
+        "preloadCache",
+    ];
     if *names_flag || is_one.contains(&id.as_str()) {
         assert_eq!(answer.status, 403, "{id}: {answer:?}");
         assert!(answer.body.contains("the token is restricted"), "{id}: {answer:?}");

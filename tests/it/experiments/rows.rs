@@ -76,8 +76,7 @@ fn drawn_users_are_compared_with_users_of_the_same_weights_only() {
     let metrics = json!([{"name": "purchase"}, {"name": "weight", "kind": "mean"}, {"name": "crash", "role": "guardrail"}]);
     let body = json!({"name": "theme", "environment": ENVIRONMENT, "metrics": metrics, "control": "light",
         "on_harm": "kill"});
-    let begun = fixture.ask(&service, "POST", "", &body);
-    assert_eq!(begun.status, 201, "{begun:?}");
+    fixture.create(&service, &body);
     let group =
         |plan: &'static str, count: usize| (0..count).map(move |number| (format!("{plan}-{number}"), plan));
     let users: Vec<(String, &str)> = group("free", 4_000)
@@ -90,7 +89,7 @@ fn drawn_users_are_compared_with_users_of_the_same_weights_only() {
     let (now, early) = (rfc3339(Utc::now()), rfc3339(Utc::now() - TimeDelta::seconds(60)));
     let buys = |plan: &str, number: usize| match plan {
         "premium" => number % 5 < 2,
-        "free" => number % 20 == 0,
+        "free" => number.is_multiple_of(20),
         _ => true,
     };
     let mut conversions = Vec::new();
@@ -106,7 +105,7 @@ fn drawn_users_are_compared_with_users_of_the_same_weights_only() {
         let value = 1e6 + (number % 11) as f64 - 5.0 + more;
         conversions.push(json!({"user_id": user, "metric": "weight", "value": value, "occurred_at": now, "event_id": format!("w-{user}")}));
         // Crashes under dark only, too few for an interval.
-        if variant == "dark" && *plan == "premium" && number % 40 == 0 {
+        if variant == "dark" && *plan == "premium" && number.is_multiple_of(40) {
             conversions.push(json!({"user_id": user, "metric": "crash", "occurred_at": now, "event_id": format!("c-{user}")}));
         }
     }

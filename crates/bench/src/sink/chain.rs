@@ -40,8 +40,11 @@ pub struct ChainReport {
     pub process_microseconds_per_row: [f64; 2],
 }
 
+/// Starts a sink.
+type Start = fn(&Parts) -> std::io::Result<Sink>;
+
 /// The arms; the first one is the sink as it runs in the service.
-const ARMS: [(&str, fn(&Parts) -> std::io::Result<Sink>); 2] =
+const ARMS: [(&str, Start); 2] =
     [("sink with hash chain", Sink::start), ("sink without hash chain", Sink::start_without_chain)];
 
 /// Runs the benchmark on the configured Kafka and Postgres.

@@ -25,7 +25,9 @@ fn the_right_rows_are_counted() {
     let extent = Extent { runs: 40, ..SHORT };
     for scenario in all_traffic() {
         let rates = traffic_rates(&scenario, &extent);
-        assert!(rates.are_kept(), "{rates:?}");
+        // Of 40 runs, 5 % are two; more than four are a fault and not chance.
+        let is_silent = rates.effect != 0.0 || rates.found <= 0.1;
+        assert!(is_silent && rates.covered >= 0.9 && rates.covered_relative >= 0.9, "{rates:?}");
         let is_refused = scenario.name.starts_with("drawn by company");
         assert_eq!(rates.refused > 0.5, is_refused, "{rates:?}");
     }

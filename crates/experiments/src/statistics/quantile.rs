@@ -7,10 +7,14 @@ use crate::tally::QuantileSample;
 /// Distance of the neighbours, in standard errors of the share of users below the quantile.
 pub const NEIGHBOUR_ERRORS: f64 = 2.0;
 
-/// Shares of the quantile and its two neighbours among `users` values.
+/// Smallest share: that of the smallest value.
+const SMALLEST: f64 = 1e-12;
+
+/// Shares of the quantile and its two neighbours among `users` values. With few users a neighbour is the smallest or the
+/// largest value.
 pub fn shares(quantile: f64, users: u64) -> [f64; 3] {
     let distance = NEIGHBOUR_ERRORS * (quantile * (1.0 - quantile) / (users as f64).max(1.0)).sqrt();
-    [quantile, (quantile - distance).max(0.0), (quantile + distance).min(1.0)]
+    [quantile, (quantile - distance).max(SMALLEST), (quantile + distance).min(1.0)]
 }
 
 /// Standard error of the quantile.

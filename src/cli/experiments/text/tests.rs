@@ -29,23 +29,23 @@ split: consistent with the weights, p 1.000
 
 metric          variant    mean  difference  95% interval           p  can find
 purchase        old      10.00%
-  decides, up   new      11.20%      +12.0%  +5.3% to +18.7%   <0.001     ±7.9%  better
+  decides, up   new      11.20%      +12.0%  +5.5% to +18.9%   <0.001     ±7.9%  better
 amount          old       1.000
-  beside, up    new       1.120      +12.0%  +5.3% to +18.7%   <0.001     ±7.9%  better
+  beside, up    new       1.120      +12.0%  +5.5% to +18.9%   <0.001     ±7.9%  better
 errors          old       2.00%
-  guards, down  new       2.00%       +0.0%  -14.4% to +14.4%   1.000    ±18.1%  not known yet
+  guards, down  new       2.00%       +0.0%  -13.4% to +15.5%   1.000    ±18.1%  not known yet
 
                -20%                                  0                                  +20%
-purchase  new                                        │         ├────────────●───────────┤
-amount    new                                        │         ├────────────●───────────┤
-errors    new             ├──────────────────────────●──────────────────────────┤
+purchase  new                                        │         ├────────────●────────────┤
+amount    new                                        │         ├────────────●────────────┤
+errors    new              ├─────────────────────────●────────────────────────────┤
 
 - new is better in purchase. Keep the experiment running: whether it harms errors is not
   known yet.
-- purchase: new is better than old, by +12.0% (between +5.3% and +18.7%).
-- errors: not known yet whether new differs from old: +0.0% (between -14.4% and +14.4%). To
+- purchase: new is better than old, by +12.0% (between +5.5% and +18.9%).
+- errors: not known yet whether new differs from old: +0.0% (between -13.4% and +15.5%). To
   detect an effect of 5.0%, about 1,462,743 more users are needed, about 147 days.
-- amount: new is better than old, by +12.0% (between +5.3% and +18.7%).";
+- amount: new is better than old, by +12.0% (between +5.5% and +18.9%).";
 
 #[test]
 fn a_running_experiment_is_a_table_bars_and_words() {
