@@ -73,7 +73,7 @@ fn drawn_users_are_compared_with_users_of_the_same_weights_only() {
     let mut fixture = Fixture::new(stack);
     Flags::new(&fixture.group.topics).later(10).set(ENVIRONMENT, flag_with_rules());
     let service = fixture.start("one");
-    let metrics = json!([{"name": "purchase"}, {"name": "weight", "kind": "mean"}, {"name": "crash", "role": "guardrail"}]);
+    let metrics = json!([{"name": "purchase"}, {"name": "weight", "kind": "mean"}, {"name": "crash", "role": "guardrail", "goal": "decrease"}]);
     let body = json!({"name": "theme", "environment": ENVIRONMENT, "metrics": metrics, "control": "light",
         "on_harm": "kill"});
     fixture.create(&service, &body);
