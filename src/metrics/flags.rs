@@ -10,7 +10,7 @@ use prometheus_client::registry::Registry;
 
 use crate::flag::CompiledFlag;
 
-/// Maximum flags, counted per environment, that get series of their own. All others share one name.
+/// Maximum flags with a separate time series, counted per environment. All further flags are counted as `(other)`.
 pub const COUNTED_FLAGS_MAX: usize = 1_000;
 
 /// Common label of the flags beyond [`COUNTED_FLAGS_MAX`].
