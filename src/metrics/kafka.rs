@@ -43,7 +43,7 @@ impl Collector for KafkaMetrics {
         if clients.is_empty() {
             return Ok(());
         }
-        let help = "99th percentile of the round-trip time to a broker within ten seconds";
+        let help = "99th percentile of the round-trip time to a broker in the last interval with a request";
         let mut metric = encoder.encode_descriptor("rtt_seconds", help, None, MetricType::Gauge)?;
         for (client, totals) in &clients {
             for (broker, seconds) in &totals.rtt_seconds {

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use rdkafka::statistics::Broker;
 use rdkafka::{ClientConfig, Statistics};
 
 /// Interval of the reports, in milliseconds.
@@ -34,7 +35,7 @@ pub struct Client {
 /// The sums over the clients of one role and kind.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ClientTotals {
-    /// The 99th percentile of the last interval, by broker.
+    /// The 99th percentile of the last interval with a request, by broker.
     pub rtt_seconds: BTreeMap<String, f64>,
     pub queue_messages: u64,
     pub queue_bytes: u64,
@@ -60,7 +61,15 @@ struct Report {
     client: Client,
     at: Instant,
     gauges: ClientTotals,
+    /// An idle client sends no request for many intervals. Its last round-trip times remain until they expire.
+    round_trips: BTreeMap<String, RoundTrip>,
     counters: Counters,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct RoundTrip {
+    at: Instant,
+    seconds: f64,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -106,11 +115,15 @@ impl Clients {
             return;
         }
         let counters = Counters::of(statistics);
-        let before = self.reports.get(&statistics.name).map_or(Counters::default(), |report| report.counters);
+        let previous = self.reports.remove(&statistics.name);
+        let before = previous.as_ref().map_or(Counters::default(), |report| report.counters);
         let total = self.counters.entry(client.clone()).or_default();
         total.rebalances += counters.rebalances.saturating_sub(before.rebalances);
         total.request_errors += counters.request_errors.saturating_sub(before.request_errors);
-        let report = Report { client, at: now, gauges: gauges(statistics), counters };
+        let mut round_trips = previous.map(|report| report.round_trips).unwrap_or_default();
+        round_trips.extend(measured_round_trips(statistics, now));
+        round_trips.retain(|_, round_trip| now.saturating_duration_since(round_trip.at) < REPORT_TTL);
+        let report = Report { client, at: now, gauges: gauges(statistics), round_trips, counters };
         self.reports.insert(statistics.name.clone(), report);
     }
 
@@ -120,9 +133,10 @@ impl Clients {
             self.reports.values().filter(|report| now.saturating_duration_since(report.at) < REPORT_TTL);
         for report in current {
             let totals = found.entry(&report.client).or_default();
-            for (broker, seconds) in &report.gauges.rtt_seconds {
+            let recent = |round_trip: &RoundTrip| now.saturating_duration_since(round_trip.at) < REPORT_TTL;
+            for (broker, round_trip) in report.round_trips.iter().filter(|(_, found)| recent(found)) {
                 let highest = totals.rtt_seconds.entry(broker.clone()).or_default();
-                *highest = highest.max(*seconds);
+                *highest = highest.max(round_trip.seconds);
             }
             totals.queue_messages += report.gauges.queue_messages;
             totals.queue_bytes += report.gauges.queue_bytes;
@@ -146,28 +160,34 @@ impl Clients {
 impl Counters {
     fn of(statistics: &Statistics) -> Self {
         let rebalances = statistics.cgrp.as_ref().map_or(0, |group| count(group.rebalance_cnt));
-        let errors = |broker: &rdkafka::statistics::Broker| {
-            broker.txerrs.saturating_add(broker.rxerrs).saturating_add(broker.req_timeouts)
-        };
+        let errors =
+            |broker: &Broker| broker.txerrs.saturating_add(broker.rxerrs).saturating_add(broker.req_timeouts);
         Self { rebalances, request_errors: statistics.brokers.values().map(errors).sum() }
     }
 }
 
-fn gauges(statistics: &Statistics) -> ClientTotals {
-    // Brokers without an id are the addresses of the configuration, and the coordinator, which is a broker as well.
-    let brokers = || statistics.brokers.values().filter(|broker| broker.nodeid >= 0);
-    let rtt = brokers().filter_map(|broker| {
+/// Brokers without an id are the addresses of the configuration, and the coordinator, which is a broker as well.
+fn brokers(statistics: &Statistics) -> impl Iterator<Item = &Broker> {
+    statistics.brokers.values().filter(|broker| broker.nodeid >= 0)
+}
+
+fn measured_round_trips(statistics: &Statistics, now: Instant) -> impl Iterator<Item = (String, RoundTrip)> {
+    brokers(statistics).filter_map(move |broker| {
         let window = broker.rtt.as_ref().filter(|window| window.cnt > 0)?;
         #[allow(clippy::cast_precision_loss)] // Microseconds of a round trip are far below 2^52.
-        Some((broker.nodename.clone(), window.p99 as f64 / 1e6))
-    });
+        let seconds = window.p99 as f64 / 1e6;
+        Some((broker.nodename.clone(), RoundTrip { at: now, seconds }))
+    })
+}
+
+fn gauges(statistics: &Statistics) -> ClientTotals {
     let fetched = statistics.topics.values().flat_map(|topic| topic.partitions.values());
     ClientTotals {
-        rtt_seconds: rtt.collect(),
+        rtt_seconds: BTreeMap::new(),
         queue_messages: statistics.msg_cnt,
         queue_bytes: statistics.msg_size,
         fetched_messages: fetched.map(|partition| count(partition.fetchq_cnt)).sum(),
-        requests_in_flight: brokers()
+        requests_in_flight: brokers(statistics)
             .map(|broker| count(broker.outbuf_cnt) + count(broker.waitresp_cnt))
             .sum(),
         rebalances: 0,
@@ -181,7 +201,7 @@ fn count(value: i64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use rdkafka::statistics::{Broker, ConsumerGroup, Window};
+    use rdkafka::statistics::{ConsumerGroup, Window};
 
     use super::*;
 
@@ -222,6 +242,26 @@ mod tests {
         assert_eq!(totals.rtt_seconds.get("kafka:9092"), Some(&0.0025));
         assert_eq!((totals.queue_messages, totals.requests_in_flight, totals.rebalances), (5, 2, 2));
         assert!(clients.totals(now + REPORT_TTL).is_empty());
+    }
+
+    #[test]
+    fn round_trips_of_an_idle_client_remain_until_they_expire() {
+        let (mut clients, now) = (clients(), Instant::now());
+        clients.record(&report("handle-1", 2), now);
+        let mut idle = report("handle-1", 2);
+        for broker in idle.brokers.values_mut() {
+            broker.rtt = Some(Window::default());
+        }
+        let second = Duration::from_secs(1);
+        let seconds = |clients: &Clients, at| {
+            let totals = clients.totals(at);
+            totals.first().and_then(|(_, totals)| totals.rtt_seconds.get("kafka:9092").copied())
+        };
+        clients.record(&idle, now + REPORT_TTL - second);
+        assert_eq!(seconds(&clients, now + REPORT_TTL - second), Some(0.0025));
+        assert_eq!(seconds(&clients, now + REPORT_TTL), None);
+        clients.record(&idle, now + REPORT_TTL);
+        assert_eq!(seconds(&clients, now + REPORT_TTL), None);
     }
 
     #[test]
