@@ -26,6 +26,7 @@ use tokio::sync::watch;
 use crate::auth::TokenCache;
 use crate::clock::OtherClock;
 use crate::config::{Config, HttpConfig};
+use crate::database::Database;
 use crate::evaluate::{Evaluator, Parts};
 use crate::feed::{self, Feeder, FlagSource, LocalSource, Usage};
 use crate::health::{Registry, Reporter};
@@ -44,6 +45,8 @@ use crate::redis_cache::{CacheView, Warmer};
 use crate::schema_registry::Formats;
 use crate::shutdown::{Shutdown, Stage, StopSignals, Supervisor, Threads, run_threads};
 use crate::store::{Reader, ReaderConfig, Store};
+use crate::unleash_api::UnleashApi;
+use crate::unleash_api::forward::Forwarder;
 
 /// Deadline for stopping all parts together, from the signal to the end of the process.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
@@ -201,7 +204,7 @@ impl App {
         let tokens = tokens.map(|(database, migrated)| app.start_tokens(database, migrated));
         app.start_usage();
         if roles.contains(&Role::Feeder) {
-            app.start_feeder(flag_sources.collect(), fit.clone());
+            app.start_feeder(flag_sources.collect(), fit.clone())?;
         }
         if let (true, Some((database, migrated))) = (roles.contains(&Role::Sink), database) {
             app.start_sink(database, migrated, fit.clone());
@@ -305,6 +308,7 @@ impl App {
         let (health, metrics) = (Arc::clone(&self.health), Arc::clone(&self.parts.metrics));
         let http_state = HttpState::new(&self.parts.config, health, metrics, api);
         let with_metrics = self.parts.config.http.admin_listen.is_none();
+        let backstage = http::backstage(http_state.api());
         for (name, server) in servers {
             if let Some(tls) = server.tls() {
                 let health = self.health.reporter(HTTP_TLS, false);
@@ -313,8 +317,9 @@ impl App {
                     .start(Stage::Base, HTTP_TLS, |shutdown| tls.watch(health, certificates, shutdown));
             }
             let router = match name {
-                HTTP => http::router(http_state.clone(), with_metrics),
-                _ => http::admin_router(http_state.clone()),
+                HTTP if with_metrics => http::router(http_state.clone(), true).merge(backstage.clone()),
+                HTTP => http::router(http_state.clone(), false),
+                _ => http::admin_router(http_state.clone()).merge(backstage.clone()),
             };
             self.supervisor.start(Stage::Base, name, |shutdown| server.run(router, shutdown));
         }
@@ -344,7 +349,9 @@ impl App {
             Arc::clone(&self.switches),
         );
         let view = self.start_view()?;
-        let api = Api::new(self.parts.clone(), publisher, tokens, manager, view);
+        let database = tokens.as_ref().map(|tokens| tokens.database().clone());
+        let unleash = self.start_unleash_api(database)?;
+        let api = Api::new(self.parts.clone(), publisher, tokens, manager, view, unleash);
         if let Some(days) = config.flags.cleanup_after_days {
             let cleaning = Arc::clone(&api);
             self.supervisor.start(Stage::Base, "cleanup", move |shutdown| async move {
@@ -365,6 +372,20 @@ impl App {
             Ok(())
         });
         Ok(api)
+    }
+
+    /// Starts the parts of the API for Unleash's SDKs, if it is enabled.
+    fn start_unleash_api(&mut self, database: Option<Database>) -> anyhow::Result<Option<Arc<UnleashApi>>> {
+        let Parts { config, store, metrics, shutdown, .. } = &self.parts;
+        let unleash = UnleashApi::new(config, store, metrics, database, shutdown).context("UNLEASH_URL")?;
+        if let Some(unleash) = &unleash {
+            let tokens = Arc::clone(&unleash.tokens);
+            self.supervisor.start(Stage::Base, "unleash-tokens", |shutdown| async move {
+                tokens.run(shutdown).await;
+                Ok(())
+            });
+        }
+        Ok(unleash)
     }
 
     /// Opens the Redis cache for the API, and starts the edge cache's task.
@@ -446,7 +467,7 @@ impl App {
         });
     }
 
-    fn start_feeder(&mut self, flag_sources: Vec<FlagSource>, fit: topics::Fit) {
+    fn start_feeder(&mut self, flag_sources: Vec<FlagSource>, fit: topics::Fit) -> anyhow::Result<()> {
         let Parts { config, formats, store, metrics, .. } = self.parts.clone();
         let has_local = flag_sources.iter().any(|flag_source| flag_source.source() == Source::Local);
         let feeder = Feeder::new(config, formats, store, metrics, flag_sources);
@@ -457,6 +478,7 @@ impl App {
         if has_local {
             self.health.probe("local-flags", false, move || probes::local_flags(&local.load(), &reported));
         }
+        self.start_forwarder(feeder.health(), fit.clone())?;
         let (switches, metrics) = (Arc::clone(&self.switches), Arc::clone(&self.parts.metrics));
         let may_write = fit.clone();
         self.supervisor.start(Stage::Intake, "kill-switches", |shutdown| async move {
@@ -471,6 +493,27 @@ impl App {
             }
             Ok(())
         });
+        Ok(())
+    }
+
+    /// Starts forwarding SDK metrics to Unleash, while this instance's feeder leads.
+    fn start_forwarder(&mut self, leads: feed::HealthView, fit: topics::Fit) -> anyhow::Result<()> {
+        let Parts { config, metrics, .. } = self.parts.clone();
+        if !config.unleash_api.enabled || config.unleash.url.is_none() {
+            return Ok(());
+        }
+        let health = self.health.reporter("client-metrics", false);
+        self.supervisor.start(Stage::Intake, "client-metrics", |shutdown| async move {
+            if !topics::wait_until_fit(fit, &shutdown).await {
+                return Ok(());
+            }
+            let Some(forwarder) = Forwarder::new(config, metrics, leads, health, shutdown)? else {
+                return Ok(());
+            };
+            let runtime = Handle::current();
+            Ok(tokio::task::spawn_blocking(move || forwarder.run(&runtime)).await?)
+        });
+        Ok(())
     }
 
     fn start_evaluator(&mut self, fit: topics::Fit) {

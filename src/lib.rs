@@ -19,7 +19,7 @@
 //! The modules are declared in the order of the data flow. [`message`] defines the records of the topics, [`flag`] is
 //! the pure evaluation core, [`feed`] copies definitions from Unleash to Kafka, and [`store`] loads them from Kafka
 //! into memory. [`kill`] disables flags whatever their source returns. [`evaluate`] answers requests; [`privacy`]
-//! restricts what is written about them. [`manage`] changes local flags, [`http`] is the API for synchronous callers,
+//! restricts what is written about them. [`manage`] changes local flags, [`unleash_api`] serves Unleash's SDKs, [`http`] is the API for synchronous callers,
 //! and [`outbox`] sends their events to Kafka. [`audit`] stores the evaluations, [`replay`] evaluates them again,
 //! [`experiment`] computes results per variant, and [`redis_cache`] caches evaluations in Redis. [`kafka`], [`database`] and
 //! [`config`] are shared; [`app`] builds every part once; [`cli`] is the command line; [`embed`] provides the store and
@@ -54,6 +54,7 @@ pub mod redis_cache;
 
 pub mod auth;
 pub mod manage;
+pub mod unleash_api;
 
 pub mod http;
 

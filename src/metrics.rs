@@ -12,6 +12,7 @@ mod kafka;
 mod outbox;
 mod progress;
 mod redis_cache;
+mod unleash_api;
 
 use std::sync::Arc;
 
@@ -36,6 +37,7 @@ pub use kafka::KafkaMetrics;
 pub use outbox::OutboxMetrics;
 pub use progress::{PartitionGauges, StuckLabels};
 pub use redis_cache::RedisCacheMetrics;
+pub use unleash_api::UnleashApiMetrics;
 
 pub use crate::store::metrics::{Propagation, StoreMetrics};
 
@@ -93,6 +95,7 @@ pub struct Metrics {
     pub flags: FlagMetrics,
     pub kafka: KafkaMetrics,
     pub certificates: Certificates,
+    pub unleash_api: UnleashApiMetrics,
 }
 
 impl Metrics {
@@ -146,11 +149,13 @@ impl Metrics {
         let kafka = KafkaMetrics::register(registry.sub_registry_with_prefix("kafka"));
         let certificates = Certificates::default();
         registry.register_collector(Box::new(certificates.clone()));
+        let unleash_api = UnleashApiMetrics::register(registry.sub_registry_with_prefix("unleash_api"));
         Arc::new(Self {
             flags,
             kafka,
             certificates,
             experiments,
+            unleash_api,
             evaluate,
             audit,
             edge,

@@ -95,6 +95,22 @@ ROWS = [
             ("max(flagstream_access_tokens_expiring)", "tokens that expire"),
         ]),
     ]),
+    ("API for Unleash's SDKs", False, [
+        ("Tokens", "Tokens that Unleash has validated, and validations a second, by outcome.", "short", [
+            ("max(flagstream_unleash_api_tokens)", "tokens"),
+            ("sum by (outcome) (rate(flagstream_unleash_api_validations_total[$__rate_interval]))", "{{outcome}}"),
+        ]),
+        ("Evaluations", "Evaluations a second that SDKs report, and those for frontend SDKs that did not become events.", "ops", [
+            ("sum(rate(flagstream_unleash_api_reported_evaluations_total[$__rate_interval]))", "reported"),
+            ("sum by (outcome) (rate(flagstream_unleash_api_unrecorded_total[$__rate_interval]))", "{{outcome}}"),
+        ]),
+        ("Forwarded metrics", "Calls a second that forward SDK metrics to Unleash, by outcome.", "ops", [
+            ("sum by (outcome) (rate(flagstream_unleash_api_forwarded_total[$__rate_interval]))", "{{outcome}}"),
+        ]),
+        ("Omitted flags", "Local flags that server SDKs do not receive, because Unleash's format cannot express them.", "short", [
+            ("max by (environment) (flagstream_unleash_api_omitted_flags)", "{{environment}}"),
+        ]),
+    ]),
     ("Outbox of HTTP calls", False, [
         ("Unsent events", "Events of HTTP calls that Kafka does not have yet: in memory, on disk, and the limit of the disk.", "bytes", [
             ("sum(flagstream_publish_queue_bytes)", "memory"),

@@ -32,11 +32,16 @@ fn groups(role: Role, topics: &TopicsConfig) -> Vec<Group> {
     let group = |role, topic: &String| Group { role, topic: topic.clone() };
     match role {
         Role::Evaluator => vec![group("evaluator", &topics.requests)],
-        Role::Sink => vec![
-            group("sink", &topics.events),
-            group("sink-definitions", &topics.definitions),
-            group("sink-conversions", &topics.conversions),
-        ],
+        Role::Sink => {
+            let client_metrics = group("sink-client-metrics", &topics.client_metrics);
+            let client_metrics = Some(client_metrics).filter(|_| topics.needs_client_metrics);
+            let groups = [
+                group("sink", &topics.events),
+                group("sink-definitions", &topics.definitions),
+                group("sink-conversions", &topics.conversions),
+            ];
+            groups.into_iter().chain(client_metrics).collect()
+        }
         Role::Warmer => vec![group("warmer", &topics.events), group("warmer-updates", &topics.updates)],
         // The feeder's group elects the leader, and uses an eager assignment.
         Role::Feeder | Role::Api => Vec::new(),

@@ -179,6 +179,16 @@ pub(super) const ALL: &[Message] = &[
         avro: Some(Kind::Conversion),
     },
     Message {
+        id: "clientMetrics",
+        name: "ClientMetrics",
+        title: "What SDKs of Unleash report about themselves and the flags that they evaluated",
+        schema: "clientMetrics",
+        content_type: JSON,
+        key: "environment/app",
+        headers: &[],
+        avro: None,
+    },
+    Message {
         id: "auditCheckpoint",
         name: "AUDIT_CHECKPOINT",
         title: "Ends of the hash chains of the audit trail",
@@ -292,6 +302,17 @@ fn others(topics: &TopicsConfig) -> Vec<TopicUse> {
             directions: &[
                 Direction::Reads("Counts the conversion"),
                 Direction::Writes("Publishes a conversion that was reported over HTTP"),
+            ],
+        },
+        TopicUse {
+            id: "clientMetrics",
+            topic: topics.client_metrics.clone(),
+            title: "Metrics of SDKs",
+            description: "What SDKs of Unleash report to the API for Unleash's SDKs. Needed only if that is enabled.",
+            messages: &["clientMetrics"],
+            directions: &[
+                Direction::Writes("Publishes the report of an SDK"),
+                Direction::Reads("Forwards the report to Unleash, and counts it in the usage of flags"),
             ],
         },
         TopicUse {

@@ -20,6 +20,7 @@ use super::definition::FlagVersion;
 use super::evaluation::Evaluation;
 use super::position::{Position, Sources};
 use super::switch::SwitchChange;
+use super::usage::Used;
 
 /// Upper bound of an uncompressed record in bytes. No event, definition or conversion of flagstream is larger, but a
 /// small compressed record may be much larger than its topic's `max.message.bytes`.
@@ -100,6 +101,8 @@ pub enum Content {
     Definition(Box<FlagVersion>),
     Switched(Box<SwitchChange>),
     Conversion(Box<Reported>),
+    /// Evaluations that SDKs of Unleash have counted.
+    SdkUsage(Vec<Used>),
     /// No row: the record is refused.
     Nothing,
 }

@@ -16,6 +16,7 @@ use crate::message::sequence::{HEADER, Sequence};
 use crate::message::source_status::is_status;
 use crate::privacy::Privacy;
 use crate::schema_registry::{Formats, MAX_EVENT_BYTES, Reader};
+use crate::unleash_api::client_metrics::ClientMetricsRecord;
 
 use super::batch::{Batch, Content, Refusal};
 use super::chain::{GENESIS, Hasher};
@@ -24,6 +25,7 @@ use super::evaluation::{Event, Unreadable};
 use super::position::Position;
 use super::reader::Decode;
 use super::store::AuditStore;
+use super::usage::of_record;
 
 /// Converter for the events topic.
 #[derive(Debug)]
@@ -58,6 +60,32 @@ impl Conversions {
             privacy: Privacy::of(&config.privacy),
             reader: formats.reader(Subject::CONVERSIONS, config.formats.conversions),
             text: Vec::new(),
+        }
+    }
+}
+
+/// Converter for the topic of what Unleash's SDKs report.
+#[derive(Debug)]
+pub(super) struct ClientMetrics;
+
+/// Dead-letter code of a report of an SDK that cannot be read.
+const INVALID_CLIENT_METRICS: &str = "INVALID_CLIENT_METRICS";
+
+impl Decode for ClientMetrics {
+    fn take(&mut self, record: &Record<'_>, position: &mut Position, batch: &mut Batch) {
+        let sequence = record.header(HEADER).and_then(Sequence::parse);
+        if sequence.is_some_and(|sequence| !position.streams.take(sequence)) {
+            batch.repeated += 1;
+            return;
+        }
+        match serde_json::from_slice::<ClientMetricsRecord>(record.payload()) {
+            Ok(read) => {
+                let used = of_record(&read);
+                if !used.is_empty() {
+                    batch.enter(record, Content::SdkUsage(used), None);
+                }
+            }
+            Err(error) => refuse(batch, record, Unreadable(error.to_string()), INVALID_CLIENT_METRICS),
         }
     }
 }

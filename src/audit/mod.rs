@@ -16,7 +16,7 @@
 //! their sequence number if they have none ([`streams::Streams`]).
 //!
 //! A second pipeline of the same kind writes the definitions topic to `feature_flags` and `feature_flag_versions`. A
-//! third one writes conversions to their experiments.
+//! third one writes conversions to their experiments, and a fourth one adds what Unleash's SDKs report to the usage.
 
 pub mod batch;
 pub mod chain;
@@ -65,7 +65,7 @@ use crate::shutdown::{Shutdown, Threads, pause};
 use self::chain::Hasher;
 use self::checkpoint::Checkpoints;
 use self::dead_letters::DeadLetters;
-use self::decode::{Conversions, Definitions, Evaluations};
+use self::decode::{ClientMetrics, Conversions, Definitions, Evaluations};
 use self::health::PipelineHealth;
 use self::postgres::PostgresStore;
 use self::reader::{Decode, Reader, ReaderError};
@@ -94,12 +94,14 @@ pub struct Parts {
     pub pipelines: Pipelines,
 }
 
-/// Health and progress reporters of the three pipelines.
+/// Health and progress reporters of the pipelines.
 #[derive(Debug, Clone)]
 pub struct Pipelines {
     pub evaluations: PipelineReports,
     pub definitions: PipelineReports,
     pub conversions: PipelineReports,
+    /// `None` if the API for Unleash's SDKs is not enabled.
+    pub client_metrics: Option<PipelineReports>,
 }
 
 /// Health and progress reporters of one pipeline.
@@ -124,6 +126,10 @@ impl Pipelines {
             evaluations: pipeline("sink", &config.topics.events, true),
             definitions: pipeline("sink-definitions", &config.topics.definitions, false),
             conversions: pipeline("sink-conversions", &config.topics.conversions, false),
+            client_metrics: config
+                .unleash_api
+                .enabled
+                .then(|| pipeline("sink-client-metrics", &config.topics.client_metrics, false)),
         }
     }
 }
@@ -225,11 +231,18 @@ fn start_lanes<R: AuditStore, M: Fn() -> R + Clone + Send + 'static>(
     let start = |name: &str, run: Box<dyn FnOnce() + Send>| {
         std::thread::Builder::new().name(name.to_owned()).spawn(run)
     };
-    Ok(vec![
+    let client_metrics = parts.pipelines.client_metrics.as_ref().map(|completions| {
+        pipeline(&topics.client_metrics, "sink-client-metrics", "client metrics", completions, false)
+    });
+    let mut lanes = vec![
         start("sink", Box::new(move || evaluations.run(|| Evaluations::<R>::new(&formats, hasher.clone()))))?,
         start("sink-flags", Box::new(move || definitions.run(|| Definitions)))?,
         start("sink-conversions", Box::new(move || conversions.run(take)))?,
-    ])
+    ];
+    if let Some(client_metrics) = client_metrics {
+        lanes.push(start("sink-metrics", Box::new(move || client_metrics.run(|| ClientMetrics)))?);
+    }
+    Ok(lanes)
 }
 
 impl<R: AuditStore, M: Fn() -> R> SinkPipeline<M> {

@@ -180,6 +180,7 @@ impl AuditStore for PostgresStore {
             streams::advance(&mut transaction, &log.topic, batch).await?;
             count(&mut transaction, batch, &batch.entries).await?;
             usage::add(&mut transaction, batch, &batch.entries).await?;
+            usage::add_reported(&mut transaction, &batch.entries).await?;
             exposed = experiments::enter(&mut *transaction, batch, &known).await?;
             send_dead_letters(pending_dead_letters, log, batch)?;
             transaction.commit().await?;
@@ -200,6 +201,7 @@ impl AuditStore for PostgresStore {
             enter(&mut transaction, batch, entries).await?;
             count(&mut transaction, batch, entries).await?;
             usage::add(&mut transaction, batch, entries).await?;
+            usage::add_reported(&mut transaction, entries).await?;
             Ok(transaction.rollback().await?)
         })
         .await
@@ -269,7 +271,8 @@ async fn enter(
             Content::Definition(version) => define(transaction, version).await?,
             Content::Switched(change) => log_switch(transaction, change).await?,
             // Conversions are written last, once the locked positions confirm that this batch is the next one.
-            Content::Evaluation { .. } | Content::Conversion(_) | Content::Nothing => {}
+            Content::Evaluation { .. } | Content::Conversion(_) | Content::SdkUsage(_) | Content::Nothing => {
+            }
         }
     }
     Ok(())

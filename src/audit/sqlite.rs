@@ -162,7 +162,7 @@ async fn enter(
             }
             Content::Definition(version) => define(connection, version).await?,
             Content::Switched(change) => log_switch(connection, change).await?,
-            Content::Conversion(_) | Content::Nothing => {}
+            Content::Conversion(_) | Content::SdkUsage(_) | Content::Nothing => {}
         }
     }
     for count in batch.counts(entries) {
@@ -177,7 +177,8 @@ async fn enter(
         let query = query.bind(micros(count.last_evaluated_at)).bind(micros(count.first_evaluated_at));
         query.bind(count.last_off_at.map(micros)).execute(&mut *connection).await?;
     }
-    usage::add(connection, batch, entries).await
+    usage::add(connection, batch, entries).await?;
+    usage::add_reported(connection, entries).await
 }
 
 async fn insert(connection: &mut SqliteConnection, row: &Evaluation<'_>) -> Result<(), DatabaseError> {

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use ahash::AHashMap;
 
+use crate::unleash_api::client_metrics::ClientMetricsRecord;
+
 use super::batch::{Batch, Content, Entry, UNTIMED};
 use super::sanitize;
 
@@ -19,6 +21,9 @@ pub const KEPT: [(i64, Option<i64>, i64); 3] =
 pub const MOVED_ROWS: i64 = 5_000;
 /// Longest variant name in a row, in bytes, so that the name fits into an index.
 const MAX_VARIANT_BYTES: usize = 255;
+
+/// Longest time by which the times of SDKs may differ from ours, in seconds.
+const MAX_SDK_SKEW: i64 = DAY;
 
 /// Usage of one variant of a flag within one minute.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,8 +73,13 @@ pub fn used(batch: &Batch, entries: &[Entry]) -> Vec<Used> {
             used.push(Used { environment, flag, starts_at, variant, sums });
         }
     }
+    merge(&mut used);
+    used
+}
+
+/// Sorts usage by the table's key, and adds up what has the same key: names that were cut may be equal.
+fn merge(used: &mut Vec<Used>) {
     used.sort_by(|a, b| key(a).cmp(&key(b)));
-    // Names that were cut may now be equal.
     used.dedup_by(|later, earlier| {
         let same = key(later) == key(earlier);
         if same {
@@ -77,6 +87,50 @@ pub fn used(batch: &Batch, entries: &[Entry]) -> Vec<Used> {
         }
         same
     });
+}
+
+/// Usage that SDKs of Unleash have reported, among the accepted entries, in the order of the table's key.
+pub fn reported(entries: &[Entry]) -> Vec<Used> {
+    let accepted = entries.iter().filter(|entry| entry.refusal.is_none());
+    let mut used: Vec<Used> = accepted
+        .filter_map(|entry| match &entry.content {
+            Content::SdkUsage(used) => Some(used.iter().cloned()),
+            _ => None,
+        })
+        .flatten()
+        .collect();
+    merge(&mut used);
+    used
+}
+
+/// Usage that one record of SDK metrics reports. A time that is far from that of the record counts as the record's.
+pub fn of_record(record: &ClientMetricsRecord) -> Vec<Used> {
+    let mut used = Vec::new();
+    let received = record.received_at.timestamp();
+    for counts in &record.metrics {
+        let at = Some(counts.timestamp.timestamp()).filter(|at| (at - received).abs() <= MAX_SDK_SKEW);
+        let starts_at = at.unwrap_or(received).div_euclid(MINUTE) * MINUTE;
+        let count = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        let mut add = |variant: &str, evaluations: i64, enabled: i64| {
+            if evaluations > 0 {
+                used.push(Used {
+                    environment: storable_name(&Arc::from(record.environment.as_str())),
+                    flag: storable_name(&Arc::from(counts.feature_name.as_str())),
+                    starts_at,
+                    variant: storable_name(&Arc::from(variant)),
+                    sums: Sums { evaluations, enabled, ..Sums::default() },
+                });
+            }
+        };
+        let (mut yes, no) = (count(counts.yes), count(counts.no));
+        // SDKs count `disabled` as a variant: the flag had none.
+        for (variant, times) in counts.variants.iter().filter(|(variant, _)| *variant != "disabled") {
+            let times = count(*times).min(yes);
+            add(variant, times, times);
+            yes -= times;
+        }
+        add("", yes.saturating_add(no), yes);
+    }
     used
 }
 

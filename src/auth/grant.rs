@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::config::{Scope, environment_name};
+use crate::config::{Scope, TokenKind, environment_name};
 
 use super::Restrictions;
 
@@ -15,6 +15,8 @@ pub struct Grant {
     pub scopes: Vec<Scope>,
     pub environments: Environments,
     pub restrictions: Restrictions,
+    /// SDKs of Unleash that the token is for; `None`: any.
+    pub kind: Option<TokenKind>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,7 +27,7 @@ pub enum Environments {
 
 impl Grant {
     pub fn new(scopes: Vec<Scope>, environments: Environments) -> Self {
-        Self { scopes, environments, restrictions: Restrictions::default() }
+        Self { scopes, environments, restrictions: Restrictions::default(), kind: None }
     }
 
     /// Whether the scope is granted. `admin` implies all other scopes. `write` implies `track`, which was a part of it
@@ -41,18 +43,25 @@ impl Grant {
         names.join(",")
     }
 
-    /// Reads the stored form. A scope that this version does not know is ignored. Restrictions that cannot be read leave
-    /// no scope.
-    pub(super) fn read(scopes: &str, environments: Option<&str>, restrictions: [Option<&str>; 3]) -> Self {
+    /// Reads the stored form. A scope that this version does not know is ignored. Restrictions or a kind that cannot be
+    /// read leave no scope.
+    pub(super) fn read(
+        scopes: &str,
+        environments: Option<&str>,
+        restrictions: [Option<&str>; 3],
+        kind: Option<&str>,
+    ) -> Self {
         let restrictions = Restrictions::read(restrictions);
-        let scopes =
-            scopes.split(',').filter_map(Scope::of_name).filter(|_| restrictions.is_some()).collect();
+        let known_kind = kind.and_then(TokenKind::of_name);
+        let is_read = restrictions.is_some() && kind.is_some() == known_kind.is_some();
+        let scopes = scopes.split(',').filter_map(Scope::of_name).filter(|_| is_read).collect();
         // A list that cannot be read grants no environment.
         let listed = |text: &str| serde_json::from_str(text).unwrap_or_default();
         Self {
             scopes,
             environments: environments.map_or(Environments::All, |t| Environments::Listed(listed(t))),
             restrictions: restrictions.unwrap_or_default(),
+            kind: known_kind,
         }
     }
 }
@@ -149,12 +158,14 @@ mod tests {
         for environments in [of(&["*"]), of(&["a\"b", "ü"])] {
             let grant = Grant::new(vec![Scope::Evaluate, Scope::Delete], environments);
             let (scopes, stored) = (grant.scope_names(), grant.environments.stored());
-            assert_eq!(Grant::read(&scopes, stored.as_deref(), [None; 3]), grant);
+            assert_eq!(Grant::read(&scopes, stored.as_deref(), [None; 3], None), grant);
         }
-        let odd = Grant::read("evaluate,fly", Some("production"), [None; 3]);
-        assert_eq!(odd.scopes, [Scope::Evaluate]);
+        let odd = Grant::read("evaluate,fly", Some("production"), [None; 3], Some("client"));
+        assert_eq!((odd.scopes.as_slice(), odd.kind), (&[Scope::Evaluate][..], Some(TokenKind::Backend)));
         assert!(!odd.environments.contains("production"));
-        let odd = Grant::read("evaluate", None, [Some("not a list"), None, None]);
+        let odd = Grant::read("evaluate", None, [Some("not a list"), None, None], None);
+        assert!(!odd.has(Scope::Evaluate), "{odd:?}");
+        let odd = Grant::read("evaluate", None, [None; 3], Some("future"));
         assert!(!odd.has(Scope::Evaluate), "{odd:?}");
     }
 }

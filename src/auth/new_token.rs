@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use crate::config::{Scope, lifetime};
+use crate::config::{Scope, TokenKind, lifetime};
 
 use super::{Environments, Grant, Restrictions, TokenId};
 
@@ -85,6 +85,27 @@ impl NewToken {
         }
     }
 
+    /// Sets the kind of SDKs that the token is for, or adds the problem to those of the other fields.
+    pub fn for_kind(
+        new_token: Result<Self, Vec<NewTokenError>>,
+        kind: Option<&str>,
+    ) -> Result<Self, Vec<NewTokenError>> {
+        let known = kind.map(|kind| TokenKind::of_name(kind).ok_or(kind)).transpose();
+        match (new_token, known) {
+            (Ok(mut new_token), Ok(kind)) => {
+                new_token.grant.kind = kind;
+                Ok(new_token)
+            }
+            (new_token, known) => {
+                let unknown = |kind| NewTokenError {
+                    field: "kind",
+                    message: format!("expected `backend` or `frontend`, not `{kind}`"),
+                };
+                Err(new_token.err().into_iter().flatten().chain(known.err().map(unknown)).collect())
+            }
+        }
+    }
+
     /// Sets the creating token, and limits the expiry to that of the creating token.
     #[must_use]
     pub fn by(mut self, maker: TokenId, maker_expires_at: Option<DateTime<Utc>>) -> Self {
@@ -148,6 +169,8 @@ mod tests {
         let wrong = Restrictions::of_names(&[], &[""], &[]);
         let problems = NewToken::restricted(NewToken::check("n", &[], &["a"], None), wrong).unwrap_err();
         assert_eq!(problems.iter().map(|it| it.field).collect::<Vec<_>>(), ["scopes", "flag_prefixes"]);
+        let wrong = NewToken::for_kind(NewToken::check("n", &[], &["a"], None), Some("admin")).unwrap_err();
+        assert_eq!(wrong.iter().map(|it| it.field).collect::<Vec<_>>(), ["scopes", "kind"]);
         let many: Vec<String> = (0..101).map(|n| n.to_string()).collect();
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
         assert!(NewToken::check("n", &["read"], &many, None).is_err());

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Value, json};
 
+use crate::config::TokenKind;
 use crate::database::audited::{Actor, Entry, Kind, enter};
 use crate::database::{Database, DatabaseError, DatabaseFault, in_transaction};
 
@@ -92,6 +93,7 @@ impl Entered {
             "projects": projects,
             "flag_prefixes": flag_prefixes,
             "owners": owners,
+            "kind": self.grant.kind.map(TokenKind::name),
             "expires_at": expires_at,
             "made_by": made_by,
         })
@@ -110,6 +112,7 @@ impl Entered {
             "projects": projects,
             "flag_prefixes": flag_prefixes,
             "owners": owners,
+            "kind": self.grant.kind.map(TokenKind::name),
             "state": self.state(),
             "created_at": time(self.created_at),
             "expires_at": self.expires_at.map(time),
@@ -139,8 +142,8 @@ pub async fn create(
     const VALID: &str = "SELECT count(*) FROM api_tokens WHERE revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $1)";
     const INSERT: &str =
         "INSERT INTO api_tokens (id, name, secret_hash, scopes, environments, created_at, expires_at, made_by,
-            projects, flag_prefixes, owners)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
+            projects, flag_prefixes, owners, kind)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
     let (token, created_at) = (Token::generate(), now());
     let valid: i64 = in_either!(database, sqlx::query_scalar(VALID).bind(created_at), fetch_one)?;
     if valid >= VALID_TOKENS_MAX {
@@ -171,6 +174,7 @@ pub async fn create(
             .bind(projects)
             .bind(flag_prefixes)
             .bind(owners)
+            .bind(new_token.grant.kind.map(TokenKind::name))
             .execute(&mut *transaction)
             .await?;
         let after = Some(entered.granted());
@@ -196,7 +200,7 @@ pub async fn list(
 ) -> Result<Vec<Entered>, TableError> {
     const LIST: &str =
         "SELECT id, name, scopes, environments, created_at, expires_at, revoked_at, last_used_at, made_by,
-            projects, flag_prefixes, owners FROM api_tokens
+            projects, flag_prefixes, owners, kind FROM api_tokens
         WHERE $1 IS NULL OR (created_at, id) < (SELECT created_at, id FROM api_tokens WHERE id = $1)
         ORDER BY created_at DESC, id DESC LIMIT $2";
     let before = before.map(|id| id.to_string());
@@ -210,7 +214,7 @@ pub async fn list(
 pub async fn find(database: &Database, id: TokenId) -> Result<Option<Entered>, TableError> {
     const FIND: &str =
         "SELECT id, name, scopes, environments, created_at, expires_at, revoked_at, last_used_at, made_by,
-            projects, flag_prefixes, owners
+            projects, flag_prefixes, owners, kind
         FROM api_tokens WHERE id = $1";
     let row: Option<EnteredRow> =
         in_either!(database, sqlx::query_as(FIND).bind(id.to_string()), fetch_optional)?;
@@ -225,7 +229,7 @@ pub async fn revoke(database: &Database, id: TokenId, author: Actor<'_>) -> Resu
             SELECT made.id FROM api_tokens AS made JOIN family ON made.made_by = family.id
         )
         SELECT id, name, scopes, environments, created_at, expires_at, revoked_at, last_used_at, made_by,
-            projects, flag_prefixes, owners
+            projects, flag_prefixes, owners, kind
         FROM api_tokens WHERE id IN (SELECT id FROM family) AND revoked_at IS NULL";
     const REVOKE: &str = "UPDATE api_tokens SET revoked_at = $2 WHERE id = $1 AND revoked_at IS NULL";
     if find(database, id).await?.is_none() {
@@ -263,29 +267,31 @@ pub async fn revision(database: &Database) -> Result<i64, TableError> {
 /// Returns all valid tokens.
 pub async fn valid(database: &Database) -> Result<Vec<Valid>, TableError> {
     const VALID: &str = "SELECT id, name, secret_hash, scopes, environments, created_at, expires_at, made_by,
-            projects, flag_prefixes, owners FROM api_tokens
+            projects, flag_prefixes, owners, kind FROM api_tokens
         WHERE revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $1) ORDER BY created_at DESC LIMIT $2";
     let rows: Vec<ValidRow> =
         in_either!(database, sqlx::query_as(VALID).bind(now()).bind(2 * VALID_TOKENS_MAX), fetch_all)?;
-    let read = |(
-        id,
-        name,
-        hash,
-        scopes,
-        environments,
-        created_at,
-        expires_at,
-        made_by,
-        projects,
-        prefixes,
-        owners,
-    ): ValidRow| {
+    let read = |row: ValidRow| {
+        let (
+            id,
+            name,
+            hash,
+            scopes,
+            environments,
+            created_at,
+            expires_at,
+            made_by,
+            projects,
+            prefixes,
+            owners,
+            kind,
+        ) = row;
         let restrictions = [projects.as_deref(), prefixes.as_deref(), owners.as_deref()];
         let valid = Valid {
             id: TokenId::parse(&id)?,
             name,
             hash: SecretHash::stored(hash),
-            grant: Grant::read(&scopes, environments.as_deref(), restrictions),
+            grant: Grant::read(&scopes, environments.as_deref(), restrictions, kind.as_deref()),
             created_at,
             expires_at,
         };
@@ -327,6 +333,7 @@ type ValidRow = (
     Option<String>,
     Option<String>,
     Option<String>,
+    Option<String>,
 );
 type EnteredRow = (
     String,
@@ -341,6 +348,7 @@ type EnteredRow = (
     Option<String>,
     Option<String>,
     Option<String>,
+    Option<String>,
 );
 
 /// Reads a row; `None` if it was inserted by hand with an invalid id.
@@ -350,7 +358,7 @@ fn entered(row: EnteredRow) -> Option<Entered> {
     Some(Entered {
         id: TokenId::parse(&id)?,
         name,
-        grant: Grant::read(&scopes, environments.as_deref(), restrictions),
+        grant: Grant::read(&scopes, environments.as_deref(), restrictions, row.12.as_deref()),
         created_at,
         expires_at,
         revoked_at,

@@ -101,7 +101,8 @@ impl SecretHash {
         Self(bytes)
     }
 
-    pub(super) fn bytes(&self) -> &[u8] {
+    /// The hash itself.
+    pub fn bytes(&self) -> &[u8] {
         &self.0
     }
 

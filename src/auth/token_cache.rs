@@ -205,6 +205,13 @@ impl TokenCache {
         Some(TokenLookup::Valid(Arc::clone(entry)))
     }
 
+    /// Looks up a token by its id, for a caller that has proved otherwise that it has the token.
+    pub fn find_by_id(&self, id: TokenId) -> Option<Arc<CachedToken>> {
+        let known = self.known.load();
+        let entry = known.get(&id).filter(|entry| !entry.is_expired() && self.age() <= self.max_age)?;
+        Some(Arc::clone(entry))
+    }
+
     fn is_absent(&self, id: TokenId) -> bool {
         self.absent.lock().unwrap_or_else(PoisonError::into_inner).contains(&id)
     }

@@ -48,6 +48,9 @@ pub struct CreateArgs {
     /// Owners whose local flags the token allows; several with commas (default: all flags)
     #[arg(long, value_delimiter = ',')]
     pub owners: Vec<String>,
+    /// Unleash SDKs that the token is for: backend or frontend (default: both)
+    #[arg(long)]
+    pub kind: Option<String>,
     /// Lifetime, such as 90d or 12h (default: the token does not expire)
     #[arg(long, value_name = "DURATION")]
     pub expires_in: Option<String>,
@@ -76,7 +79,8 @@ async fn create(database: &Database, args: &CreateArgs, output: Output) -> anyho
             .map(|names| names.iter().map(String::as_str).collect::<Vec<_>>());
     let order = NewToken::check(&args.name, &scopes, &environments, args.expires_in.as_deref());
     let restrictions = Restrictions::of_names(&projects, &flag_prefixes, &owners);
-    let order = NewToken::restricted(order, restrictions).map_err(|problems| {
+    let order = NewToken::for_kind(NewToken::restricted(order, restrictions), args.kind.as_deref());
+    let order = order.map_err(|problems| {
         let option = |field: &str| format!("--{}", field.replace('_', "-"));
         let lines = problems.iter().map(|problem| format!("{}: {}", option(problem.field), problem.message));
         UsageError(lines.collect::<Vec<_>>().join("\n"))
@@ -171,6 +175,9 @@ fn line(token: &Entered) -> String {
             let names: Vec<_> = names.iter().map(String::as_str).collect();
             restrictions.push_str(&format!("  {field}={}", names.join(",")));
         }
+    }
+    if let Some(kind) = token.grant.kind {
+        restrictions.push_str(&format!("  kind={}", kind.name()));
     }
     format!(
         "{}  {:8} {}  {} in {environments}{restrictions}{expires}",

@@ -14,7 +14,7 @@ use super::{
     ApiConfig, AuditConfig, AuthConfig, Config, DatabaseConfig, DeliveryConfig, DeliveryMode, Durability,
     EvaluationConfig, ExperimentsConfig, FeedConfig, FlagsConfig, HealthConfig, HttpConfig, KafkaConfig,
     LogConfig, LogFormat, MetricsConfig, PrivacyConfig, ReadPath, RedisConfig, Scope, Secret, TlsConfig,
-    formats, parse, topics, unleash,
+    formats, parse, topics, unleash, unleash_api,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -27,6 +27,7 @@ pub(super) fn config(values: &mut Values) -> Option<Config> {
     let kafka = kafka(values, instance.as_deref());
     let topics = topics::config(values);
     let unleash = unleash::config(values, instance.as_deref());
+    let unleash_api = unleash_api::config(values);
     let delivery = delivery(values);
     let reply = topics::reply(values, topics.as_ref());
     let evaluation = evaluation(values);
@@ -47,6 +48,7 @@ pub(super) fn config(values: &mut Values) -> Option<Config> {
         kafka: kafka?,
         topics: topics?,
         unleash: unleash?,
+        unleash_api: unleash_api?,
         delivery: delivery?,
         reply: reply?,
         evaluation: evaluation?,

@@ -14,6 +14,7 @@ mod show;
 mod tests;
 mod topics;
 mod unleash;
+mod unleash_api;
 mod values;
 
 use std::ffi::OsString;
@@ -30,6 +31,7 @@ pub use dev_env::{DevEnv, DevEnvError, ENV_FILE};
 pub use formats::{FormatsConfig, InputFormat, OutputFormat, SchemaRegistryConfig, SubjectStrategy};
 pub use settings::markdown;
 pub use show::SettingInForce;
+pub use unleash_api::{PretrustedToken, RecordedEvents, StreamingMode, TokenKind, UnleashApiConfig};
 pub use values::Origin;
 
 pub use crate::kafka::{KafkaConfig, Secret};
@@ -130,6 +132,7 @@ pub struct Config {
     pub kafka: KafkaConfig,
     pub topics: TopicsConfig,
     pub unleash: UnleashConfig,
+    pub unleash_api: UnleashApiConfig,
     pub delivery: DeliveryConfig,
     pub reply: ReplyConfig,
     pub evaluation: EvaluationConfig,
@@ -195,6 +198,9 @@ pub struct TopicsConfig {
     pub overrides: String,
     /// Topic of the audit trail's hash chain checkpoints. No other feature uses it.
     pub audit_checkpoints: String,
+    /// Topic of what Unleash's SDKs report. Only the API for SDKs needs it.
+    pub client_metrics: String,
+    pub needs_client_metrics: bool,
     pub partitions: i32,
     /// Replication factor of created topics; `None` means the broker's default.
     pub replication: Option<i32>,
@@ -204,7 +210,7 @@ pub struct TopicsConfig {
 
 impl TopicsConfig {
     /// The path of each topic's setting, with the topic's name.
-    pub fn names(&self) -> [(&'static str, &str); 9] {
+    pub fn names(&self) -> [(&'static str, &str); 10] {
         [
             ("topics.requests", &self.requests),
             ("topics.events", &self.events),
@@ -215,6 +221,7 @@ impl TopicsConfig {
             ("topics.conversions", &self.conversions),
             ("topics.overrides", &self.overrides),
             ("topics.audit_checkpoints", &self.audit_checkpoints),
+            ("topics.client_metrics", &self.client_metrics),
         ]
     }
 }

@@ -18,6 +18,7 @@ pub(super) fn config(values: &mut Values) -> Option<TopicsConfig> {
     let conversions = values.required("topics.conversions", parse::topic);
     let overrides = values.required("topics.overrides", parse::topic);
     let audit_checkpoints = values.required("topics.audit_checkpoints", parse::topic);
+    let client_metrics = values.required("topics.client_metrics", parse::topic);
     let partitions = values.required("topics.partitions", |text| parse::number(text, 1..=10_000));
     let replication = values.optional("topics.replication", |text| parse::number(text, 1..=1_000));
     let retention = |text: &str| parse::duration(text, 60 * SECOND..=36_500 * 86_400 * SECOND);
@@ -33,6 +34,8 @@ pub(super) fn config(values: &mut Values) -> Option<TopicsConfig> {
         conversions: conversions?,
         overrides: overrides?,
         audit_checkpoints: audit_checkpoints?,
+        client_metrics: client_metrics?,
+        needs_client_metrics: values.required("unleash_api.enabled", parse::flag)?,
         partitions: partitions?,
         replication: replication?,
         retention: keep?,

@@ -31,6 +31,7 @@ const POSTGRES: Files = &[
         "experiment_assignments",
         include_str!("../../migrations/postgres/0135_experiment_assignments.sql"),
     ),
+    (140, "unleash_tokens", include_str!("../../migrations/postgres/0140_unleash_tokens.sql")),
 ];
 
 const SQLITE: Files = &[
@@ -50,6 +51,7 @@ const SQLITE: Files = &[
     (110, "token_restrictions", include_str!("../../migrations/sqlite/0110_token_restrictions.sql")),
     (120, "experiment_backfill", include_str!("../../migrations/sqlite/0120_experiment_backfill.sql")),
     (135, "experiment_assignments", include_str!("../../migrations/sqlite/0135_experiment_assignments.sql")),
+    (140, "unleash_tokens", include_str!("../../migrations/sqlite/0140_unleash_tokens.sql")),
 ];
 
 const APPLIED: &str = "SELECT version FROM _sqlx_migrations WHERE success";

@@ -27,8 +27,13 @@ const TIMED_EVERY: u32 = 31;
 pub struct Tally {
     environments: Vec<(Arc<str>, [u64; REASONS.len()])>,
     flags: AHashMap<usize, FlagCounts>,
+    /// Evaluations that did not become events, by the index of their reason.
+    unrecorded: [u64; UNRECORDED_REASONS],
     since_timed: u32,
 }
+
+/// Number of reasons for which an evaluation does not become an event.
+pub const UNRECORDED_REASONS: usize = 3;
 
 #[derive(Debug)]
 struct FlagCounts {
@@ -60,6 +65,18 @@ impl Tally {
         if let Some(count) = self.environments.get_mut(index).and_then(|(_, counts)| counts.get_mut(slot)) {
             *count += 1;
         }
+    }
+
+    /// Counts an evaluation that does not become an event, by the index of the reason.
+    pub fn unrecorded(&mut self, reason: usize) {
+        if let Some(count) = self.unrecorded.get_mut(reason) {
+            *count += 1;
+        }
+    }
+
+    /// Takes the counts of evaluations that did not become events.
+    pub fn take_unrecorded(&mut self) -> [u64; UNRECORDED_REASONS] {
+        std::mem::take(&mut self.unrecorded)
     }
 
     /// Counts enabled, disabled and the variant for Unleash's metrics.

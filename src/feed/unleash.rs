@@ -98,6 +98,11 @@ impl Client {
         self.ask(method, &format!("admin/{path}"), token)
     }
 
+    /// A request to validate tokens, which needs no token itself.
+    pub fn validate(&self) -> RequestBuilder {
+        self.http.request(Method::POST, format!("{}/edge/validate", self.base))
+    }
+
     fn ask(&self, method: Method, path: &str, token: &Secret) -> RequestBuilder {
         let url = format!("{}/api/{path}", self.base);
         let request = self.http.request(method, url);
@@ -210,7 +215,7 @@ fn headers(config: &UnleashConfig, connection_id: &str) -> anyhow::Result<Header
 
 /// Reads a body of at most `limit` bytes. The bytes are counted while reading, because `Content-Length` may
 /// be wrong and a compressed response grows.
-pub(super) async fn read_body(mut response: Response, limit: usize) -> Result<Vec<u8>, FetchError> {
+pub async fn read_body(mut response: Response, limit: usize) -> Result<Vec<u8>, FetchError> {
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(|error| match error.is_timeout() {
         true => FetchError::Timeout(chain(error)),

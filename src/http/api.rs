@@ -15,6 +15,7 @@ use crate::redis_cache::edge::EdgeMemory;
 use crate::schema_registry::Formats;
 use crate::shutdown::Shutdown;
 use crate::store::Store;
+use crate::unleash_api::UnleashApi;
 
 use super::bodies::Bodies;
 use super::caller::Authenticator;
@@ -36,6 +37,8 @@ pub struct Api {
     /// In-memory cache of the edge API, for `flagstream dev` without Redis.
     pub edge_memory: Option<EdgeMemory>,
     pub shutdown: Shutdown,
+    /// The API for Unleash's SDKs; `None` if it is not enabled.
+    pub unleash: Option<Arc<UnleashApi>>,
     pub manager: Manager,
     pub(super) authenticator: Authenticator,
     pub(super) counts: Counts,
@@ -54,6 +57,7 @@ impl Api {
         tokens: Option<Arc<TokenCache>>,
         manager: Manager,
         view: Option<CacheView>,
+        unleash: Option<Arc<UnleashApi>>,
     ) -> Arc<Self> {
         let Parts { config, formats, metrics, usage, shutdown, .. } = parts;
         let in_memory = view.is_none() && config.redis.edge_in_memory;
@@ -71,6 +75,7 @@ impl Api {
             view,
             edge_memory,
             shutdown,
+            unleash,
             counts: Counts::default(),
             places: Places::new(),
             bodies: Bodies::new(),

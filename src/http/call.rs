@@ -21,6 +21,7 @@ use crate::redis_cache::CachedOutcome;
 use super::api::Api;
 use super::caller::Caller;
 use super::counts::Path;
+use super::unleash::Unrecorded;
 
 /// Initial buffer size of an event without a large context, in bytes.
 const EVENT_BYTES: usize = 640;
@@ -43,8 +44,21 @@ pub(super) struct Call<'c> {
     now_micros: i64,
     /// Random part of this request's event ids, so that they differ from those of all others.
     random: u64,
+    source: EventSource<'c>,
     /// Cached outcomes from Redis, in the order of the answers. `None` or a missing entry: evaluate in memory.
     kept: &'c [Option<CachedOutcome>],
+}
+
+impl CallSubject<'_> {
+    /// User id as it may be written; `None` for a caller without a user.
+    pub(super) fn shown_user(&self) -> Option<&str> {
+        self.shown.user_id.as_deref()
+    }
+
+    /// Evaluation context.
+    pub(super) fn context(&self) -> &EvaluationContext<'_> {
+        &self.context
+    }
 }
 
 /// Subject of an evaluation, and the part of its context that may be written to events.
@@ -69,9 +83,14 @@ pub(super) struct Answered<'c> {
 
 impl Answered<'_> {
     pub(super) fn event_id(&self) -> &str {
-        // Never fails: an event id consists of hex digits and hyphens, which are ASCII.
-        std::str::from_utf8(&self.event_id).unwrap_or_default()
+        id_text(&self.event_id)
     }
+}
+
+/// Text of an event id.
+fn id_text(event_id: &[u8; 36]) -> &str {
+    // Never fails: an event id consists of hex digits and hyphens, which are ASCII.
+    std::str::from_utf8(event_id).unwrap_or_default()
 }
 
 /// Collects the events and counts of a request's answers.
@@ -83,6 +102,11 @@ pub(super) struct EventSink<'t> {
 }
 
 impl EventSink<'_> {
+    /// Counts an evaluation that does not become an event.
+    pub(super) fn unrecorded(&mut self, reason: Unrecorded) {
+        self.tally.unrecorded(reason as usize);
+    }
+
     /// Reserves buffer space for the events of this many answers.
     pub(super) fn reserve(&mut self, answers: usize) {
         self.event_batch.reserve(answers * EVENT_BYTES);
@@ -97,6 +121,17 @@ impl<'c> Call<'c> {
         path: Path,
         environment: &'c str,
     ) -> Self {
+        Self::begin_within(api, caller.restrictions(), snapshot, path, environment)
+    }
+
+    /// Begins a request of a caller with these restrictions.
+    pub(super) fn begin_within(
+        api: &'c Api,
+        restrictions: &'c Restrictions,
+        snapshot: &'c Snapshot,
+        path: Path,
+        environment: &'c str,
+    ) -> Self {
         let now: DateTime<Utc> = Utc::now();
         let flags = snapshot.environment_entry(environment);
         let is_ready = api.store.is_ready();
@@ -107,7 +142,7 @@ impl<'c> Call<'c> {
             api,
             path,
             environment,
-            restrictions: caller.restrictions(),
+            restrictions,
             snapshot,
             flags,
             flags_version: snapshot.version(),
@@ -116,8 +151,20 @@ impl<'c> Call<'c> {
             now: now.to_rfc3339_opts(SecondsFormat::Micros, true),
             now_micros: now.timestamp_micros(),
             random: rand::random(),
+            source: EventSource::Api(path.as_str()),
             kept: &[],
         }
+    }
+
+    /// Sets the origin of the request in its events.
+    pub(super) fn with_source(self, source: EventSource<'c>) -> Self {
+        Self { source, ..self }
+    }
+
+    /// The moment of the request.
+    pub(super) fn moment(&self) -> Moment<'_> {
+        let app_name = &self.api.config.unleash.app_name;
+        Moment { now: &self.now, hostname: &self.api.hostname, app_name }
     }
 
     /// Sets the cached outcomes. One is used as the answer if it is not older than the flag in force.
@@ -213,12 +260,37 @@ impl<'c> Call<'c> {
         }
         let origin = Origin::Api { path: self.path.as_str() };
         error_log::note(&answer, &ask.flag, self.environment, &call_subject.shown, origin);
+        let event_id = self.write_event(call_subject, ask, &answer, evaluation_ns, event_sink);
+        Answered { answer, outcome, was_kept, event_id }
+    }
+
+    /// Counts the outcome of a flag that was evaluated for an SDK of Unleash. The usage is not counted, because the SDK
+    /// reports it itself.
+    pub(super) fn count_outcome(
+        &self,
+        flag: &'c str,
+        outcome: Outcome<'c>,
+        event_sink: &mut EventSink<'_>,
+    ) -> Answer<'c> {
+        let answer = natural_answer(flag, Lookup::Found(outcome));
+        event_sink.tally.answer(self.flags.map(|(name, _)| name), &answer);
+        answer
+    }
+
+    /// Writes the event of an answer. Returns its id.
+    pub(super) fn write_event(
+        &self,
+        call_subject: &CallSubject<'_>,
+        ask: &Ask<'_>,
+        answer: &Answer<'_>,
+        evaluation_ns: Option<u64>,
+        event_sink: &mut EventSink<'_>,
+    ) -> [u8; 36] {
         let event_id = call_event_id(self.time_ms, self.random, event_sink.index);
         event_sink.index += 1;
-        let answered = Answered { answer, outcome, was_kept, event_id };
         let user = call_subject.shown.user_id.as_deref();
         let frame = EventFrame {
-            event_id: answered.event_id(),
+            event_id: id_text(&event_id),
             request_id: None,
             user_id: user,
             session_id: self.session(call_subject, &ask.flag),
@@ -226,14 +298,16 @@ impl<'c> Call<'c> {
             context: &call_subject.shown.context,
             evaluated_at: Timestamp { text: &self.now, micros: self.now_micros },
             flags_version: self.flags_version,
-            value_type: (self.path != Path::Ofrep).then_some(ask.value_type),
+            value_type: (!matches!(self.path, Path::Ofrep | Path::Unleash)).then_some(ask.value_type),
             evaluation_ns,
-            source: EventSource::Api(self.path.as_str()),
+            source: self.source,
         };
         let format = &self.api.formats.evaluated;
-        let write = |out: &mut Vec<u8>| format.write_event(out, &frame, ask, &answered.answer);
-        event_sink.event_batch.record(user.map(str::as_bytes), write);
-        answered
+        let write = |out: &mut Vec<u8>| format.write_event(out, &frame, ask, answer);
+        // Browsers often have only a session.
+        let key = user.or(frame.session_id.filter(|_| self.path == Path::Unleash));
+        event_sink.event_batch.record(key.map(str::as_bytes), write);
+        event_id
     }
 
     fn evaluate(
@@ -241,9 +315,7 @@ impl<'c> Call<'c> {
         context: &EvaluationContext<'_>,
         ask: &'c Ask<'_>,
     ) -> (Answer<'c>, Option<Outcome<'c>>) {
-        let app_name = &self.api.config.unleash.app_name;
-        let moment = Moment { now: &self.now, hostname: &self.api.hostname, app_name };
-        let outcome = self.all_flags().and_then(|flags| flags.evaluate(&ask.flag, context, &moment));
+        let outcome = self.all_flags().and_then(|flags| flags.evaluate(&ask.flag, context, &self.moment()));
         let lookup = match (outcome, self.flags, self.not_ready) {
             (_, _, Some(why)) => Lookup::NotReady(why.into()),
             (_, None, None) => Lookup::unserved(self.environment),
@@ -256,7 +328,7 @@ impl<'c> Call<'c> {
     fn typed(&self, ask: &'c Ask<'_>, lookup: Lookup<'c>) -> Answer<'c> {
         match self.path {
             Path::Rest | Path::Edge => answer(&ask.flag, lookup, ask.value_type, ask.default.as_ref()),
-            Path::Ofrep => natural_answer(&ask.flag, lookup),
+            Path::Ofrep | Path::Unleash => natural_answer(&ask.flag, lookup),
         }
     }
 

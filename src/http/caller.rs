@@ -15,13 +15,15 @@ use crate::auth::{
     Addresses, CachedToken, Environments, Grant, Outside, Restrictions, Token, TokenCache, TokenId,
     TokenLookup, TooFast, TooMuch,
 };
-use crate::config::{AuthConfig, Scope, Secret};
+use crate::config::{AuthConfig, Scope, Secret, TokenKind};
 
 use super::Problem;
 use super::api::Api;
 
 /// `Retry-After` in seconds when the token table cannot be read.
 const TOKENS_RETRY_SECONDS: u32 = 2;
+/// Header of OpenFeature's protocol that carries a token, as an alternative to `Authorization`.
+const API_KEY_HEADER: &str = "x-api-key";
 /// Lookups of unknown tokens per second and address. Further ones are refused without reading the token table, so that
 /// guessing tokens does not delay callers with a token that was just created.
 const UNKNOWN_TOKENS_PER_SECOND: NonZeroU32 = match NonZeroU32::new(50) {
@@ -38,7 +40,7 @@ pub struct Caller(Who);
 enum Who {
     /// Caller without a token: a request that is refused might be allowed with one.
     Anonymous(Arc<Grant>, Option<IpAddr>),
-    Bootstrap,
+    Bootstrap(Secret),
     Token(Arc<CachedToken>, Arc<TokenCache>),
 }
 
@@ -103,6 +105,11 @@ impl Caller {
     /// Checks that the caller has `scope` in all environments and for all flags of a grant.
     pub fn may_grant(&self, scope: Scope, grant: &Grant) -> Result<(), Problem> {
         self.may_in_all(scope, &grant.environments)?;
+        if let Some(own) = self.kind().filter(|own| grant.kind != Some(*own)) {
+            let detail =
+                format!("the token is for {} SDKs: so must be every token created with it", own.name());
+            return Err(Problem::new(StatusCode::FORBIDDEN, detail));
+        }
         Ok(grant.restrictions.check_within(self.restrictions())?)
     }
 
@@ -124,11 +131,16 @@ impl Caller {
         self.grant().is_none_or(|grant| grant.environments.contains(environment))
     }
 
+    /// SDKs of Unleash that the caller's token is for; `None`: any.
+    pub fn kind(&self) -> Option<TokenKind> {
+        self.grant().and_then(|grant| grant.kind)
+    }
+
     /// Name of the caller in change logs.
     pub fn name(&self) -> String {
         match &self.0 {
             Who::Anonymous(..) => "anonymous".to_owned(),
-            Who::Bootstrap => "bootstrap-token".to_owned(),
+            Who::Bootstrap(_) => "bootstrap-token".to_owned(),
             Who::Token(entry, _) => format!("token:{}:{}", entry.valid.id, entry.valid.name),
         }
     }
@@ -136,7 +148,7 @@ impl Caller {
     /// Completes when the caller's token is no longer valid; never for a caller without one. For long-lived responses.
     pub async fn until_void(self) {
         match self.0 {
-            Who::Anonymous(..) | Who::Bootstrap => std::future::pending().await,
+            Who::Anonymous(..) | Who::Bootstrap(_) => std::future::pending().await,
             Who::Token(entry, token_cache) => token_cache.until_void(&entry).await,
         }
     }
@@ -149,8 +161,17 @@ impl Caller {
     /// Token of the caller and its expiry; `None` without a token and for the bootstrap token.
     pub fn token(&self) -> Option<(TokenId, Option<DateTime<Utc>>)> {
         match &self.0 {
-            Who::Anonymous(..) | Who::Bootstrap => None,
+            Who::Anonymous(..) | Who::Bootstrap(_) => None,
             Who::Token(entry, _) => Some((entry.valid.id, entry.valid.expires_at)),
+        }
+    }
+
+    /// Id and key with which a ticket of the caller is signed; the bootstrap token has no id. `None` without a token.
+    pub(super) fn signing_key(&self) -> Option<(Option<TokenId>, &[u8])> {
+        match &self.0 {
+            Who::Anonymous(..) => None,
+            Who::Bootstrap(secret) => Some((None, secret.expose().as_bytes())),
+            Who::Token(entry, _) => Some((Some(entry.valid.id), entry.valid.hash.bytes())),
         }
     }
 
@@ -158,7 +179,7 @@ impl Caller {
     fn grant(&self) -> Option<&Grant> {
         match &self.0 {
             Who::Anonymous(grant, _) => Some(grant),
-            Who::Bootstrap => None,
+            Who::Bootstrap(_) => None,
             Who::Token(entry, _) => Some(&entry.valid.grant),
         }
     }
@@ -186,14 +207,38 @@ impl Authenticator {
         let address = peer.map(|Peer(address)| address);
         let mut given = headers.get_all(AUTHORIZATION).iter();
         let Some(header) = given.next() else {
+            if let Some(key) = headers.get(API_KEY_HEADER) {
+                return self.identify_token(key.to_str().unwrap_or_default().trim(), peer).await;
+            }
             self.addresses.check(address).map_err(too_fast)?;
             return Ok(Caller(Who::Anonymous(Arc::clone(&self.anonymous), address)));
         };
         // Several `Authorization` headers are ambiguous and therefore refused.
         let token = header.to_str().ok().filter(|_| given.next().is_none()).and_then(bearer);
-        let token = token.unwrap_or_default();
-        if self.bootstrap.as_ref().is_some_and(|known| same(token, known.expose())) {
-            return Ok(Caller(Who::Bootstrap));
+        self.identify_token(token.unwrap_or_default(), peer).await
+    }
+
+    /// The caller with this token; `None`: with the bootstrap token. Its ticket must be verified afterwards.
+    pub(super) fn caller_of_ticket(&self, token: Option<TokenId>) -> Option<Caller> {
+        let Some(id) = token else {
+            return self.bootstrap.clone().map(|secret| Caller(Who::Bootstrap(secret)));
+        };
+        let token_cache = self.token_cache.as_ref()?;
+        let entry = token_cache.find_by_id(id)?;
+        Some(Caller(Who::Token(entry, Arc::clone(token_cache))))
+    }
+
+    /// Whether a text has the form of a token of this service, or is the bootstrap token.
+    pub(super) fn is_own(&self, token: &str) -> bool {
+        let is_bootstrap = self.bootstrap.as_ref().is_some_and(|known| same(token, known.expose()));
+        is_bootstrap || Token::parse(token).is_some()
+    }
+
+    /// Identifies the caller by its token, and counts the request against its rate limit.
+    pub(super) async fn identify_token(&self, token: &str, peer: Option<Peer>) -> Result<Caller, Problem> {
+        let address = peer.map(|Peer(address)| address);
+        if let Some(secret) = self.bootstrap.as_ref().filter(|known| same(token, known.expose())) {
+            return Ok(Caller(Who::Bootstrap(secret.clone())));
         }
         let (Some(token), Some(token_cache)) = (Token::parse(token), &self.token_cache) else {
             return Err(self.unknown(peer));

@@ -32,7 +32,8 @@ use super::api::Api;
 use super::caller::{Caller, Peer};
 use super::input::last_parameter;
 use super::listeners::ListenerPlace;
-use super::openapi::calls::{Stream, StreamHeaders, StreamQuery};
+use super::openapi::calls::{OfrepStreamQuery, Stream, StreamHeaders, StreamQuery};
+use super::ticket;
 
 const HEARTBEAT: Duration = Duration::from_secs(15);
 /// Delay that clients are asked to wait before they reconnect.
@@ -102,7 +103,7 @@ pub(super) async fn changes(
     path = "/ofrep/v1/changes",
     operation_id = "ofrepFollowChanges",
     tag = "openfeature",
-    params(StreamQuery, StreamHeaders),
+    params(StreamQuery, OfrepStreamQuery, StreamHeaders),
     responses(Stream)
 )]
 pub(super) async fn openfeature(
@@ -112,6 +113,13 @@ pub(super) async fn openfeature(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
+    let given = |name| last_parameter(query.as_deref(), name);
+    let caller = match given("ticket").filter(|_| !headers.contains_key(header::AUTHORIZATION)) {
+        Some(ticket) => {
+            ticket::redeem(&api.authenticator, &ticket, &given("environment").unwrap_or_default())?
+        }
+        None => caller,
+    };
     listen(api, caller, Dialect::OpenFeature, peer, query.as_deref(), &headers)
 }
 

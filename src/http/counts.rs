@@ -6,7 +6,10 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::evaluate::tally::Tally;
 use crate::feed::Usage;
+use crate::message::event::SDK_API;
 use crate::metrics::Metrics;
+
+use super::unleash::Unrecorded;
 
 /// Number of shards. Threads beyond this number share them.
 const PLACES: usize = 16;
@@ -17,10 +20,12 @@ pub enum Path {
     Rest,
     Ofrep,
     Edge,
+    /// SDKs of Unleash.
+    Unleash,
 }
 
 impl Path {
-    const ALL: [Self; 3] = [Self::Rest, Self::Ofrep, Self::Edge];
+    const ALL: [Self; 4] = [Self::Rest, Self::Ofrep, Self::Edge, Self::Unleash];
 
     /// Name in events and metrics.
     pub fn as_str(self) -> &'static str {
@@ -28,6 +33,7 @@ impl Path {
             Self::Rest => "rest",
             Self::Ofrep => "ofrep",
             Self::Edge => "edge",
+            Self::Unleash => SDK_API,
         }
     }
 }
@@ -42,11 +48,12 @@ impl Counts {
             return count(&mut Tally::default());
         };
         let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
-        let [rest, ofrep, edge] = &mut *place;
+        let [rest, ofrep, edge, unleash] = &mut *place;
         count(match path {
             Path::Rest => rest,
             Path::Ofrep => ofrep,
             Path::Edge => edge,
+            Path::Unleash => unleash,
         })
     }
 
@@ -55,6 +62,11 @@ impl Counts {
             let taken = std::mem::take(&mut *place.lock().unwrap_or_else(PoisonError::into_inner));
             for (path, mut tally) in Path::ALL.into_iter().zip(taken) {
                 tally.count(path.as_str(), metrics, usage);
+                for (reason, count) in Unrecorded::ALL.into_iter().zip(tally.take_unrecorded()) {
+                    if count > 0 {
+                        metrics.unleash_api.unrecorded.get_or_create(&reason.labels()).inc_by(count);
+                    }
+                }
             }
         }
     }

@@ -26,21 +26,24 @@ mod origin;
 mod places;
 pub mod problem;
 pub mod server;
+mod ticket;
 pub mod tls;
 mod tokens;
+mod unleash;
 mod webhook;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::header::{
     AUTHORIZATION, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH, RETRY_AFTER,
 };
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use tower::ServiceExt;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use crate::config::Config;
@@ -86,6 +89,10 @@ impl HttpState {
         let allowed_hosts = config.http.allowed_hosts.as_deref().map(Arc::from);
         Self { health, metrics, api, authenticator, allowed_hosts }
     }
+
+    pub fn api(&self) -> Option<&Arc<Api>> {
+        self.api.as_ref()
+    }
 }
 
 /// Builds the routes of the main listener. `with_metrics` adds `/metrics`, for when there is no separate metrics
@@ -95,15 +102,26 @@ pub fn router(http_state: HttpState, with_metrics: bool) -> Router {
     let own = if with_metrics { own.route("/metrics", get(metrics)) } else { own };
     let own = Limits::of(&http_state, None).around(own);
     let Some(api) = http_state.api.clone() else {
-        return finish(own, http_state);
+        return finish(own, http_state, Router::new());
     };
     let cors = cors(&api.config.api.cors_origins);
+    let for_sdks = unleash::router(&http_state, &api);
     let routes = api_routes(&http_state, api);
-    let router = finish(own.merge(routes), http_state);
+    let router = finish(own.merge(routes), http_state, for_sdks.clone());
     // CORS is the outermost layer: a preflight request (`OPTIONS`) matches none of the routes.
-    match cors {
+    let router = match cors {
         Some(cors) => router.layer(cors),
         None => router,
+    };
+    // Beside that layer, because SDKs send other headers, from any origin.
+    router.merge(for_sdks)
+}
+
+/// Builds the routes that show operators the state of the API for Unleash's SDKs.
+pub fn backstage(api: Option<&Arc<Api>>) -> Router {
+    match api.filter(|api| api.unleash.is_some()) {
+        Some(api) => unleash::backstage(Arc::clone(api)),
+        None => Router::new(),
     }
 }
 
@@ -126,7 +144,14 @@ fn cors(origins: &[String]) -> Option<CorsLayer> {
     let any = origins.iter().any(|origin| origin == "*");
     let listed = origins.iter().filter_map(|origin| HeaderValue::try_from(origin.as_str()).ok());
     let allowed = if any { AllowOrigin::any() } else { AllowOrigin::list(listed) };
-    let sent = ["if-flags-version", "flags-environment", "last-event-id", "traceparent", "x-change-reason"];
+    let sent = [
+        "if-flags-version",
+        "flags-environment",
+        "last-event-id",
+        "traceparent",
+        "x-change-reason",
+        "x-api-key",
+    ];
     let seen = ["flags-version"];
     let sent = sent.map(HeaderName::from_static).into_iter();
     let seen = seen.map(HeaderName::from_static).into_iter();
@@ -146,15 +171,30 @@ pub fn admin_router(http_state: HttpState) -> Router {
     router(HttpState { api: None, authenticator: None, allowed_hosts: None, ..http_state }, true)
 }
 
-/// Adds problem bodies for unknown paths (404) and methods (405), and sets the state.
-fn finish(router: Router<HttpState>, http_state: HttpState) -> Router {
+/// Adds problem bodies for unknown paths (404) and methods (405), and sets the state. A path that the routes for Unleash's
+/// SDKs match without its superfluous slashes is answered by them.
+fn finish(router: Router<HttpState>, http_state: HttpState, for_sdks: Router) -> Router {
     router
-        .fallback(async |State(http_state): State<HttpState>, method: Method| {
+        .fallback(async move |State(http_state): State<HttpState>, request: Request| {
+            let method = request.method().clone();
+            let path = match unleash::without_extra_slashes(request) {
+                Ok(request) => {
+                    let path = request.uri().path().to_owned();
+                    let response = for_sdks.oneshot(request).await.into_response();
+                    // Without a route, the answer has no content.
+                    if response.headers().contains_key(CONTENT_TYPE)
+                        || response.status() != StatusCode::NOT_FOUND
+                    {
+                        return response;
+                    }
+                    path
+                }
+                Err(path) => path,
+            };
             Measured::of_no_route(&method).end(&http_state.metrics, StatusCode::NOT_FOUND);
-            Problem::new(
-                StatusCode::NOT_FOUND,
-                "there is no route with this path; /openapi.json lists the routes",
-            )
+            let detail = unleash::advice(&path)
+                .unwrap_or("there is no route with this path; /openapi.json lists the routes");
+            Problem::new(StatusCode::NOT_FOUND, detail).into_response()
         })
         .method_not_allowed_fallback(async || {
             Problem::new(
@@ -169,7 +209,12 @@ async fn metrics(State(http_state): State<HttpState>) -> Response {
     if let Some(api) = &http_state.api {
         api.flush_counts();
     }
-    match http_state.metrics.encode() {
+    encoded(&http_state.metrics)
+}
+
+/// All metrics in OpenMetrics text format.
+fn encoded(metrics: &Metrics) -> Response {
+    match metrics.encode() {
         Ok(text) => ([(CONTENT_TYPE, METRICS_TYPE)], text).into_response(),
         Err(error) => Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error).into_response(),
     }

@@ -31,6 +31,7 @@ use super::input::{Input, Undecodable, evaluation_place, json_answer};
 use super::openapi::calls::{EvaluationHeaders, EvaluationQuery, OfrepProblems};
 use super::openapi::schema::{OfrepAll, OfrepFailure, OfrepRequest, OfrepSuccess};
 use super::problem::Problem;
+use super::ticket;
 
 use body::Failure;
 
@@ -96,9 +97,11 @@ async fn answer_one(
         call.check_permitted(key).map_err(Problem::from)?;
         let (result, event_batch) = api.counts.count(Path::Ofrep, |tally| {
             let mut event_sink = call.event_sink(tally);
-            let answered = call.answer(&call.call_subject(&subject), &ask, &mut event_sink);
+            let call_subject = call.call_subject(&subject);
+            let answered = call.answer(&call_subject, &ask, &mut event_sink);
+            let telemetry = body::telemetry(&environment, call_subject.shown_user());
             let mut out = Vec::with_capacity(body::ONE_BYTES);
-            let failure = body::write(&mut out, key, &answered);
+            let failure = body::write(&mut out, key, &answered, &telemetry);
             (failure.map_or(Ok(out), Err), event_sink.event_batch)
         });
         (result, event_batch, call.flags_version)
@@ -116,6 +119,7 @@ async fn answer_one(
     params(
         ("If-None-Match" = Option<String>, Header, description = "The `ETag` of an earlier response"),
         ("flagConfigEtag" = Option<String>, Query, description = "The `ETag` from a change notification"),
+        ("flagConfigLastModified" = Option<String>, Query, description = "The time from a change notification: seconds since 1970, or RFC 3339"),
         EvaluationQuery,
         EvaluationHeaders
     ),
@@ -156,7 +160,9 @@ async fn answer_all(
         set_etag(&mut response, &etag);
         return Ok(response);
     }
-    let mut response = json_answer(body::around(&flags, &environment, version), version);
+    // Without a token, anonymous callers may open the stream too.
+    let ticket = ticket::issue(&caller, &environment);
+    let mut response = json_answer(body::around(&flags, &environment, version, ticket.as_deref()), version);
     set_etag(&mut response, &etag);
     Ok(response)
 }
@@ -183,13 +189,14 @@ fn evaluate_all(
         event_sink.reserve(asks.len());
         let mut out = Vec::with_capacity(asks.len() * body::ONE_BYTES);
         let call_subject = call.call_subject(subject);
+        let telemetry = body::telemetry(environment, call_subject.shown_user());
         for ask in &asks {
             let answered = call.answer(&call_subject, ask, &mut event_sink);
             if !out.is_empty() {
                 out.push(b',');
             }
             let before = out.len();
-            if let Some(failure) = body::write(&mut out, &ask.flag, &answered) {
+            if let Some(failure) = body::write(&mut out, &ask.flag, &answered, &telemetry) {
                 out.truncate(before);
                 failure.write(&mut out, Some(&ask.flag));
             }
@@ -206,7 +213,17 @@ async fn publish(api: &Api, input: &Input, event_batch: EventBatch) -> Result<()
 
 /// Flags version named by a change notification. A client that received it must not get an older answer.
 fn notified_version(input: &Input) -> Option<u64> {
-    input.parameter("flagConfigEtag")?.trim_matches('"').strip_prefix('v')?.parse().ok()
+    let by_tag = || input.parameter("flagConfigEtag")?.trim_matches('"').strip_prefix('v')?.parse().ok();
+    by_tag().or_else(|| last_modified(&input.parameter("flagConfigLastModified")?))
+}
+
+/// Version that is in force if the flags are as new as this time: seconds since 1970, or RFC 3339. Versions are times in
+/// milliseconds.
+fn last_modified(text: &str) -> Option<u64> {
+    let text = text.trim_matches('"');
+    let seconds = text.parse::<u64>().ok();
+    let time = || u64::try_from(chrono::DateTime::parse_from_rfc3339(text).ok()?.timestamp()).ok();
+    seconds.or_else(time)?.checked_mul(1_000)
 }
 
 fn refused(refusal: &Refusal) -> Failure {

@@ -5,6 +5,7 @@ mod common_responses;
 pub(super) mod edge;
 mod local_flag;
 pub(super) mod schema;
+pub(super) mod unleash;
 
 use std::sync::{Arc, LazyLock};
 
@@ -26,6 +27,7 @@ use self::common_responses::CommonResponses;
 use super::Problem;
 use super::api::Api;
 use super::edge as edge_routes;
+use super::unleash as sdk_routes;
 use super::{changes, evaluate, health, manage, ofrep, tokens, webhook};
 
 const DOCUMENT: &str = "/openapi.json";
@@ -90,6 +92,23 @@ const VIEWER_POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline
         edge_routes::stats,
         changes::changes,
         changes::openfeature,
+        sdk_routes::features,
+        sdk_routes::features_by_post,
+        sdk_routes::feature,
+        sdk_routes::streaming,
+        sdk_routes::enabled,
+        sdk_routes::enabled_by_post,
+        sdk_routes::all,
+        sdk_routes::all_by_post,
+        sdk_routes::one,
+        sdk_routes::one_by_post,
+        sdk_routes::register,
+        sdk_routes::metrics,
+        sdk_routes::bulk,
+        sdk_routes::edge,
+        sdk_routes::frontend_register,
+        sdk_routes::frontend_metrics,
+        sdk_routes::validate,
         webhook::webhook,
         tokens::create,
         tokens::list,
@@ -106,6 +125,8 @@ const VIEWER_POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline
         (name = "experiments", description = "Experiments on flags with variants: exposures, conversions, results"),
         (name = "openfeature", description = "OpenFeature's remote evaluation protocol (OFREP), version 0.3"),
         (name = "edge", description = "Evaluate flags for a user, with results cached in Redis for 30 or 60 seconds"),
+        (name = "unleash", description = "The API for Unleash's SDKs; needs `FLAGSTREAM_UNLEASH_API__ENABLED`, and a token of Unleash or of this service"),
+        (name = "unleash-open", description = "The part of the API for Unleash's SDKs that needs no token"),
         (name = "changes", description = "Streams of changes, as server-sent events"),
         (name = "tokens", description = "API tokens; needs the scope `admin`"),
         (name = "schemas", description = "JSON schemas of documents"),

@@ -111,6 +111,7 @@ pub fn needs(topics: &TopicsConfig) -> Vec<Need> {
         need(&topics.updates, 1, keep(retention)),
         need(&topics.dead_letters, n, roomy(keep(topics.dead_letters_retention))),
         need(&topics.conversions, n, keep(retention)),
+        need(&topics.client_metrics, n, keep(retention)),
         // Checkpoints are compared with the database for as long as it exists, so they never expire.
         need(
             &topics.audit_checkpoints,
@@ -143,9 +144,14 @@ pub fn differences(need: &Need, found: Option<&Found>) -> Vec<Difference> {
 /// The reason why requests cannot be answered on these topics, from their partition counts; `partitions` returns `None`
 /// for a missing topic. `None` if the topics are fit.
 pub fn unfit(topics: &TopicsConfig, partitions: impl Fn(&str) -> Option<i32>) -> Option<String> {
-    // Requests are answered without the checkpoints topic too; the sink reports that it is missing.
-    let names =
-        topics.names().into_iter().map(|(_, name)| name).filter(|name| *name != topics.audit_checkpoints);
+    // Requests are answered without the checkpoints topic too; the sink reports that it is missing. Only the API for
+    // Unleash's SDKs needs the topic of their metrics.
+    let is_needed = |name: &&str| match *name {
+        name if name == topics.audit_checkpoints => false,
+        name if name == topics.client_metrics => topics.needs_client_metrics,
+        _ => true,
+    };
+    let names = topics.names().into_iter().map(|(_, name)| name).filter(is_needed);
     let missing: Vec<_> = names.filter(|name| partitions(name).is_none()).collect();
     if !missing.is_empty() {
         let missing = missing.join(", ");

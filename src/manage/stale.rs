@@ -180,7 +180,7 @@ impl Manager {
         let found = [
             (expires_at.is_some_and(|at| at <= now), StaleReason::Expired),
             (marked, StaleReason::MarkedStale),
-            (evaluation_count == 0, StaleReason::NeverEvaluated),
+            (evaluation_count == 0 && last_evaluated_at.is_none(), StaleReason::NeverEvaluated),
             (last_evaluated_at.is_some_and(|at| at < unused_since), StaleReason::Unused),
             (always_on, StaleReason::AlwaysOn),
             (owner.as_ref().is_none_or(|owner| owner.trim().is_empty()), StaleReason::Unowned),

@@ -13,14 +13,26 @@ const LENGTH_BYTES: usize = 4;
 const HAS_PLACE: u32 = 1 << 31;
 /// Bit of the name length that is set if a traceparent follows the environment's name.
 const TRACED: u16 = 1 << 15;
+/// Bit of the name length that is set if the records are for the topic of SDK metrics.
+const OF_CLIENT_METRICS: u16 = 1 << 14;
+/// All bits of the name length that are not part of the length.
+const FLAGS: u16 = TRACED | OF_CLIENT_METRICS;
 /// Length of a `traceparent`, in bytes.
 const TRACE_BYTES: usize = 55;
+
+/// Topic of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BatchTopic {
+    Events,
+    ClientMetrics,
+}
 
 /// Events of one call, in order; none of them is empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EventBatch {
     /// Environment under which the events are counted.
     pub environment: Arc<str>,
+    pub topic: BatchTopic,
     /// Sequence of the first record, assigned by the queue.
     pub(super) place: Option<Sequence>,
     /// Trace that the call belongs to. Its traceparent becomes a header of each record.
@@ -36,7 +48,13 @@ impl EventBatch {
 
     /// Creates a batch with a buffer of this capacity.
     pub fn with_capacity(environment: Arc<str>, bytes: usize) -> Self {
-        Self { environment, place: None, trace: None, records: 0, bytes: Vec::with_capacity(bytes) }
+        let (topic, bytes) = (BatchTopic::Events, Vec::with_capacity(bytes));
+        Self { environment, topic, place: None, trace: None, records: 0, bytes }
+    }
+
+    /// Creates a batch of SDK metrics.
+    pub fn of_client_metrics(environment: Arc<str>) -> Self {
+        Self { topic: BatchTopic::ClientMetrics, ..Self::new(environment) }
     }
 
     /// Sets the trace.
@@ -94,14 +112,15 @@ impl EventBatch {
 
     /// Appends the batch in the layout that [`EventBatch::from_bytes`] reads.
     pub(super) fn write(&self, out: &mut Vec<u8>) {
-        let name = u16::try_from(self.environment.len()).unwrap_or_default() & !TRACED;
+        let name = u16::try_from(self.environment.len()).unwrap_or_default() & !FLAGS;
         let traced = if self.trace.is_some() { TRACED } else { 0 };
+        let topic = if self.topic == BatchTopic::ClientMetrics { OF_CLIENT_METRICS } else { 0 };
         let placed = if self.place.is_some() { HAS_PLACE } else { 0 };
         out.extend_from_slice(&(self.records | placed).to_le_bytes());
         for number in self.place.iter().flat_map(|place| [place.stream, place.number]) {
             out.extend_from_slice(&number.to_le_bytes());
         }
-        out.extend_from_slice(&(name | traced).to_le_bytes());
+        out.extend_from_slice(&(name | traced | topic).to_le_bytes());
         out.extend_from_slice(self.environment.as_bytes().get(..usize::from(name)).unwrap_or_default());
         out.extend_from_slice(self.trace.as_ref().map(Traceparent::as_bytes).unwrap_or_default());
         out.extend_from_slice(&self.bytes);
@@ -122,12 +141,14 @@ impl EventBatch {
         let records = records & !HAS_PLACE;
         let (name, rest) = rest.split_first_chunk::<2>()?;
         let name = u16::from_le_bytes(*name);
-        let (environment, rest) = rest.split_at_checked(usize::from(name & !TRACED))?;
+        let (environment, rest) = rest.split_at_checked(usize::from(name & !FLAGS))?;
         let traced = if name & TRACED == 0 { 0 } else { TRACE_BYTES };
         let (trace, bytes) = rest.split_at_checked(traced)?;
+        let topic =
+            if name & OF_CLIENT_METRICS == 0 { BatchTopic::Events } else { BatchTopic::ClientMetrics };
         let environment = std::str::from_utf8(environment).ok()?.into();
         let trace = Traceparent::parse(trace);
-        let batch = Self { environment, place, trace, records, bytes: bytes.to_vec() };
+        let batch = Self { environment, topic, place, trace, records, bytes: bytes.to_vec() };
         (batch.records().count() == usize::try_from(records).ok()?).then_some(batch)
     }
 }
@@ -168,7 +189,8 @@ mod tests {
         let place = Some(Sequence { stream: 7, number: u64::MAX });
         let placed = EventBatch { place, ..batch.clone() };
         let both = EventBatch { place, ..traced.clone() };
-        for batch in [batch, traced, placed, both] {
+        let metrics = EventBatch { topic: BatchTopic::ClientMetrics, ..both.clone() };
+        for batch in [batch, traced, placed, both, metrics] {
             let mut bytes = Vec::new();
             batch.write(&mut bytes);
             assert_eq!(EventBatch::from_bytes(&bytes), Some(batch));

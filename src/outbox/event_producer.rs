@@ -1,5 +1,6 @@
 //! Producer of events, with reports of what was acknowledged, what was rejected, and what must be sent again.
 
+use std::cell::OnceCell;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use crate::message::request::RefusalCode;
 use crate::message::sequence::{HEADER, Sequence};
 use crate::message::trace::{self, TRACEPARENT, Traceparent};
 
+use super::event_batch::BatchTopic;
 use super::in_flight::Sent;
 use super::queue::Entry;
 
@@ -91,12 +93,15 @@ pub struct Deliveries(Mutex<Reports>);
 
 /// Idempotent producer of events. Only its owner polls it.
 pub struct EventProducer {
-    // Dropped before the producer that it refers to.
+    // Dropped before the producer that they refer to.
     lane: TopicHandle,
+    /// Opened when the first SDK metrics are sent: opening a handle may make a broker create the topic.
+    metrics_lane: OnceCell<TopicHandle>,
     producer: BaseProducer<Deliveries>,
     /// Number of partitions of the events topic; 0 until it is known.
     partitions: u64,
     dead_letters: String,
+    client_metrics: String,
 }
 
 impl std::fmt::Debug for EventProducer {
@@ -115,7 +120,9 @@ impl EventProducer {
             lane: TopicHandle::open(&producer, &config.topics.events)?,
             producer,
             partitions: 0,
+            metrics_lane: OnceCell::new(),
             dead_letters: config.topics.dead_letters.clone(),
+            client_metrics: config.topics.client_metrics.clone(),
         })
     }
 
@@ -133,8 +140,12 @@ impl EventProducer {
     /// Hands over the remaining records of a batch, or only one if they are sent one at a time.
     pub fn hand_over(&self, delivery_id: usize, sent: &mut Sent) -> SendOutcome {
         let Sent { entry: Entry { batch, .. }, handed, suspect, .. } = sent;
+        let lane = match self.lane(batch.topic) {
+            Ok(lane) => lane,
+            Err(code) => return SendOutcome::Broken(code),
+        };
         for ((key, value), index) in batch.records().zip(0..).skip(*handed as usize) {
-            match self.send((key, value), batch.sequence(index), batch.trace, delivery_id) {
+            match self.send(lane, (key, value), batch.sequence(index), batch.trace, delivery_id) {
                 Ok(true) => *handed += 1,
                 Ok(false) => return SendOutcome::NoRoom,
                 Err(code) if is_refusal(code) => {
@@ -156,12 +167,27 @@ impl EventProducer {
         SendOutcome::Entirely
     }
 
+    /// Handle of a batch's topic.
+    fn lane(&self, topic: BatchTopic) -> Result<&TopicHandle, RDKafkaErrorCode> {
+        if topic == BatchTopic::Events {
+            return Ok(&self.lane);
+        }
+        if self.metrics_lane.get().is_none() {
+            let opened = TopicHandle::open(&self.producer, &self.client_metrics);
+            let opened = opened
+                .map_err(|error| error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::InvalidArgument))?;
+            let _ = self.metrics_lane.set(opened);
+        }
+        self.metrics_lane.get().ok_or(RDKafkaErrorCode::InvalidArgument)
+    }
+
     /// Hands over one event. `Ok(false)`: the producer's queue is full.
     ///
     /// An event that is sent again goes to the same partition, because consumers recognise duplicates only within a
     /// partition.
     fn send(
         &self,
+        lane: &TopicHandle,
         (key, value): (Option<&[u8]>, &[u8]),
         sequence: Option<Sequence>,
         trace: Option<Traceparent>,
@@ -177,12 +203,12 @@ impl EventProducer {
         let sequence = text.as_ref().map(|text| (HEADER, text.as_bytes()));
         let trace = trace.as_ref().map(|trace| (trace::HEADER, trace.as_bytes()));
         match (sequence, trace) {
-            (None, None) => room(self.lane.send(partition, key, value, delivery_id)),
+            (None, None) => room(lane.send(partition, key, value, delivery_id)),
             (Some(one), None) | (None, Some(one)) => {
-                room(self.lane.send_with(&[one], partition, key, value, delivery_id))
+                room(lane.send_with(&[one], partition, key, value, delivery_id))
             }
             (Some(one), Some(other)) => {
-                room(self.lane.send_with(&[one, other], partition, key, value, delivery_id))
+                room(lane.send_with(&[one, other], partition, key, value, delivery_id))
             }
         }
     }

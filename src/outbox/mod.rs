@@ -38,7 +38,7 @@ use crate::health::Reporter;
 use crate::kafka::topics::Fit;
 use crate::metrics::{DropLabels, Metrics};
 
-pub use event_batch::EventBatch;
+pub use event_batch::{BatchTopic, EventBatch};
 
 use overflow::Overflow;
 use queue::{Entry, Queue};
@@ -117,6 +117,17 @@ impl Publisher {
             Ok(Ok(())) => Ok(()),
             _ => Err(NotRecorded),
         }
+    }
+
+    /// Publishes a batch like [`Self::publish`], but fails if it finds no space: its sender keeps it and retries.
+    pub async fn publish_surely(&self, batch: EventBatch) -> Result<(), NotRecorded> {
+        if self.durability == Durability::Sync {
+            return self.publish(batch).await;
+        }
+        if batch.is_empty() || self.leave(Entry { batch, delivered: None }).await {
+            return Ok(());
+        }
+        Err(NotRecorded)
     }
 
     /// Adds events to the queue and waits for space if necessary. `false`: there was none in time.

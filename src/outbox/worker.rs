@@ -14,6 +14,7 @@ use crate::kafka::topics::Fit;
 use crate::log_limit::LogLimit;
 use crate::metrics::{EnvironmentLabels, Metrics};
 
+use super::event_batch::BatchTopic;
 use super::event_producer::{DEAD_LETTER_ID, EventProducer, Refused, SendOutcome};
 use super::in_flight::{InFlight, Sent};
 use super::opening::Opening;
@@ -229,7 +230,9 @@ impl Worker {
     fn settled(&mut self, sent: Sent) {
         let published = sent.entry.batch.len() - sent.refused;
         let labels = EnvironmentLabels { environment: sent.entry.batch.environment };
-        self.metrics.events_published.get_or_create(&labels).inc_by(published.into());
+        if sent.entry.batch.topic == BatchTopic::Events {
+            self.metrics.events_published.get_or_create(&labels).inc_by(published.into());
+        }
         self.metrics.publish.latency.observe(sent.at.elapsed());
         if let Some(overflow) = &mut self.overflow {
             overflow.acknowledge(sent.on_disk, &self.in_flight_batches);

@@ -41,7 +41,8 @@ impl Fixture {
         let group = Group::new(stack)
             .set("DATABASE_URL", &database.url)
             .set("FLAGSTREAM_AUTH__ANONYMOUS_SCOPES", "none")
-            .set("FLAGSTREAM_AUTH__BOOTSTRAP_TOKEN", BOOTSTRAP);
+            .set("FLAGSTREAM_AUTH__BOOTSTRAP_TOKEN", BOOTSTRAP)
+            .set("FLAGSTREAM_UNLEASH_API__ENABLED", "true");
         let group = set(group);
         let mut flags = Flags::new(&group.topics);
         flags.set("development", Flag::on("on"));

@@ -41,3 +41,4 @@ mod soak;
 mod sources;
 mod spec;
 mod store;
+mod unleash_api;

@@ -52,6 +52,10 @@ pub struct CompiledFlag {
     pub(super) switch: Option<Arc<KillSwitch>>,
     /// Source and checksum of the definition; set for flags that were read from the definitions topic.
     pub provenance: Option<Provenance>,
+    /// Value of the record that the flag was read from; set like `provenance`.
+    pub record: Option<Arc<[u8]>>,
+    /// Whether Unleash's SDKs report every evaluation of the flag (`impressionData`).
+    pub impression_data: bool,
     /// Whether the flag is switched on in its environment. The strategies decide for which contexts.
     pub(super) switched_on: bool,
     /// Strategies of all phases.
@@ -167,6 +171,8 @@ impl CompiledFlag {
             definition_version: version,
             switch: None,
             provenance: None,
+            record: None,
+            impression_data: feature.impression_data.unwrap_or(false),
             switched_on: feature.enabled,
             summary: Summary::of(feature, private),
             strategies: strategies.into(),
@@ -193,6 +199,8 @@ impl CompiledFlag {
             definition_version: version,
             switch: None,
             provenance: None,
+            record: None,
+            impression_data: false,
             switched_on: false,
             summary: Summary::nothing(),
             strategies: Box::default(),

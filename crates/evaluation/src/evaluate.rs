@@ -73,28 +73,30 @@ impl EnvironmentFlags {
         context: &EvaluationContext<'_>,
         moment: &Moment<'_>,
     ) -> Option<Outcome<'s>> {
-        let flag = self.get(flag)?;
+        Some(self.evaluate_flag(self.get(flag)?, context, moment))
+    }
+
+    /// Evaluates a flag of this environment, which the caller has already looked up.
+    pub fn evaluate_flag<'s>(
+        &'s self,
+        flag: &'s Arc<CompiledFlag>,
+        context: &EvaluationContext<'_>,
+        moment: &Moment<'_>,
+    ) -> Outcome<'s> {
+        let off = Outcome {
+            flag,
+            enabled: false,
+            variant: None,
+            assignment: None,
+            killed: false,
+            failure: None,
+            unmet: None,
+        };
         if flag.is_killed_at(moment) {
-            return Some(Outcome {
-                flag,
-                enabled: false,
-                variant: None,
-                assignment: None,
-                killed: true,
-                failure: None,
-                unmet: None,
-            });
+            return Outcome { killed: true, ..off };
         }
         if let Some(reason) = &flag.unusable {
-            return Some(Outcome {
-                flag,
-                enabled: false,
-                variant: None,
-                assignment: None,
-                killed: false,
-                failure: Some(reason),
-                unmet: None,
-            });
+            return Outcome { failure: Some(reason), ..off };
         }
         let asked = EvaluationInputs { context, moment, environment: self.name() };
         let (matched, failure) = match self.decide(flag, asked, None) {
@@ -108,7 +110,7 @@ impl EnvironmentFlags {
             Match::Unmet(parent) => Some(parent),
             _ => None,
         };
-        Some(Outcome { flag, enabled: matched.is_on(), variant, assignment, killed: false, failure, unmet })
+        Outcome { flag, enabled: matched.is_on(), variant, assignment, killed: false, failure, unmet }
     }
 }
 

@@ -54,9 +54,9 @@ impl CompiledFlag {
         self.steadily_killed(now_ms).unwrap_or(Cacheability::UntilChanged)
     }
 
-    /// End of the kill switch in milliseconds since 1970, even if it is in the past; `None` if the flag is
-    /// not killed.
-    fn killed_until(&self) -> Option<i64> {
+    /// End of the kill switch in milliseconds since 1970, even if it is in the past; `i64::MAX` if it does not
+    /// expire. `None` if the flag is not killed.
+    pub fn killed_until(&self) -> Option<i64> {
         let switch = self.switch.as_ref().filter(|switch| switch.state == SwitchState::Killed)?;
         Some(switch.expires_at.map_or(FOR_EVER, |at| at.timestamp_millis()))
     }

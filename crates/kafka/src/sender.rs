@@ -47,6 +47,22 @@ impl Sender {
         sent.map(drop).map_err(|(error, _)| error)
     }
 
+    /// Sends a record with any number of headers.
+    pub async fn send_with(
+        &self,
+        topic: &str,
+        key: &[u8],
+        body: &[u8],
+        headers: &[(&str, String)],
+    ) -> Result<(), KafkaError> {
+        let headers = headers.iter().fold(OwnedHeaders::new(), |headers, (key, value)| {
+            headers.insert(Header { key, value: Some(value) })
+        });
+        let record = FutureRecord::to(topic).key(key).payload(body).headers(headers);
+        let sent = self.producer()?.send(record, DEFAULT_TIMEOUT).await;
+        sent.map(drop).map_err(|(error, _)| error)
+    }
+
     fn producer(&self) -> Result<&FutureProducer<Logged>, KafkaError> {
         if let Some(producer) = self.producer.get() {
             return Ok(producer);

@@ -17,7 +17,17 @@ pub enum EventSource<'a> {
         index: u32,
     },
     Api(&'a str),
+    /// Call of an SDK of Unleash.
+    Sdk {
+        /// Application that the SDK named.
+        app: Option<&'a str>,
+        /// Connection id of the SDK, which identifies one of its processes or pages.
+        connection: Option<&'a str>,
+    },
 }
+
+/// Name of the API for Unleash's SDKs in events.
+pub const SDK_API: &str = "unleash";
 
 /// Time in the two forms in which it is written.
 #[derive(Debug, Clone, Copy)]
@@ -145,6 +155,17 @@ fn write_source(out: &mut Vec<u8>, source: EventSource<'_>) {
             out.extend_from_slice(br#"{"api":""#);
             out.extend_from_slice(api.as_bytes());
             out.extend_from_slice(br#""}"#);
+        }
+        EventSource::Sdk { app, connection } => {
+            out.extend_from_slice(br#"{"api":""#);
+            out.extend_from_slice(SDK_API.as_bytes());
+            out.push(b'"');
+            for (name, text) in [("app", app), ("connection", connection)] {
+                if text.is_some() {
+                    member(out, name, text);
+                }
+            }
+            out.push(b'}');
         }
     }
 }

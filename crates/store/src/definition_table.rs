@@ -214,12 +214,13 @@ impl DefinitionTable {
             Err(refusal @ Refusal::Compile(_)) => unusable(key, version, &refusal),
             Err(refusal) => return Err(refusal),
         };
-        let flag = self.switches.put_on(key.text, flag);
+        let value: Arc<[u8]> = value.into();
+        let mut flag = self.switches.put_on(key.text, flag);
+        flag.record = Some(Arc::clone(&value));
         let problems = problems(&flag);
         self.list_problems(key.text, problems.as_deref());
         let expression_bytes = flag.expression_bytes();
-        let entry =
-            StoredFlag { version, value: value.into(), seen: self.reading, problems, expression_bytes };
+        let entry = StoredFlag { version, value, seen: self.reading, problems, expression_bytes };
         let before = self.entries.insert(key.text.into(), entry);
         self.note_expressions(key.environment, before.as_ref(), expression_bytes);
         self.removed.remove(key.text);
@@ -330,7 +331,9 @@ impl DefinitionTable {
         let compiled = decode(key, &entry.value).and_then(|definition| compile(key, &definition));
         // A definition that does not compile now did not compile before either, so no valid version is lost.
         let flag = compiled.unwrap_or_else(|refusal| unusable(key, entry.version, &refusal));
-        ApplyOutcome::Changed(FlagChange::Set(Arc::new(self.switches.put_on(key.text, flag))))
+        let mut flag = self.switches.put_on(key.text, flag);
+        flag.record = Some(Arc::clone(&entry.value));
+        ApplyOutcome::Changed(FlagChange::Set(Arc::new(flag)))
     }
 
     fn refuse(&mut self, key: String, refusal: Refusal) -> ApplyOutcome {

@@ -23,6 +23,7 @@ SCHEMAS = {
     "A local flag": [(LOCAL_FLAG, None)],
     "Experiments": [(OPENAPI, "NewExperiment"), (MESSAGES, "conversion")],
     "Metrics of an experiment": [(OPENAPI, "ExperimentCounted")],
+    "Metrics of SDKs": [(MESSAGES, "clientMetrics")],
     "Health": [(OPENAPI, None)],
 }
 

@@ -80,6 +80,11 @@ def node_home():
     return _npm("node")
 
 
+def unleash_java_home():
+    """The folder of the jars of Unleash's SDK for Java."""
+    return _maven("unleash-java", "copy-dependencies")
+
+
 def python_home():
     """The folder of the Python packages that tests use."""
     return _pip("python", HERE / "python" / "requirements.txt")
@@ -286,6 +291,7 @@ def install_native():
     unleash_home()
     node_home()
     python_home()
+    unleash_java_home()
     go_modules()
     maven_repository()
 

@@ -91,6 +91,7 @@ class Stack:
             "FLAGSTREAM_TEST_KAFKA_JARS": str(install.kafka_jars() if native else ""),
             "FLAGSTREAM_TEST_CONNECT_JARS": str(install.connect_jars() if native else ""),
             "FLAGSTREAM_TEST_DUCKDB": str(install.duckdb_home() if native else ""),
+            "FLAGSTREAM_TEST_UNLEASH_JARS": str(install.unleash_java_home() if native else ""),
             "FLAGSTREAM_TEST_AVRO_JARS": str(install.apicurio_home() / "lib" if native else ""),
         }
 

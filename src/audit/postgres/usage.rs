@@ -5,7 +5,7 @@ use sqlx::{Connection, PgConnection, Postgres, Transaction};
 use crate::database::DatabaseError;
 
 use super::super::batch::{Batch, Entry};
-use super::super::usage::{KEPT, MINUTE, MOVED_ROWS, used};
+use super::super::usage::{KEPT, MINUTE, MOVED_ROWS, Used, reported, used};
 
 /// Adds a batch's usage, in the order of [`used`], which prevents deadlocks between sinks.
 pub(super) async fn add(
@@ -27,14 +27,56 @@ pub(super) async fn add(
     if used.is_empty() {
         return Ok(());
     }
-    let texts = |text: fn(&super::super::usage::Used) -> &str| used.iter().map(text).collect::<Vec<&str>>();
-    let numbers =
-        |number: fn(&super::super::usage::Used) -> i64| used.iter().map(number).collect::<Vec<i64>>();
+    let texts = |text: fn(&Used) -> &str| used.iter().map(text).collect::<Vec<&str>>();
+    let numbers = |number: fn(&Used) -> i64| used.iter().map(number).collect::<Vec<i64>>();
     let query = sqlx::query(upsert).bind(texts(|used| &used.environment)).bind(texts(|used| &used.flag));
     let query = query.bind(numbers(|used| used.starts_at)).bind(texts(|used| &used.variant));
     let query = query.bind(numbers(|used| used.sums.evaluations)).bind(numbers(|used| used.sums.enabled));
     let query = query.bind(numbers(|used| used.sums.errors)).bind(numbers(|used| used.sums.timed));
     let query = query.bind(numbers(|used| used.sums.nanoseconds));
+    query.bind(i32::try_from(MINUTE).unwrap_or(60)).execute(&mut **transaction).await?;
+    Ok(())
+}
+
+/// Adds the usage that SDKs have reported, of flags that are known. A caller with a frontend token, which is public, could
+/// otherwise fill the table with names that do not exist.
+pub(super) async fn add_reported(
+    transaction: &mut Transaction<'_, Postgres>,
+    entries: &[Entry],
+) -> Result<(), DatabaseError> {
+    let upsert = "INSERT INTO feature_flag_usage AS u (environment, flag_name, seconds, starts_at, variant, evaluations,
+            enabled, errors, timed, nanoseconds)
+        SELECT n.environment, n.flag_name, $7, n.starts_at, n.variant, n.evaluations, n.enabled, 0, 0, 0
+        FROM unnest($1::text[], $2::text[], $3::bigint[], $4::text[], $5::bigint[], $6::bigint[])
+            AS n (environment, flag_name, starts_at, variant, evaluations, enabled)
+        JOIN feature_flags AS f ON f.environment = n.environment AND f.name = n.flag_name AND f.version IS NOT NULL
+        ORDER BY 1, 2, 3, 4, 5
+        ON CONFLICT (environment, flag_name, seconds, starts_at, variant) DO UPDATE SET
+            evaluations = u.evaluations + excluded.evaluations, enabled = u.enabled + excluded.enabled";
+    let note = "UPDATE feature_flags AS f SET
+            last_evaluated_at = greatest(f.last_evaluated_at, to_timestamp(n.last)),
+            last_off_at = greatest(f.last_off_at, to_timestamp(n.off)),
+            outcomes_since = least(coalesce(f.outcomes_since, to_timestamp(n.first)), to_timestamp(n.first))
+        FROM (
+            SELECT environment, flag_name, max(starts_at) AS last, min(starts_at) AS first,
+                max(starts_at) FILTER (WHERE enabled < evaluations) AS off
+            FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[])
+                AS r (environment, flag_name, starts_at, evaluations, enabled)
+            GROUP BY 1, 2 ORDER BY 1, 2
+        ) AS n
+        WHERE f.environment = n.environment AND f.name = n.flag_name AND f.version IS NOT NULL";
+    let used = reported(entries);
+    if used.is_empty() {
+        return Ok(());
+    }
+    let texts = |text: fn(&Used) -> &str| used.iter().map(text).collect::<Vec<&str>>();
+    let numbers = |number: fn(&Used) -> i64| used.iter().map(number).collect::<Vec<i64>>();
+    let query = sqlx::query(note).bind(texts(|used| &used.environment)).bind(texts(|used| &used.flag));
+    let query = query.bind(numbers(|used| used.starts_at)).bind(numbers(|used| used.sums.evaluations));
+    query.bind(numbers(|used| used.sums.enabled)).execute(&mut **transaction).await?;
+    let query = sqlx::query(upsert).bind(texts(|used| &used.environment)).bind(texts(|used| &used.flag));
+    let query = query.bind(numbers(|used| used.starts_at)).bind(texts(|used| &used.variant));
+    let query = query.bind(numbers(|used| used.sums.evaluations)).bind(numbers(|used| used.sums.enabled));
     query.bind(i32::try_from(MINUTE).unwrap_or(60)).execute(&mut **transaction).await?;
     Ok(())
 }

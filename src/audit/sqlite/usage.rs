@@ -5,7 +5,7 @@ use sqlx::SqliteConnection;
 use crate::database::DatabaseError;
 
 use super::super::batch::{Batch, Entry};
-use super::super::usage::{KEPT, MINUTE, used};
+use super::super::usage::{KEPT, MINUTE, reported, used};
 
 /// Adds a batch's usage.
 pub(super) async fn add(
@@ -26,6 +26,33 @@ pub(super) async fn add(
         let query = query.bind(used.starts_at).bind(&*used.variant).bind(used.sums.evaluations);
         let query = query.bind(used.sums.enabled).bind(used.sums.errors).bind(used.sums.timed);
         query.bind(used.sums.nanoseconds).execute(&mut *connection).await?;
+    }
+    Ok(())
+}
+
+/// Adds the usage that SDKs have reported, of flags that are known.
+pub(super) async fn add_reported(
+    connection: &mut SqliteConnection,
+    entries: &[Entry],
+) -> Result<(), DatabaseError> {
+    let note = "UPDATE feature_flags SET last_evaluated_at = max(coalesce(last_evaluated_at, ''), $3),
+            last_off_at = nullif(max(coalesce(last_off_at, ''), coalesce($4, '')), ''),
+            outcomes_since = min(coalesce(outcomes_since, $3), $3)
+        WHERE environment = $1 AND name = $2 AND version IS NOT NULL";
+    let upsert = "INSERT INTO feature_flag_usage (environment, flag_name, seconds, starts_at, variant, evaluations,
+            enabled, errors, timed, nanoseconds)
+        SELECT $1, $2, $3, $4, $5, $6, $7, 0, 0, 0
+        WHERE EXISTS (SELECT 1 FROM feature_flags WHERE environment = $1 AND name = $2 AND version IS NOT NULL)
+        ON CONFLICT (environment, flag_name, seconds, starts_at, variant) DO UPDATE SET
+            evaluations = evaluations + excluded.evaluations, enabled = enabled + excluded.enabled";
+    for used in reported(entries) {
+        let at = super::micros(used.starts_at.saturating_mul(1_000_000));
+        let off = (used.sums.enabled < used.sums.evaluations).then(|| at.clone());
+        let query = sqlx::query(note).bind(&*used.environment).bind(&*used.flag).bind(at).bind(off);
+        query.execute(&mut *connection).await?;
+        let query = sqlx::query(upsert).bind(&*used.environment).bind(&*used.flag).bind(MINUTE);
+        let query = query.bind(used.starts_at).bind(&*used.variant).bind(used.sums.evaluations);
+        query.bind(used.sums.enabled).execute(&mut *connection).await?;
     }
     Ok(())
 }

@@ -30,6 +30,10 @@ const VALUES: &[&str] = &[
     "debug",
     "read",
     "a-value-from-16-characters",
+    "10.0.0.0/8",
+    "a-secret@development",
+    "prefer",
+    "/base",
 ];
 
 /// Settings that are only valid together with others.

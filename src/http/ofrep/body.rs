@@ -25,8 +25,24 @@ pub(super) struct Failure {
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
 }
 
+/// Members of the metadata that all flags of an answer share, for telemetry: the environment and the user, as they may be
+/// written.
+pub(super) fn telemetry(environment: &str, user: Option<&str>) -> Vec<u8> {
+    let mut out = Vec::new();
+    member(&mut out, "flagSetId", Some(environment));
+    if user.is_some() {
+        member(&mut out, "contextId", user);
+    }
+    out
+}
+
 /// Writes the answer for one flag. Returns the error instead if there is no answer.
-pub(super) fn write(out: &mut Vec<u8>, key: &str, answered: &Answered<'_>) -> Option<Failure> {
+pub(super) fn write(
+    out: &mut Vec<u8>,
+    key: &str,
+    answered: &Answered<'_>,
+    telemetry: &[u8],
+) -> Option<Failure> {
     let answer = &answered.answer;
     let (reason, version) = match (&answered.outcome, answer.error_code) {
         (Some(outcome), None) => (reason(outcome), outcome.flag.version),
@@ -46,8 +62,10 @@ pub(super) fn write(out: &mut Vec<u8>, key: &str, answered: &Answered<'_>) -> Op
     member(out, "reason", Some(reason));
     let name = if answer.enabled { "enabled" } else { "disabled" };
     member(out, "variant", Some(answer.variant.unwrap_or(name)));
-    out.extend_from_slice(br#","metadata":{"version":"#);
+    out.extend_from_slice(br#","metadata":{"version":""#);
     write_integer(out, version);
+    out.push(b'"');
+    out.extend_from_slice(telemetry);
     if answer.reason == Reason::Disabled {
         out.extend_from_slice(br#","killed":true"#);
     }
@@ -67,15 +85,23 @@ fn reason(outcome: &Outcome<'_>) -> &'static str {
 }
 
 /// Builds the response for all flags.
-pub(super) fn around(flags: &[u8], environment: &str, version: u64) -> Vec<u8> {
+///
+/// `ticket` lets a browser open the stream, which cannot send a token otherwise.
+pub(super) fn around(flags: &[u8], environment: &str, version: u64, ticket: Option<&str>) -> Vec<u8> {
     let mut out = Vec::with_capacity(flags.len() + 256);
     out.extend_from_slice(br#"{"flags":["#);
     out.extend_from_slice(flags);
-    out.extend_from_slice(br#"],"metadata":{"version":"#);
+    out.extend_from_slice(br#"],"metadata":{"version":""#);
     write_integer(&mut out, version);
+    out.push(b'"');
+    out.extend_from_slice(&telemetry(environment, None));
     out.extend_from_slice(br#"},"eventStreams":[{"type":"sse","endpoint":{"requestUri":"#);
-    let query =
-        form_urlencoded::Serializer::new(String::new()).append_pair("environment", environment).finish();
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    query.append_pair("environment", environment);
+    if let Some(ticket) = ticket {
+        query.append_pair("ticket", ticket);
+    }
+    let query = query.finish();
     write_string(&mut out, &format!("{OFREP_STREAM}?{query}"));
     out.extend_from_slice(br#"},"inactivityDelaySec":"#);
     write_integer(&mut out, INACTIVITY_SECONDS);

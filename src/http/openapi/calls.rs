@@ -160,6 +160,13 @@ pub struct StreamQuery {
 }
 
 #[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct OfrepStreamQuery {
+    /// Proof of the caller's token, from `requestUri` of an evaluation, for clients that cannot send headers.
+    ticket: Option<String>,
+}
+
+#[derive(IntoParams)]
 #[into_params(parameter_in = Header)]
 pub struct StreamHeaders {
     /// Id of the last event received. The stream resumes after it.

@@ -10,7 +10,7 @@ use utoipa::openapi::{Content, HeaderBuilder, OpenApi, Ref, RefOr, ResponseBuild
 const SCHEME: &str = "token";
 const PROBLEM: &str = "application/problem+json";
 /// Tags of routes that need no token.
-const OPEN_TAGS: [&str; 2] = ["health", "schemas"];
+const OPEN_TAGS: [&str; 3] = ["health", "schemas", "unleash-open"];
 
 pub(super) struct CommonResponses;
 

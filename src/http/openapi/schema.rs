@@ -197,9 +197,19 @@ pub struct TokenRequest {
     /// Owners whose local flags the token allows. Absent or empty: all flags. Other flags have no owner.
     #[schema(max_items = 100, example = json!(["team-checkout"]))]
     owners: Option<Vec<String>>,
+    /// SDKs of Unleash that the token is for. Absent: both kinds.
+    kind: Option<SdkKind>,
     /// Lifetime. Absent: the token does not expire.
     #[schema(example = "90d", pattern = "^[0-9]+(ms|s|m|h|d)?$")]
     expires_in: Option<String>,
+}
+
+/// Kind of Unleash's SDKs.
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+pub enum SdkKind {
+    Backend,
+    Frontend,
 }
 
 #[derive(ToSchema)]
@@ -223,6 +233,8 @@ pub struct TokenDetails {
     flag_prefixes: Vec<String>,
     /// Empty: not restricted by owner.
     owners: Vec<String>,
+    #[schema(required)]
+    kind: Option<SdkKind>,
     state: TokenState,
     #[schema(format = DateTime)]
     created_at: String,
@@ -344,18 +356,29 @@ pub struct OfrepSuccess {
 }
 
 #[derive(ToSchema)]
+#[serde(rename_all = "camelCase")]
 pub struct OfrepFlagMetadata {
     /// Version of the definition that was evaluated.
-    version: u64,
+    #[schema(example = "1768473000123")]
+    version: String,
+    /// The environment.
+    flag_set_id: String,
+    /// The targeting key, as it may be written. Absent without one.
+    #[schema(nullable = false)]
+    context_id: Option<String>,
     /// Present, and true, only if a kill switch turned the flag off.
     #[schema(nullable = false)]
     killed: Option<bool>,
 }
 
 #[derive(ToSchema)]
+#[serde(rename_all = "camelCase")]
 pub struct OfrepMetadata {
     /// Highest version in the snapshot that was evaluated.
-    version: u64,
+    #[schema(example = "1768473000124")]
+    version: String,
+    /// The environment.
+    flag_set_id: String,
 }
 
 #[derive(ToSchema)]

@@ -16,6 +16,7 @@ use crate::outbox::{Publisher, Publishing};
 use crate::schema_registry::Formats;
 use crate::store::Store;
 use crate::store::changes::KEPT_CHANGES;
+use crate::unleash_api::UnleashApi;
 
 /// The routes of the `api` role, with an empty store and without Kafka.
 pub(super) fn scene() -> (Arc<Api>, Router, Publishing) {
@@ -45,9 +46,10 @@ pub(super) fn scene_of(settings: &[(&str, &str)], with_metrics: bool) -> (Arc<Ap
         Arc::new(KillSwitches::new(Arc::clone(&config), Arc::default(), Arc::clone(&store))),
     );
     let (shutdown, health) = (Shutdown::new(), Reporter::detached());
+    let unleash = UnleashApi::new(&config, &store, &metrics, None, &shutdown).unwrap();
     let formats = Arc::default();
     let parts = Parts { config, formats, store, metrics: Arc::clone(&metrics), usage, shutdown, health };
-    let api = Api::new(parts, publisher, None, manager, None);
+    let api = Api::new(parts, publisher, None, manager, None, unleash);
     let health = Arc::new(Registry::new("test"));
     let http_state = HttpState::new(&api.config, health, metrics, Some(Arc::clone(&api)));
     (api, router(http_state, with_metrics), publishing)

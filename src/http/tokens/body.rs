@@ -7,8 +7,8 @@ use crate::auth::{NewToken, Restrictions};
 use crate::http::Problem;
 use crate::http::problem::FieldError;
 
-const FIELDS: [&str; 7] =
-    ["name", "scopes", "environments", "expires_in", "projects", "flag_prefixes", "owners"];
+const FIELDS: [&str; 8] =
+    ["name", "scopes", "environments", "expires_in", "projects", "flag_prefixes", "owners", "kind"];
 
 /// Parses and checks the body. Reports all errors: wrong types first (400), invalid values only if all types are right
 /// (422).
@@ -22,6 +22,7 @@ pub(super) fn read(body: &[u8]) -> Result<NewToken, Problem> {
     let mut errors = Vec::new();
     let name = text(members, "name", &mut errors);
     let expires_in = text(members, "expires_in", &mut errors);
+    let kind = text(members, "kind", &mut errors);
     let scopes = texts(members, "scopes", &mut errors);
     let environments = texts(members, "environments", &mut errors);
     let projects = texts(members, "projects", &mut errors);
@@ -37,7 +38,7 @@ pub(super) fn read(body: &[u8]) -> Result<NewToken, Problem> {
     );
     let order = NewToken::check(name.unwrap_or_default(), &scopes, &environments, expires_in);
     let restrictions = Restrictions::of_names(&projects, &flag_prefixes, &owners);
-    match NewToken::restricted(order, restrictions) {
+    match NewToken::for_kind(NewToken::restricted(order, restrictions), kind) {
         Ok(order) if errors.is_empty() => Ok(order),
         Ok(_) => Err(Problem::of_fields(StatusCode::UNPROCESSABLE_ENTITY, errors)),
         Err(problems) => {

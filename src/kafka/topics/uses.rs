@@ -11,7 +11,7 @@ pub struct TopicUse<'t> {
 }
 
 /// The use of each topic, in the order of [`needs`](super::needs).
-pub fn uses(topics: &TopicsConfig) -> [TopicUse<'_>; 9] {
+pub fn uses(topics: &TopicsConfig) -> [TopicUse<'_>; 10] {
     let of = |topic, readers, writers| TopicUse { topic, readers, writers };
     [
         of(&topics.requests, "evaluator", ""),
@@ -23,5 +23,6 @@ pub fn uses(topics: &TopicsConfig) -> [TopicUse<'_>; 9] {
         of(&topics.dead_letters, "", "evaluator, sink, api"),
         of(&topics.conversions, "sink", "api"),
         of(&topics.audit_checkpoints, "", "sink"),
+        of(&topics.client_metrics, "feeder, sink", "api"),
     ]
 }

@@ -25,6 +25,8 @@ const OVERSIZED_BYTES: usize = 128 << 20;
 pub enum Mood {
     /// Unleash's own answer, reduced to the flags of this test.
     Good,
+    /// Like `Good`, but no token is valid any more. Unleash itself answers so only a minute or more after a token was deleted.
+    TokensRevoked,
     /// Connections end without an answer.
     Down,
     /// 200, and nothing else.
@@ -152,12 +154,15 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
 async fn respond(shared: &Shared, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     if !parts.uri.path().ends_with("/client/features") {
+        if parts.uri.path() == "/edge/validate" && shared.mood() == Mood::TokensRevoked {
+            return json_text(json!({"tokens": []}).to_string());
+        }
         let body = axum::body::to_bytes(body, 64 << 20).await.unwrap();
         return pass_on(shared, parts, body).await;
     }
     let mood = shared.mood();
     let response = match mood {
-        Mood::Good => filtered(shared, &parts.headers, |_| true).await,
+        Mood::Good | Mood::TokensRevoked => filtered(shared, &parts.headers, |_| true).await,
         Mood::Quarter => filtered(shared, &parts.headers, |index| index % 4 == 0).await,
         Mood::EmptyList => filtered(shared, &parts.headers, |_| false).await,
         Mood::EmptyBody => StatusCode::OK.into_response(),

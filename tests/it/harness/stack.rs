@@ -27,6 +27,8 @@ pub struct Stack {
     pub duckdb: String,
     /// The schema registry, up to the path of Confluent's API.
     pub registry: String,
+    /// The folder of the jars of Unleash's SDK for Java. Empty if the services run in containers.
+    pub unleash_jars: String,
     /// The folder of Java's Avro. Empty if the registry runs in a container.
     pub avro_jars: String,
     script: String,
@@ -77,6 +79,7 @@ impl Stack {
             connect_jars: variable("CONNECT_JARS"),
             duckdb: variable("DUCKDB"),
             registry: variable("REGISTRY"),
+            unleash_jars: variable("UNLEASH_JARS"),
             avro_jars: variable("AVRO_JARS"),
             script: variable("STACK"),
             folder: variable("STACK_DIR"),

@@ -29,6 +29,7 @@ pub struct Topics {
     pub conversions: String,
     pub overrides: String,
     pub audit_checkpoints: String,
+    pub client_metrics: String,
     /// An allowed prefix; [`Topics::reply_topic`] makes topics below it.
     pub replies: String,
     pub kafka: String,
@@ -71,6 +72,7 @@ impl Topics {
             conversions: name("conversions"),
             overrides: name("overrides"),
             audit_checkpoints: name("audit-checkpoints"),
+            client_metrics: name("client-metrics"),
             replies: name("replies"),
             kafka: stack.kafka.clone(),
             made: Arc::new(Made { kafka: stack.kafka.clone(), topics: Mutex::default() }),
@@ -105,6 +107,7 @@ impl Topics {
             &self.conversions,
             &self.overrides,
             &self.audit_checkpoints,
+            &self.client_metrics,
         ];
         self.made.topics.lock().unwrap().extend(all.map(String::clone));
     }
@@ -122,6 +125,7 @@ impl Topics {
             ("FLAGSTREAM_TOPICS__CONVERSIONS", self.conversions.clone()),
             ("FLAGSTREAM_TOPICS__OVERRIDES", self.overrides.clone()),
             ("FLAGSTREAM_TOPICS__AUDIT_CHECKPOINTS", self.audit_checkpoints.clone()),
+            ("FLAGSTREAM_TOPICS__CLIENT_METRICS", self.client_metrics.clone()),
             ("FLAGSTREAM_TOPICS__PARTITIONS", self.partitions.to_string()),
             ("FLAGSTREAM_KAFKA__GROUP_ID", self.prefix.clone()),
             ("FLAGSTREAM_REPLY__ALLOWED_PREFIXES", self.replies.clone()),

@@ -151,6 +151,25 @@ impl Admin {
         block_on(self.call(Method::DELETE, &path, &Value::Null));
     }
 
+    /// Lets SDKs report every evaluation of the flag.
+    pub fn record_impressions(&self, flag: &str) {
+        let path = format!("/projects/default/features/{}", self.name(flag));
+        let body = json!([{"op": "replace", "path": "/impressionData", "value": true}]);
+        block_on(self.call(Method::PATCH, &path, &body));
+    }
+
+    /// Makes a token for SDKs of a kind, `client` or `frontend`, in environment `development`.
+    pub fn create_token(&self, kind: &str, projects: &[&str]) -> String {
+        let body = json!({"tokenName": self.name(&format!("{kind}-{}", rand::random::<u32>())), "type": kind,
+            "environment": ENVIRONMENT, "projects": projects});
+        let made = block_on(self.call(Method::POST, "/api-tokens", &body));
+        made["secret"].as_str().unwrap().to_owned()
+    }
+
+    pub fn delete_token(&self, secret: &str) {
+        block_on(self.call(Method::DELETE, &format!("/api-tokens/{secret}"), &Value::Null));
+    }
+
     /// Makes a segment; returns its id.
     pub fn create_segment(&self, segment: &str, constraints: &Value) -> u64 {
         let body = json!({"name": self.name(segment), "constraints": constraints});

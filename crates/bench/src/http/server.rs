@@ -63,7 +63,7 @@ pub async fn serve(args: &ServerArgs, config: Config) -> anyhow::Result<()> {
         shutdown: shutdown.clone(),
         health,
     };
-    let api = Api::new(parts, publisher, None, manager, None);
+    let api = Api::new(parts, publisher, None, manager, None, None);
     let health = Arc::new(Registry::new("bench"));
     let http_state = HttpState::new(&api.config, health, metrics, Some(Arc::clone(&api)));
     let router = http::router(http_state.clone(), true);

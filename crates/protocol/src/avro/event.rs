@@ -3,7 +3,7 @@
 //!
 //! The tests read them with the Avro library, and compare them with the conversion of the JSON form.
 
-use crate::event::{EventFrame, EventSource};
+use crate::event::{EventFrame, EventSource, SDK_API};
 use crate::json::write_string;
 use crate::request::Ask;
 use flagstream_evaluation::{Answer, Reason, Value, ValueType};
@@ -70,11 +70,19 @@ fn write_source(out: &mut Vec<u8>, source: EventSource<'_>) {
             optional_long(out, Some(index.into()));
             out.push(NULL);
             optional(out, topic_id);
+            out.extend_from_slice(&[NULL; 2]);
         }
         EventSource::Api(api) => {
             out.extend_from_slice(&[NULL; 4]);
             optional(out, Some(api));
+            out.extend_from_slice(&[NULL; 3]);
+        }
+        EventSource::Sdk { app, connection } => {
+            out.extend_from_slice(&[NULL; 4]);
+            optional(out, Some(SDK_API));
             out.push(NULL);
+            optional(out, app);
+            optional(out, connection);
         }
     }
 }
