@@ -8,6 +8,7 @@
 //! ```
 
 mod client_certificate;
+mod cluster;
 mod groups;
 mod probes;
 mod storage;
@@ -25,6 +26,7 @@ use tokio::sync::watch;
 
 use crate::auth::TokenCache;
 use crate::clock::OtherClock;
+use crate::cluster::Reporting;
 use crate::config::{Config, HttpConfig};
 use crate::database::Database;
 use crate::evaluate::{Evaluator, Parts};
@@ -78,6 +80,11 @@ impl Role {
         ("warmer", Self::Warmer),
         ("api", Self::Api),
     ];
+    /// Name of the role.
+    pub fn name(self) -> &'static str {
+        Self::NAMES.iter().find(|(_, known)| *known == self).map_or("", |(name, _)| *name)
+    }
+
     /// All roles. `run` starts them unless roles are given.
     pub const ALL: &[Self] = &[Self::Evaluator, Self::Feeder, Self::Sink, Self::Warmer, Self::Api];
 }
@@ -203,6 +210,7 @@ impl App {
         let tokens = roles.contains(&Role::Api).then(|| database.clone()).flatten();
         let tokens = tokens.map(|(database, migrated)| app.start_tokens(database, migrated));
         app.start_usage();
+        let reporting = app.start_reporting(roles);
         if roles.contains(&Role::Feeder) {
             app.start_feeder(flag_sources.collect(), fit.clone())?;
         }
@@ -216,7 +224,7 @@ impl App {
             app.start_warmer(fit.clone());
         }
         let api = match roles.contains(&Role::Api) {
-            true => Some(app.start_api(fit, tokens, repository, elsewhere)?),
+            true => Some(app.start_api(fit, tokens, repository, elsewhere, reporting)?),
             false => None,
         };
         app.serve(servers, api);
@@ -332,6 +340,7 @@ impl App {
         tokens: Option<Arc<TokenCache>>,
         repository: Option<Repository>,
         flag_sources: Vec<FlagSource>,
+        reporting: Arc<Reporting>,
     ) -> anyhow::Result<Arc<Api>> {
         let Parts { config, formats, store, metrics, .. } = self.parts.clone();
         let scopes = &config.auth.anonymous_scopes;
@@ -349,9 +358,10 @@ impl App {
             Arc::clone(&self.switches),
         );
         let view = self.start_view()?;
+        let cluster = self.start_cluster(reporting);
         let database = tokens.as_ref().map(|tokens| tokens.database().clone());
         let unleash = self.start_unleash_api(database)?;
-        let api = Api::new(self.parts.clone(), publisher, tokens, manager, view, unleash);
+        let api = Api::new(self.parts.clone(), publisher, tokens, manager, view, cluster, unleash);
         if let Some(days) = config.flags.cleanup_after_days {
             let cleaning = Arc::clone(&api);
             self.supervisor.start(Stage::Base, "cleanup", move |shutdown| async move {

@@ -1,5 +1,6 @@
 //! Reads a flag file in the format of Unleash's `/api/client/features`, for evaluation without Kafka.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,6 +17,8 @@ use crate::flag::{CompileError, CompiledFlag, FlagChange, Snapshot};
 #[derive(Debug)]
 pub struct FlagFile {
     pub snapshot: Snapshot,
+    /// Definitions of the flags that can be evaluated, by name.
+    pub definitions: BTreeMap<String, String>,
     /// Flags that cannot be evaluated, each with the reason. All others can.
     pub refused: Vec<(String, CompileError)>,
 }
@@ -58,12 +61,16 @@ pub fn load(path: &Path, environment: &str) -> Result<FlagFile, FlagFileError> {
 fn parse(text: &str, environment: &str, version: u64) -> Result<FlagFile, String> {
     let body: Body<'_> = serde_json::from_str(text).map_err(|error| error.to_string())?;
     let segments = Segments::read(&body.segments).map_err(|error| error.to_string())?;
-    let (mut changes, mut refused) = (Vec::new(), Vec::new());
+    let (mut changes, mut refused, mut definitions) = (Vec::new(), Vec::new(), BTreeMap::new());
     for (index, feature) in body.features.iter().enumerate() {
-        let compiled = inline_segments(feature.get(), &segments)
-            .and_then(|definition| CompiledFlag::compile(environment, version, &definition));
+        let compiled = inline_segments(feature.get(), &segments).and_then(|definition| {
+            Ok((CompiledFlag::compile(environment, version, &definition)?, definition))
+        });
         match compiled {
-            Ok(flag) => changes.push(FlagChange::Set(Arc::new(flag))),
+            Ok((flag, definition)) => {
+                definitions.insert(flag.name.to_string(), definition);
+                changes.push(FlagChange::Set(Arc::new(flag)));
+            }
             Err(error) => {
                 let named = serde_json::from_str::<Named>(feature.get());
                 let name = named.map_or_else(|_| format!("features[{index}]"), |named| named.name);
@@ -75,7 +82,7 @@ fn parse(text: &str, environment: &str, version: u64) -> Result<FlagFile, String
         }
     }
     let snapshot = Snapshot::default().serving([environment]).with(changes);
-    Ok(FlagFile { snapshot, refused })
+    Ok(FlagFile { snapshot, definitions, refused })
 }
 
 #[allow(clippy::unwrap_used)]

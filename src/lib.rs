@@ -48,6 +48,10 @@ pub mod audit;
 
 pub mod replay;
 
+pub mod cluster;
+pub mod dead_letters;
+pub mod live;
+
 pub mod outbox;
 
 pub mod redis_cache;

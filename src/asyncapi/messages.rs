@@ -198,6 +198,16 @@ pub(super) const ALL: &[Message] = &[
         headers: &[],
         avro: None,
     },
+    Message {
+        id: "instanceReport",
+        name: "INSTANCE_REPORT",
+        title: "State of a running instance",
+        schema: "instanceReport",
+        content_type: JSON,
+        key: "The instance",
+        headers: &[],
+        avro: None,
+    },
 ];
 
 /// The topics of a configuration. Replies go to topics of the callers; the first allowed prefix stands for them.
@@ -324,6 +334,17 @@ fn others(topics: &TopicsConfig) -> Vec<TopicUse> {
             directions: &[
                 Direction::Writes("Records the ends of the hash chains"),
                 Direction::Reads("Verifies the audit trail (flagstream audit verify)"),
+            ],
+        },
+        TopicUse {
+            id: "instances",
+            topic: topics.instances.clone(),
+            title: "Instances",
+            description: "The last report of each running instance; a tombstone when it stops.",
+            messages: &["instanceReport"],
+            directions: &[
+                Direction::Writes("Publishes the state of the instance every five seconds"),
+                Direction::Reads("Lists the instances of the cluster"),
             ],
         },
     ]

@@ -1,6 +1,5 @@
 //! `flagstream dead-letters`: lists and replays rejected records.
 
-mod body;
 mod edit;
 mod replay;
 mod select;
@@ -8,6 +7,7 @@ mod show;
 
 use std::process::ExitCode;
 
+use crate::dead_letters::{json, written_at};
 use crate::kafka::dead_letter::DeadLetterRecord;
 
 use super::decode::Decoder;
@@ -47,7 +47,7 @@ async fn list(args: ListArgs, global: &Global) -> anyhow::Result<ExitCode> {
             dead_letter.body = dead_letter.body.map(|body| decoder.json(&body).unwrap_or(body));
             let line = match output {
                 Output::Text => line(&dead_letter),
-                Output::Json => show::json(&dead_letter).to_string(),
+                Output::Json => json(&dead_letter).to_string(),
             };
             Ok(print::line(&line)?)
         })
@@ -71,7 +71,7 @@ fn line(dead_letter: &DeadLetterRecord) -> String {
         Some(body) => String::from_utf8_lossy(body),
         None => "(no body)".into(),
     };
-    let when = show::time(dead_letter);
+    let when = written_at(dead_letter);
     let place = format!("{partition}/{offset}");
     render::printable(&format!(
         "{place:>8}  {when}  {code} from {source_topic} {source_partition}/{source_offset}: {message}: {body}"

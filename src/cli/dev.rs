@@ -239,7 +239,8 @@ fn banner(config: &Config, setup: &ServedSetup<'_>) -> Vec<String> {
     } else {
         "For development only: every client that can reach the HTTP port has all permissions."
     };
-    vec![
+    let console = config.console.enabled.then(|| format!("console {http}/console/"));
+    let lines = vec![
         format!("http {http}"),
         format!("kafka {kafka}"),
         database,
@@ -256,7 +257,8 @@ fn banner(config: &Config, setup: &ServedSetup<'_>) -> Vec<String> {
         "  flagstream evaluate premium-features --user user-7 --context '{\"subscription_tier\": \"gold\"}'".to_owned(),
         format!("In another folder first: set -a; . {}; set +a", setup.env_file.display()),
         String::new(),
-    ]
+    ];
+    console.into_iter().chain(lines).collect()
 }
 
 /// Prints evaluations and flag changes until `shutdown`. If stdout is closed, only the printing ends.

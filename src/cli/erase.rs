@@ -1,19 +1,14 @@
 //! `flagstream erase`: removes or anonymises the data stored about a user.
 
-use std::borrow::Cow;
 use std::io::Read;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use serde::Serialize;
 
-use crate::audit;
-use crate::audit::erase::{self, Erasure, ErasureRequest};
-use crate::config::Config;
+use crate::audit::erase::Erasure;
 use crate::database::audited::Actor;
-use crate::privacy::Privacy;
-use crate::redis_cache;
+use crate::manage::{UserErasure, erase_user, written_as};
 
 use super::{Global, Output, UsageError, database, print};
 
@@ -38,23 +33,6 @@ pub struct Args {
     pub reason: Option<String>,
 }
 
-/// Number of erased items per storage, and storages that may still contain data about the user.
-#[derive(Debug, Serialize)]
-struct ErasureReport {
-    #[serde(flatten)]
-    database: erase::ErasureReport,
-    /// Number of keys removed from Redis.
-    keys: u64,
-    kept: Vec<Kept>,
-}
-
-/// A storage that this command did not change.
-#[derive(Debug, Serialize)]
-struct Kept {
-    place: String,
-    why: String,
-}
-
 pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
     let config = global.load_config()?;
     if config.database.url.is_none() && config.redis.url.is_none() {
@@ -62,9 +40,13 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
     }
     let user = user(&args)?;
     let users = written_as(&config, &user);
-    let erased = in_database(&args, &config, &users).await?;
-    let kept = kept(&config, &erased);
-    let report = ErasureReport { database: erased, keys: keys(&config, &users).await?, kept };
+    let database = match &config.database.url {
+        Some(url) => Some(database::open(url, "flagstream-erase").await?),
+        None => None,
+    };
+    let how = if args.anonymise { Erasure::Anonymise } else { Erasure::Remove };
+    let author = Actor { actor: "command line", reason: args.reason.as_deref() };
+    let report = erase_user(&config, database.as_ref(), &users, how, author).await?;
     print::line(&match global.output {
         Output::Json => serde_json::to_string(&report)?,
         Output::Text => text(&args, &report).join("\n"),
@@ -111,77 +93,7 @@ fn read_user(input: impl Read, name: &str) -> anyhow::Result<String> {
     Ok(user.to_owned())
 }
 
-async fn in_database(args: &Args, config: &Config, users: &[String]) -> anyhow::Result<erase::ErasureReport> {
-    let Some(url) = &config.database.url else { return Ok(erase::ErasureReport::default()) };
-    let database = database::open(url, "flagstream-erase").await?;
-    let how = if args.anonymise { Erasure::Anonymise } else { Erasure::Remove };
-    let author = Actor { actor: "command line", reason: args.reason.as_deref() };
-    let order = ErasureRequest { users, how, author };
-    let erased = erase::user(&database, &audit::hasher(config), &order).await;
-    erased.with_context(|| database.to_string())
-}
-
-async fn keys(config: &Config, users: &[String]) -> anyhow::Result<u64> {
-    let Some(url) = &config.redis.url else { return Ok(0) };
-    let mut erased = 0;
-    for user in users {
-        erased += redis_cache::erase(url.expose(), user).await?;
-    }
-    Ok(erased)
-}
-
-/// Storages that this command does not change, each with what removes the data there.
-fn kept(config: &Config, database: &erase::ErasureReport) -> Vec<Kept> {
-    let topics = &config.topics;
-    let days = |time: std::time::Duration| time.as_secs() / 86_400;
-    let kept = |place: String, why: String| Kept { place, why };
-    let mut places: Vec<Kept> = database
-        .flags_in_force
-        .iter()
-        .map(|flag| {
-            kept(
-                format!("flag {flag}"),
-                "its rules contain the user id: change the flag in the system that manages it".into(),
-            )
-        })
-        .collect();
-    for topic in [&topics.requests, &topics.events, &topics.conversions] {
-        places.push(kept(
-            format!("topic {topic}"),
-            format!("records expire after {} days (as set by `topics apply`)", days(topics.retention)),
-        ));
-    }
-    places.push(kept(
-        format!("topic {}", topics.dead_letters),
-        format!(
-            "refused records are stored unchanged and expire after {} days",
-            days(topics.dead_letters_retention)
-        ),
-    ));
-    places.push(kept(
-        "reply topics".into(),
-        "they belong to the requesting services; their records expire by their own retention".into(),
-    ));
-    places.push(kept(
-        "state folders of instances".into(),
-        "events are deleted from the spool once Kafka has acknowledged them; the snapshot contains flags only".into(),
-    ));
-    if config.unleash.url.is_some() {
-        places.push(kept(
-            "Unleash".into(),
-            "change user ids in its strategies and in its event log there".into(),
-        ));
-    }
-    if config.privacy.hash_user_ids || config.privacy.hash_key.is_some() {
-        places.push(kept(
-            "rows under an earlier FLAGSTREAM_PRIVACY__HASH_KEY".into(),
-            "they can only be found with that key: run the command again with it".into(),
-        ));
-    }
-    places
-}
-
-fn text(args: &Args, report: &ErasureReport) -> Vec<String> {
+fn text(args: &Args, report: &UserErasure) -> Vec<String> {
     let done = if args.anonymise { "anonymised" } else { "removed" };
     let database = &report.database;
     let mut lines = vec![
@@ -197,18 +109,6 @@ fn text(args: &Args, report: &ErasureReport) -> Vec<String> {
     lines.push("not changed by this command:".to_owned());
     lines.extend(report.kept.iter().map(|kept| format!("  {}: {}", kept.place, kept.why)));
     lines
-}
-
-/// The forms in which a user id is stored: unchanged, and hashed if a key is configured, because the setting may have
-/// changed.
-fn written_as(config: &Config, user: &str) -> Vec<String> {
-    let hashed = config.privacy.hash_key.as_ref().and_then(|_| {
-        let mut privacy = config.privacy.clone();
-        privacy.hash_user_ids = true;
-        Some(Privacy::of(&privacy)?.user(Cow::Borrowed(user)).into_owned())
-    });
-    // The database cannot store NUL, so rows contain the replacement character instead.
-    [Some(user.replace('\0', "\u{FFFD}")), hashed].into_iter().flatten().collect()
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //!
 //! Without a default and a type, the flag's own type is used. Exit code 1 if the reason is `ERROR`.
 
+mod explained;
 mod own_type;
 
 use std::path::PathBuf;
@@ -37,6 +38,10 @@ pub struct Args {
     /// Evaluate the flags of this file locally, in the format of Unleash's client API
     #[arg(long, value_name = "FILE", conflicts_with = "url")]
     pub flags: Option<PathBuf>,
+    /// Say why: which strategy decided, and which constraint of the others failed. A service requires a token with
+    /// the scope read for this
+    #[arg(long)]
+    pub explain: bool,
     #[command(flatten)]
     pub service: service::Options,
 }
@@ -45,7 +50,7 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
     let config = global.load_config()?;
     let environment = args.environment.as_deref().unwrap_or(&config.unleash.default_environment);
     let body = ask::body(std::slice::from_ref(&args.flag), &args.options, environment)?;
-    let result = match &args.flags {
+    let (result, explained) = match &args.flags {
         Some(path) => {
             let file = flag_file::load(path, environment)?;
             for (name, error) in &file.refused {
@@ -53,16 +58,39 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
                 anyhow::ensure!(*name != args.flag, "flag {name} cannot be evaluated");
             }
             let own_type = args.options.asks_for_own_type();
-            evaluate(&args.flag, &body, own_type, &file.snapshot, &config.unleash.app_name)?
+            let app_name = &config.unleash.app_name;
+            let result = evaluate(&args.flag, &body, own_type, &file.snapshot, app_name)?;
+            let explained =
+                args.explain.then(|| explained::by_file(&file, &args.flag, &body, app_name)).transpose()?;
+            (result, explained)
         }
-        None => ask_service(&args, &config, &body).await?,
+        None => {
+            let result = ask_service(&args, &config, &body).await?;
+            let explained = match args.explain {
+                true => {
+                    let service = Service::new(&args.service, &config)?;
+                    Some(explained::by_service(&service, &args.flag, &args.options, environment).await?)
+                }
+                false => None,
+            };
+            (result, explained)
+        }
     };
     let is_error = is_error(&result);
-    let line = match global.output {
-        Output::Json => result,
-        Output::Text => text(&args.flag, &result)?,
+    match (global.output, explained) {
+        (Output::Json, None) => print::line(&result)?,
+        (Output::Json, Some(explained)) => {
+            let members = result.strip_suffix('}').context("the result is not an object")?;
+            print::line(&format!("{members},\"explanation\":{explained}}}"))?
+        }
+        (Output::Text, explained) => {
+            print::line(&text(&args.flag, &result)?)?;
+            for line in explained.iter().flat_map(explained::lines) {
+                print::line(&line)?;
+            }
+            true
+        }
     };
-    print::line(&line)?;
     Ok(if is_error { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
@@ -183,6 +211,24 @@ mod tests {
         assert!(shown.starts_with(&format!("unknown = {huge} ")), "{shown}");
         let mismatch = read(sample("theme-variant", "{}", Some("5")));
         assert_eq!((&mismatch["typed_value"], &mismatch["reason"]), (&5.into(), &"ERROR".into()));
+    }
+
+    #[test]
+    fn an_explanation_names_the_constraint_that_failed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = crate::dev::sample::write(folder.path()).unwrap();
+        let file = flag_file::load(&path, "e").unwrap();
+        let explain = |context: &str| {
+            let options = ask::Options { context: Some(context.to_owned()), ..ask::Options::default() };
+            let body = ask::body(&["premium-features".to_owned()], &options, "e").unwrap();
+            explained::by_file(&file, "premium-features", &body, "flagstream").unwrap()
+        };
+        let off = explain(r#"{"subscription_tier":"silver"}"#);
+        assert_eq!(off["decision"], "no_strategy_matched");
+        let lines = explained::lines(&off).join("\n");
+        assert!(lines.contains("subscription_tier IN") && lines.contains("the value is silver"), "{lines}");
+        let on = explained::lines(&explain(r#"{"subscription_tier":"gold"}"#));
+        assert!(on[0].contains("is on because strategy 1") && on[1].ends_with("matches"), "{on:?}");
     }
 
     #[test]

@@ -11,10 +11,10 @@ use crate::kafka::properties::{self, Invalid};
 
 use super::values::{Origin, Values};
 use super::{
-    ApiConfig, AuditConfig, AuthConfig, Config, DatabaseConfig, DeliveryConfig, DeliveryMode, Durability,
-    EvaluationConfig, ExperimentsConfig, FeedConfig, FlagsConfig, HealthConfig, HttpConfig, KafkaConfig,
-    LogConfig, LogFormat, MetricsConfig, PrivacyConfig, ReadPath, RedisConfig, Scope, Secret, TlsConfig,
-    formats, parse, topics, unleash, unleash_api,
+    ApiConfig, AuditConfig, AuthConfig, Config, ConsoleConfig, DatabaseConfig, DeliveryConfig, DeliveryMode,
+    Durability, EvaluationConfig, ExperimentsConfig, FeedConfig, FlagsConfig, HealthConfig, HttpConfig,
+    KafkaConfig, LogConfig, LogFormat, MetricsConfig, PrivacyConfig, ReadPath, RedisConfig, Scope, Secret,
+    TlsConfig, formats, parse, topics, unleash, unleash_api,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -38,7 +38,7 @@ pub(super) fn config(values: &mut Values) -> Option<Config> {
     let flags = flags(values);
     let feed = feed(values);
     let privacy = privacy(values);
-    let (auth, api) = (auth(values), api(values));
+    let (auth, api, console) = (auth(values), api(values), console(values));
     let (health, metrics) = (health(values), metrics(values));
     let (formats, schema_registry) = formats?;
     let instance = instance?;
@@ -63,6 +63,7 @@ pub(super) fn config(values: &mut Values) -> Option<Config> {
         redis: redis?,
         auth: auth?,
         api: api?,
+        console: console?,
         formats,
         schema_registry,
         health: health?,
@@ -312,7 +313,18 @@ fn auth(values: &mut Values) -> Option<AuthConfig> {
         "none" => Ok(None),
         text => rate(text).map(Some),
     });
+    let user_header = values.optional("auth.user_header", parse::header);
+    let trusted_proxies = values.list("auth.trusted_proxies", parse::network);
+    let (user_header, trusted_proxies) = (user_header?, trusted_proxies?);
+    if user_header.is_some() && trusted_proxies.is_empty() {
+        return values.refuse(
+            "auth.trusted_proxies",
+            "must be set together with FLAGSTREAM_AUTH__USER_HEADER, because every client can send that header",
+        );
+    }
     Some(AuthConfig {
+        user_header,
+        trusted_proxies,
         anonymous_scopes: scopes?,
         anonymous_by_default: !values.is_set("auth.anonymous_scopes"),
         bootstrap_token: token?.map(Secret::new),
@@ -334,4 +346,10 @@ fn api(values: &mut Values) -> Option<ApiConfig> {
         spool_max_bytes: spool_max_bytes? as u64,
         cors_origins: origins?,
     })
+}
+
+fn console(values: &mut Values) -> Option<ConsoleConfig> {
+    let enabled = values.required("console.enabled", parse::flag);
+    let directory = values.optional("console.directory", parse::text);
+    Some(ConsoleConfig { enabled: enabled?, directory: directory?.map(PathBuf::from) })
 }

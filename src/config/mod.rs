@@ -25,7 +25,9 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use axum::http::HeaderName;
 use chrono::{DateTime, TimeDelta, Utc};
+use ipnet::IpNet;
 
 pub use dev_env::{DevEnv, DevEnvError, ENV_FILE};
 pub use formats::{FormatsConfig, InputFormat, OutputFormat, SchemaRegistryConfig, SubjectStrategy};
@@ -147,6 +149,7 @@ pub struct Config {
     pub redis: RedisConfig,
     pub auth: AuthConfig,
     pub api: ApiConfig,
+    pub console: ConsoleConfig,
     pub formats: FormatsConfig,
     pub schema_registry: SchemaRegistryConfig,
     pub health: HealthConfig,
@@ -158,6 +161,14 @@ pub struct Config {
 pub struct MetricsConfig {
     /// Flags whose evaluations are counted by flag. A name that ends in `*` stands for all with this beginning.
     pub flags: Vec<String>,
+}
+
+/// The web console.
+#[derive(Debug, Clone)]
+pub struct ConsoleConfig {
+    pub enabled: bool,
+    /// Folder that the files are read from; `None`: the files in the binary.
+    pub directory: Option<PathBuf>,
 }
 
 /// Reporting of partitions without progress.
@@ -198,6 +209,8 @@ pub struct TopicsConfig {
     pub overrides: String,
     /// Topic of the audit trail's hash chain checkpoints. No other feature uses it.
     pub audit_checkpoints: String,
+    /// Topic of the reports of running instances.
+    pub instances: String,
     /// Topic of what Unleash's SDKs report. Only the API for SDKs needs it.
     pub client_metrics: String,
     pub needs_client_metrics: bool,
@@ -210,7 +223,7 @@ pub struct TopicsConfig {
 
 impl TopicsConfig {
     /// The path of each topic's setting, with the topic's name.
-    pub fn names(&self) -> [(&'static str, &str); 10] {
+    pub fn names(&self) -> [(&'static str, &str); 11] {
         [
             ("topics.requests", &self.requests),
             ("topics.events", &self.events),
@@ -221,6 +234,7 @@ impl TopicsConfig {
             ("topics.conversions", &self.conversions),
             ("topics.overrides", &self.overrides),
             ("topics.audit_checkpoints", &self.audit_checkpoints),
+            ("topics.instances", &self.instances),
             ("topics.client_metrics", &self.client_metrics),
         ]
     }
@@ -433,6 +447,10 @@ pub struct AuthConfig {
     /// Rate limit per address without a token, in answers (flags times contexts) per second and instance; `None` means
     /// unlimited.
     pub anonymous_answers_per_second: Option<NonZeroU32>,
+    /// Header in which a trusted proxy names the person who calls.
+    pub user_header: Option<HeaderName>,
+    /// Networks of the proxies whose `user_header` is believed.
+    pub trusted_proxies: Vec<IpNet>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

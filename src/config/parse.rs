@@ -1,11 +1,13 @@
 //! Parsers of setting values. An error states the expected format; the caller adds the setting's name.
 
 use std::fmt::Display;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
+use axum::http::HeaderName;
+use ipnet::IpNet;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
@@ -129,6 +131,19 @@ pub(super) fn unleash_url(text: &str) -> Parsed<String> {
     }
     let base = url.as_str().trim_end_matches('/');
     Ok(base.strip_suffix("/api").unwrap_or(base).trim_end_matches('/').to_owned())
+}
+
+/// The name of a request header, in lower case.
+pub(super) fn header(text: &str) -> Parsed<HeaderName> {
+    let name = HeaderName::from_bytes(text.trim().to_ascii_lowercase().as_bytes());
+    name.map_err(|_| "expected the name of a header, such as `X-Forwarded-User`".into())
+}
+
+/// A network in CIDR notation, or a single address.
+pub(super) fn network(text: &str) -> Parsed<IpNet> {
+    let text = text.trim();
+    let network = text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
+    network.ok_or_else(|| "expected a network such as `10.0.0.0/8`, or an address".into())
 }
 
 /// A log filter. A single word that is not a level is rejected: as a target name it would disable all other logging.

@@ -18,6 +18,7 @@ pub(super) fn config(values: &mut Values) -> Option<TopicsConfig> {
     let conversions = values.required("topics.conversions", parse::topic);
     let overrides = values.required("topics.overrides", parse::topic);
     let audit_checkpoints = values.required("topics.audit_checkpoints", parse::topic);
+    let instances = values.required("topics.instances", parse::topic);
     let client_metrics = values.required("topics.client_metrics", parse::topic);
     let partitions = values.required("topics.partitions", |text| parse::number(text, 1..=10_000));
     let replication = values.optional("topics.replication", |text| parse::number(text, 1..=1_000));
@@ -34,6 +35,7 @@ pub(super) fn config(values: &mut Values) -> Option<TopicsConfig> {
         conversions: conversions?,
         overrides: overrides?,
         audit_checkpoints: audit_checkpoints?,
+        instances: instances?,
         client_metrics: client_metrics?,
         needs_client_metrics: values.required("unleash_api.enabled", parse::flag)?,
         partitions: partitions?,

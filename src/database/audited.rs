@@ -23,6 +23,10 @@ pub enum Kind {
     Erasure,
     /// Evaluations were removed by retention.
     Retention,
+    /// A dead letter was sent again; the subject is its position.
+    DeadLetter,
+    /// A replay was started or cancelled; the subject is its id.
+    Replay,
 }
 
 /// New entry of the change log.
@@ -104,6 +108,8 @@ impl Kind {
             Self::Experiment => "experiment",
             Self::Erasure => "erasure",
             Self::Retention => "retention",
+            Self::DeadLetter => "dead_letter",
+            Self::Replay => "replay",
         }
     }
 }

@@ -32,6 +32,7 @@ const POSTGRES: Files = &[
         include_str!("../../migrations/postgres/0135_experiment_assignments.sql"),
     ),
     (140, "unleash_tokens", include_str!("../../migrations/postgres/0140_unleash_tokens.sql")),
+    (180, "console", include_str!("../../migrations/postgres/0180_console.sql")),
 ];
 
 const SQLITE: Files = &[
@@ -52,6 +53,7 @@ const SQLITE: Files = &[
     (120, "experiment_backfill", include_str!("../../migrations/sqlite/0120_experiment_backfill.sql")),
     (135, "experiment_assignments", include_str!("../../migrations/sqlite/0135_experiment_assignments.sql")),
     (140, "unleash_tokens", include_str!("../../migrations/sqlite/0140_unleash_tokens.sql")),
+    (180, "console", include_str!("../../migrations/sqlite/0180_console.sql")),
 ];
 
 const APPLIED: &str = "SELECT version FROM _sqlx_migrations WHERE success";

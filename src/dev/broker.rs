@@ -44,7 +44,8 @@ impl Broker {
     /// Creates the topics of `config`, and one reply topic per allowed prefix.
     pub fn create_topics(&self, config: &Config) -> KafkaResult<()> {
         let topics = &config.topics;
-        let single = [&topics.changes, &topics.definitions, &topics.overrides, &topics.updates];
+        let single =
+            [&topics.changes, &topics.definitions, &topics.overrides, &topics.updates, &topics.instances];
         let many = [&topics.requests, &topics.events, &topics.dead_letters, &topics.conversions];
         let single = single.into_iter().map(|topic| (topic, 1));
         let many =

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use crate::auth::TokenCache;
+use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::evaluate::Parts;
 use crate::feed::Usage;
+use crate::live::Live;
 use crate::manage::Manager;
 use crate::metrics::Metrics;
 use crate::outbox::Publisher;
@@ -40,6 +42,10 @@ pub struct Api {
     /// The API for Unleash's SDKs; `None` if it is not enabled.
     pub unleash: Option<Arc<UnleashApi>>,
     pub manager: Manager,
+    /// Reports of all instances.
+    pub cluster: Arc<Cluster>,
+    /// Watchers of evaluations.
+    pub live: Arc<Live>,
     pub(super) authenticator: Authenticator,
     pub(super) counts: Counts,
     pub(super) places: Places,
@@ -57,6 +63,7 @@ impl Api {
         tokens: Option<Arc<TokenCache>>,
         manager: Manager,
         view: Option<CacheView>,
+        cluster: Arc<Cluster>,
         unleash: Option<Arc<UnleashApi>>,
     ) -> Arc<Self> {
         let Parts { config, formats, metrics, usage, shutdown, .. } = parts;
@@ -66,6 +73,8 @@ impl Api {
             authenticator: Authenticator::new(&config.auth, tokens),
             listeners: Listeners::new(config.http.listeners_per_address),
             privacy: Privacy::of(&config.privacy),
+            live: Live::new(Arc::clone(&config), Arc::clone(&formats), shutdown.clone()),
+            cluster,
             config,
             formats,
             store: manager.store(),

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use axum::extract::FromRequestParts;
 use axum::http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use chrono::{DateTime, Utc};
+use ipnet::IpNet;
 use subtle::ConstantTimeEq;
 
 use crate::auth::{
@@ -31,10 +32,17 @@ const UNKNOWN_TOKENS_PER_SECOND: NonZeroU32 = match NonZeroU32::new(50) {
     None => NonZeroU32::MIN,
 };
 
+/// Longest name of a person in the header of an authenticating proxy, in bytes.
+const MAX_PERSON_BYTES: usize = 255;
+
 /// Caller of a route. A route about one environment checks [`Caller::may_in`]. A route that lists things checks
 /// [`Caller::may`] and then [`Caller::sees`] for each.
 #[derive(Debug, Clone)]
-pub struct Caller(Who);
+pub struct Caller {
+    who: Who,
+    /// Person whom a trusted proxy named.
+    person: Option<Arc<str>>,
+}
 
 #[derive(Debug, Clone)]
 enum Who {
@@ -61,6 +69,14 @@ pub struct Authenticator {
     guesses: Addresses,
     /// `None` without a database.
     pub(super) token_cache: Option<Arc<TokenCache>>,
+    /// Header with the name of a person, and the networks of the proxies that may send it.
+    user_header: Option<(HeaderName, Vec<IpNet>)>,
+}
+
+impl From<Who> for Caller {
+    fn from(who: Who) -> Self {
+        Self { who, person: None }
+    }
 }
 
 impl Caller {
@@ -70,7 +86,7 @@ impl Caller {
             return Ok(());
         }
         let name = scope.name();
-        if matches!(self.0, Who::Anonymous(..)) {
+        if matches!(self.who, Who::Anonymous(..)) {
             return Err(unauthorized(&format!("this request needs a token with the scope {name}"), ""));
         }
         let challenge = challenge(&format!(", error=\"insufficient_scope\", scope=\"{name}\""));
@@ -137,17 +153,40 @@ impl Caller {
     }
 
     /// Name of the caller in change logs.
+    ///
+    /// A person whom a trusted proxy named comes first, with the token that the call used.
     pub fn name(&self) -> String {
-        match &self.0 {
+        let token = match &self.who {
             Who::Anonymous(..) => "anonymous".to_owned(),
             Who::Bootstrap(_) => "bootstrap-token".to_owned(),
             Who::Token(entry, _) => format!("token:{}:{}", entry.valid.id, entry.valid.name),
+        };
+        match (&self.person, &self.who) {
+            (None, _) => token,
+            (Some(person), Who::Anonymous(..)) => format!("user:{person}"),
+            (Some(person), _) => format!("user:{person} ({token})"),
         }
+    }
+
+    /// Names of the scopes that the caller has.
+    pub fn scopes(&self) -> Vec<&'static str> {
+        let has = |scope: &Scope| self.grant().is_none_or(|grant| grant.has(*scope));
+        Scope::NAMES.iter().filter(|(_, scope)| has(scope)).map(|(name, _)| *name).collect()
+    }
+
+    /// Whether the caller was identified by a token.
+    pub fn has_token(&self) -> bool {
+        !matches!(self.who, Who::Anonymous(..))
+    }
+
+    /// Person whom a trusted proxy named.
+    pub fn person(&self) -> Option<&str> {
+        self.person.as_deref()
     }
 
     /// Completes when the caller's token is no longer valid; never for a caller without one. For long-lived responses.
     pub async fn until_void(self) {
-        match self.0 {
+        match self.who {
             Who::Anonymous(..) | Who::Bootstrap(_) => std::future::pending().await,
             Who::Token(entry, token_cache) => token_cache.until_void(&entry).await,
         }
@@ -160,7 +199,7 @@ impl Caller {
 
     /// Token of the caller and its expiry; `None` without a token and for the bootstrap token.
     pub fn token(&self) -> Option<(TokenId, Option<DateTime<Utc>>)> {
-        match &self.0 {
+        match &self.who {
             Who::Anonymous(..) | Who::Bootstrap(_) => None,
             Who::Token(entry, _) => Some((entry.valid.id, entry.valid.expires_at)),
         }
@@ -168,7 +207,7 @@ impl Caller {
 
     /// Id and key with which a ticket of the caller is signed; the bootstrap token has no id. `None` without a token.
     pub(super) fn signing_key(&self) -> Option<(Option<TokenId>, &[u8])> {
-        match &self.0 {
+        match &self.who {
             Who::Anonymous(..) => None,
             Who::Bootstrap(secret) => Some((None, secret.expose().as_bytes())),
             Who::Token(entry, _) => Some((Some(entry.valid.id), entry.valid.hash.bytes())),
@@ -177,7 +216,7 @@ impl Caller {
 
     /// Permissions of the caller; `None`: everything, everywhere.
     fn grant(&self) -> Option<&Grant> {
-        match &self.0 {
+        match &self.who {
             Who::Anonymous(grant, _) => Some(grant),
             Who::Bootstrap(_) => None,
             Who::Token(entry, _) => Some(&entry.valid.grant),
@@ -199,33 +238,61 @@ impl Authenticator {
             answers: Addresses::new(config.anonymous_answers_per_second),
             guesses: Addresses::new(Some(UNKNOWN_TOKENS_PER_SECOND)),
             token_cache,
+            user_header: config.user_header.clone().map(|name| (name, config.trusted_proxies.clone())),
         }
     }
 
     /// Identifies the caller and counts the request against its rate limit.
     pub(super) async fn identify(&self, headers: &HeaderMap, peer: Option<Peer>) -> Result<Caller, Problem> {
+        let who = self.authenticate(headers, peer).await?;
+        Ok(Caller { who, person: self.person(headers, peer)? })
+    }
+
+    /// Returns the person whom a trusted proxy names. A header from any other address is ignored.
+    fn person(&self, headers: &HeaderMap, peer: Option<Peer>) -> Result<Option<Arc<str>>, Problem> {
+        let Some((header, proxies)) = &self.user_header else { return Ok(None) };
+        let address = peer.map(|Peer(address)| address.to_canonical());
+        if !address.is_some_and(|address| proxies.iter().any(|proxy| proxy.contains(&address))) {
+            return Ok(None);
+        }
+        let mut given = headers.get_all(header).iter();
+        let Some(name) = given.next() else { return Ok(None) };
+        let name = std::str::from_utf8(name.as_bytes()).map(str::trim).ok();
+        let is_name =
+            |name: &&str| (1..=MAX_PERSON_BYTES).contains(&name.len()) && !name.contains(char::is_control);
+        // Several names are ambiguous: the caller may have sent one itself.
+        match name.filter(is_name).filter(|_| given.next().is_none()) {
+            Some(name) => Ok(Some(name.into())),
+            None => {
+                let message = format!("expected one name of 1 to {MAX_PERSON_BYTES} bytes of UTF-8");
+                Err(Problem::of_field(StatusCode::BAD_REQUEST, header.as_str(), message))
+            }
+        }
+    }
+
+    async fn authenticate(&self, headers: &HeaderMap, peer: Option<Peer>) -> Result<Who, Problem> {
         let address = peer.map(|Peer(address)| address);
         let mut given = headers.get_all(AUTHORIZATION).iter();
         let Some(header) = given.next() else {
             if let Some(key) = headers.get(API_KEY_HEADER) {
-                return self.identify_token(key.to_str().unwrap_or_default().trim(), peer).await;
+                return self.check_token(key.to_str().unwrap_or_default().trim(), peer).await;
             }
             self.addresses.check(address).map_err(too_fast)?;
-            return Ok(Caller(Who::Anonymous(Arc::clone(&self.anonymous), address)));
+            return Ok(Who::Anonymous(Arc::clone(&self.anonymous), address));
         };
         // Several `Authorization` headers are ambiguous and therefore refused.
         let token = header.to_str().ok().filter(|_| given.next().is_none()).and_then(bearer);
-        self.identify_token(token.unwrap_or_default(), peer).await
+        self.check_token(token.unwrap_or_default(), peer).await
     }
 
     /// The caller with this token; `None`: with the bootstrap token. Its ticket must be verified afterwards.
     pub(super) fn caller_of_ticket(&self, token: Option<TokenId>) -> Option<Caller> {
         let Some(id) = token else {
-            return self.bootstrap.clone().map(|secret| Caller(Who::Bootstrap(secret)));
+            return self.bootstrap.clone().map(|secret| Who::Bootstrap(secret).into());
         };
         let token_cache = self.token_cache.as_ref()?;
         let entry = token_cache.find_by_id(id)?;
-        Some(Caller(Who::Token(entry, Arc::clone(token_cache))))
+        Some(Who::Token(entry, Arc::clone(token_cache)).into())
     }
 
     /// Whether a text has the form of a token of this service, or is the bootstrap token.
@@ -236,9 +303,13 @@ impl Authenticator {
 
     /// Identifies the caller by its token, and counts the request against its rate limit.
     pub(super) async fn identify_token(&self, token: &str, peer: Option<Peer>) -> Result<Caller, Problem> {
+        Ok(self.check_token(token, peer).await?.into())
+    }
+
+    async fn check_token(&self, token: &str, peer: Option<Peer>) -> Result<Who, Problem> {
         let address = peer.map(|Peer(address)| address);
         if let Some(secret) = self.bootstrap.as_ref().filter(|known| same(token, known.expose())) {
-            return Ok(Caller(Who::Bootstrap(secret.clone())));
+            return Ok(Who::Bootstrap(secret.clone()));
         }
         let (Some(token), Some(token_cache)) = (Token::parse(token), &self.token_cache) else {
             return Err(self.unknown(peer));
@@ -255,7 +326,7 @@ impl Authenticator {
         match found {
             TokenLookup::Valid(entry) => {
                 entry.call().map_err(too_fast)?;
-                Ok(Caller(Who::Token(entry, Arc::clone(token_cache))))
+                Ok(Who::Token(entry, Arc::clone(token_cache)))
             }
             TokenLookup::Unknown => Err(self.unknown(peer)),
             TokenLookup::Unavailable => {
@@ -283,7 +354,7 @@ impl Authenticator {
 
     /// Counts answers against the address of a caller without a token. Clients on the same machine are not limited.
     pub(super) fn answers(&self, caller: &Caller, count: usize) -> Result<(), Problem> {
-        let Who::Anonymous(_, address) = &caller.0 else { return Ok(()) };
+        let Who::Anonymous(_, address) = &caller.who else { return Ok(()) };
         let is_near = address.is_some_and(|address| address.to_canonical().is_loopback());
         let Some(count) = NonZeroU32::new(u32::try_from(count).unwrap_or(u32::MAX)).filter(|_| !is_near)
         else {

@@ -14,6 +14,7 @@ use axum::routing::post;
 
 use crate::config::Scope;
 use crate::flag::ValueType;
+use crate::manage::{ExplainRequest, Explained, ManageError};
 use crate::message::request::{Ask, Asked, Query, Subject, Subjects, flag_names};
 use crate::message::result_size::{Repeated, result_bytes};
 use crate::outbox::EventBatch;
@@ -26,7 +27,7 @@ use super::call::{Call, EventSink};
 use super::caller::Caller;
 use super::counts::Path;
 use super::input::{Input, Undecodable, evaluation_place, json_answer, refused};
-use super::openapi::calls::{EvaluationHeaders, EvaluationProblems, EvaluationQuery};
+use super::openapi::calls::{EvaluationHeaders, EvaluationProblems, EvaluationQuery, ExplainQuery};
 use super::openapi::schema::{BulkAnswer, BulkRequest, EvaluateAnswer, EvaluateRequest, EvaluationResult};
 
 /// Header that names the environment, for clients that can set neither body nor query, such as OpenFeature providers.
@@ -55,6 +56,7 @@ pub(super) fn routes() -> Router<Arc<Api>> {
     tag = "evaluation",
     params(
         EvaluationQuery,
+        ExplainQuery,
         EvaluationHeaders
     ),
     request_body = EvaluateRequest,
@@ -79,6 +81,7 @@ pub(super) async fn one(
     tag = "evaluation",
     params(
         EvaluationQuery,
+        ExplainQuery,
         EvaluationHeaders
     ),
     request_body = EvaluateRequest,
@@ -108,7 +111,8 @@ async fn single(
     let min_version = query.min_version.max(input.min_version()?);
     let _place = evaluation_place(api, min_version).await?;
     api.authenticator.answers(caller, 1)?;
-    let (body, event_batch, version) =
+    let explained = explanation(api, caller, &input, &environment, &query).await?;
+    let (mut body, event_batch, version) =
         answered(api, caller, &environment, &query, min_version, |call, event_sink| {
             let (Asked::These(asks), Subjects::One(subject)) = (&query.asked, &query.subjects) else {
                 let several = "expected no contexts on this route; use evaluate/bulk for several contexts";
@@ -123,7 +127,51 @@ async fn single(
             Ok(body)
         })
         .await?;
+    if let Some(explained) = explained {
+        body::add_explanation(&mut body, explained.as_ref());
+    }
     finish(api, &input, body, event_batch, version).await
+}
+
+/// Explains the evaluation if the request asks for it (`explain=true`), which needs the scope `read`, because an
+/// explanation shows the flag's rules. `Some(None)`: there is no such flag.
+async fn explanation(
+    api: &Api,
+    caller: &Caller,
+    input: &Input,
+    environment: &str,
+    query: &Query<'_>,
+) -> Result<Option<Option<Explained>>, Problem> {
+    match input.parameter("explain").as_deref() {
+        None | Some("false") => return Ok(None),
+        Some("true") => {}
+        Some(_) => {
+            return Err(Problem::of_field(StatusCode::BAD_REQUEST, "explain", "expected true or false"));
+        }
+    }
+    caller.may_in(Scope::Read, environment)?;
+    let (Asked::These(asks), Subjects::One(subject)) = (&query.asked, &query.subjects) else {
+        return Ok(None);
+    };
+    let Some(ask) = asks.as_slice().first() else { return Ok(None) };
+    let snapshot = api.store.load_full();
+    let flags = snapshot.environment(environment).map(|flags| &**flags);
+    caller.restrictions().check_in_force(flags, &ask.flag)?;
+    let owned = |text: &Option<Cow<'_, str>>| text.as_deref().map(str::to_owned);
+    let request = ExplainRequest {
+        environment: environment.to_owned(),
+        flag_name: ask.flag.to_string(),
+        user_id: owned(&subject.context.user_id),
+        session_id: owned(&subject.context.session_id),
+        context: subject.context_json.to_string(),
+        versions: None,
+        evaluated_at: None,
+    };
+    match api.manager.explain(request).await {
+        Ok(explained) => Ok(Some(Some(explained))),
+        Err(ManageError::Unknown | ManageError::NotReady) => Ok(Some(None)),
+        Err(error) => Err(super::manage::problem(error)),
+    }
 }
 
 /// Evaluates many flags, for one user or for many contexts, all from one snapshot.

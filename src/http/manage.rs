@@ -1,9 +1,9 @@
 //! `/api/v1/feature-flags`: lists, shows, creates, changes and deletes flags, and syncs with Unleash.
 
-mod doc;
+pub(super) mod doc;
 pub(super) mod experiment;
 pub(super) mod kill;
-mod params;
+pub(super) mod params;
 pub(super) mod preload;
 pub(super) mod preview;
 pub(super) mod refusal;
@@ -355,7 +355,7 @@ fn respond(status: StatusCode, shown: &FlagView, body: &impl Serialize) -> Resul
     Ok(response)
 }
 
-fn answer(status: StatusCode, body: &impl Serialize) -> Result<Response, Problem> {
+pub(super) fn answer(status: StatusCode, body: &impl Serialize) -> Result<Response, Problem> {
     let body = serde_json::to_vec(body);
     let body = body.map_err(|error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error))?;
     let mut response = Response::new(body.into());

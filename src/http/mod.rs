@@ -10,6 +10,7 @@ mod call;
 mod caller;
 mod changes;
 mod connections;
+mod console;
 mod counts;
 mod edge;
 mod evaluate;
@@ -22,6 +23,7 @@ mod manage;
 mod measured;
 mod ofrep;
 mod openapi;
+mod operations;
 mod origin;
 mod places;
 pub mod problem;
@@ -135,6 +137,8 @@ fn api_routes<S>(http_state: &HttpState, api: Arc<Api>) -> Router<S> {
         .merge(changes::routes())
         .merge(webhook::routes())
         .merge(tokens::routes())
+        .merge(operations::routes())
+        .merge(console::routes(&api.config.console))
         .merge(openapi::routes());
     Limits::of(http_state, Some(Arc::clone(&api))).around(routes).with_state(api)
 }

@@ -28,7 +28,7 @@ use super::Problem;
 use super::api::Api;
 use super::edge as edge_routes;
 use super::unleash as sdk_routes;
-use super::{changes, evaluate, health, manage, ofrep, tokens, webhook};
+use super::{changes, evaluate, health, manage, ofrep, operations, tokens, webhook};
 
 const DOCUMENT: &str = "/openapi.json";
 const ASYNCAPI_DOCUMENT: &str = "/asyncapi.json";
@@ -114,6 +114,22 @@ const VIEWER_POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline
         tokens::list,
         tokens::revoke,
         tokens::changes,
+        operations::me::me,
+        operations::cluster::cluster,
+        operations::cluster::propagations,
+        operations::cluster::propagation,
+        operations::evaluations::search,
+        operations::live::stream,
+        operations::explain::explain,
+        operations::dead_letters::list,
+        operations::dead_letters::one,
+        operations::dead_letters::replay,
+        operations::replays::start,
+        operations::replays::list,
+        operations::replays::one,
+        operations::replays::cancel,
+        operations::activity::activity,
+        operations::erasures::erase,
         health::overview,
         health::live,
         health::ready
@@ -125,6 +141,7 @@ const VIEWER_POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline
         (name = "experiments", description = "Experiments on flags with variants: exposures, conversions, results"),
         (name = "openfeature", description = "OpenFeature's remote evaluation protocol (OFREP), version 0.3"),
         (name = "edge", description = "Evaluate flags for a user, with results cached in Redis for 30 or 60 seconds"),
+        (name = "operations", description = "Instances, recorded evaluations, dead letters, replays, changes: what the console shows"),
         (name = "unleash", description = "The API for Unleash's SDKs; needs `FLAGSTREAM_UNLEASH_API__ENABLED`, and a token of Unleash or of this service"),
         (name = "unleash-open", description = "The part of the API for Unleash's SDKs that needs no token"),
         (name = "changes", description = "Streams of changes, as server-sent events"),

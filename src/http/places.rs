@@ -17,6 +17,8 @@ pub const MAX_CALLS: usize = 1_024;
 pub const MAX_MANAGEMENT_CALLS: usize = 256;
 /// Concurrent requests that set or clear kill switches.
 pub const MAX_SWITCH_CALLS: usize = 32;
+/// Concurrent requests that read a part of a topic.
+pub const MAX_SCAN_CALLS: usize = 4;
 /// Requests that may wait for a version at the same time. They hold no evaluation slot meanwhile.
 pub const MAX_VERSION_WAITS: usize = 256;
 
@@ -26,6 +28,7 @@ pub(super) enum Pool {
     Evaluation,
     Management,
     Switch,
+    Scan,
     VersionWait,
 }
 
@@ -35,6 +38,7 @@ pub(super) struct Places {
     evaluation: Arc<Semaphore>,
     management: Arc<Semaphore>,
     switch: Arc<Semaphore>,
+    scan: Arc<Semaphore>,
     version_wait: Arc<Semaphore>,
 }
 
@@ -49,6 +53,7 @@ impl Places {
             evaluation: of(Pool::Evaluation),
             management: of(Pool::Management),
             switch: of(Pool::Switch),
+            scan: of(Pool::Scan),
             version_wait: of(Pool::VersionWait),
         }
     }
@@ -67,6 +72,7 @@ impl Places {
             Pool::Evaluation => &self.evaluation,
             Pool::Management => &self.management,
             Pool::Switch => &self.switch,
+            Pool::Scan => &self.scan,
             Pool::VersionWait => &self.version_wait,
         }
     }
@@ -84,6 +90,7 @@ impl Pool {
             Self::Evaluation => MAX_CALLS,
             Self::Management => MAX_MANAGEMENT_CALLS,
             Self::Switch => MAX_SWITCH_CALLS,
+            Self::Scan => MAX_SCAN_CALLS,
             Self::VersionWait => MAX_VERSION_WAITS,
         }
     }
@@ -93,6 +100,7 @@ impl Pool {
             Self::Evaluation => "evaluation requests",
             Self::Management => "management requests",
             Self::Switch => "changes of kill switches",
+            Self::Scan => "requests that read a topic",
             Self::VersionWait => "requests that wait for a flags version",
         }
     }

@@ -21,6 +21,9 @@ pub use watch::{Fit, look_after, wait_until_fit};
 /// Maximum record size of events, in bytes: an event contains its request (at most 1 MiB) and adds to it.
 const ECHO_BYTES: usize = 2 << 20;
 
+/// Segment size of the topic of instances, in bytes.
+const INSTANCES_SEGMENT_BYTES: usize = 4 << 20;
+
 /// Kafka's own topics that commits write to.
 const INTERNAL: [&str; 2] = ["__consumer_offsets", "__transaction_state"];
 
@@ -118,6 +121,17 @@ pub fn needs(topics: &TopicsConfig) -> Vec<Need> {
             1,
             vec![("cleanup.policy", "delete".to_owned()), ("retention.ms", "-1".to_owned())],
         ),
+        // Small segments, because a segment is compacted only after it is closed, and each instance writes every few
+        // seconds.
+        need(
+            &topics.instances,
+            1,
+            vec![
+                ("cleanup.policy", "compact".to_owned()),
+                ("min.compaction.lag.ms", "0".to_owned()),
+                ("segment.bytes", INSTANCES_SEGMENT_BYTES.to_string()),
+            ],
+        ),
     ]
 }
 
@@ -144,10 +158,10 @@ pub fn differences(need: &Need, found: Option<&Found>) -> Vec<Difference> {
 /// The reason why requests cannot be answered on these topics, from their partition counts; `partitions` returns `None`
 /// for a missing topic. `None` if the topics are fit.
 pub fn unfit(topics: &TopicsConfig, partitions: impl Fn(&str) -> Option<i32>) -> Option<String> {
-    // Requests are answered without the checkpoints topic too; the sink reports that it is missing. Only the API for
-    // Unleash's SDKs needs the topic of their metrics.
+    // Requests are answered without some topics too; the parts that use them report that they are missing. Only the API
+    // for Unleash's SDKs needs the topic of their metrics.
     let is_needed = |name: &&str| match *name {
-        name if name == topics.audit_checkpoints => false,
+        name if name == topics.audit_checkpoints || name == topics.instances => false,
         name if name == topics.client_metrics => topics.needs_client_metrics,
         _ => true,
     };

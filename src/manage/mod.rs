@@ -10,20 +10,25 @@
 //! accepted until then. A committed change comes into force even if the request or the hint is lost, because the leader
 //! also polls. This module does not depend on HTTP.
 
+mod activity;
 mod belonging;
 mod change;
 mod cleanup;
 mod compile;
 mod effective_state;
+mod erasure;
 mod error;
+mod explain;
 mod flag_view;
 mod history;
 mod kill;
 mod listing;
 mod preview;
 mod recent;
+mod replays;
 pub mod repository;
 mod revert;
+mod search;
 mod stale;
 mod sync;
 mod synced;
@@ -41,16 +46,21 @@ use crate::message::definition::Source;
 use crate::schema_registry::Formats;
 use crate::store::Store;
 
+pub use activity::{Activity, ActivityFilter};
 pub use change::{AuthorizedActor, ChangeResult, Expected, FlagRef};
 pub use cleanup::{Cleaned, run_nightly_cleanup};
+pub use erasure::{ErasureError, UserErasure, erase_user, kept, written_as};
 pub use error::ManageError;
+pub use explain::{ExplainRequest, Explained};
 pub use flag_view::{FlagView, ShadowedFlag};
 pub use history::{Before, Evaluated, Evaluations, FlagChanged, HistoryFilter};
 pub use kill::Turned;
 pub use listing::{FlagFilter, Page, Sort};
 pub use preview::{Preview, Proposed};
+pub use replays::{ReplayRequest, ReplayView};
 pub use repository::Repository;
 pub use revert::Target;
+pub use search::{Found, FoundEvaluation, SearchFilter};
 pub use stale::{StaleFilter, StalePage};
 pub use sync::Synced;
 pub use usage::{FlagUsage, Period, Resolution};
@@ -69,6 +79,8 @@ pub struct Manager {
     previews: Semaphore,
     /// Limits the previews that run or wait.
     preview_places: Semaphore,
+    /// Limits the replays that run.
+    replay_places: Arc<Semaphore>,
     /// Sources of flags that are not local.
     flag_sources: Vec<FlagSource>,
 }
@@ -98,6 +110,7 @@ impl Manager {
             experiments,
             previews,
             preview_places,
+            replay_places: Arc::new(Semaphore::new(replays::RUNNING_MAX_COUNT)),
             flag_sources,
         }
     }

@@ -86,6 +86,8 @@ struct Invalidation {
     again: bool,
     /// Whether this is the edge's list of all flags.
     is_of_list: bool,
+    /// Version of the change. `None` for a flag that only depends on the changed one, and for the list.
+    change: Option<u64>,
 }
 
 impl Invalidator {
@@ -232,10 +234,12 @@ impl Invalidator {
             snapshot.environment(&change.environment).and_then(|flags| Some((flags, flags.get(flag)?)));
         let version = known.map_or(change.version, |(flags, flag)| snapshot.basis(flags, flag));
         let published = change.published_at.parse().ok();
+        let own = (flag == change.flag_name).then_some(change.version);
         if let Some(at) = self.invalidations.iter().position(|invalidation| invalidation.place == place)
             && let Some(mut invalidation) = self.invalidations.remove(at)
         {
             invalidation.version = invalidation.version.max(version);
+            invalidation.change = invalidation.change.max(own);
             invalidation.again |= invalidation.chunks.is_some();
             (invalidation.published, invalidation.announced, invalidation.begun) =
                 (published, false, Instant::now());
@@ -251,6 +255,7 @@ impl Invalidator {
             offset: 0,
             again: false,
             is_of_list: flag.is_empty(),
+            change: own,
         });
     }
 
@@ -265,7 +270,12 @@ impl Invalidator {
         };
         let done = self.advance(&mut invalidation);
         match done {
-            Ok(true) => self.note(&self.parts.metrics.redis_cache.finished, &invalidation),
+            Ok(true) => {
+                self.note(&self.parts.metrics.redis_cache.finished, &invalidation);
+                if let Some(version) = invalidation.change {
+                    self.parts.store.propagation().refreshed(version);
+                }
+            }
             Ok(false) => self.invalidations.push_back(invalidation),
             Err(cache_error) => {
                 self.invalidations.push_front(invalidation);
@@ -286,6 +296,9 @@ impl Invalidator {
             ))?;
             invalidation.announced = true;
             self.note(&self.parts.metrics.redis_cache.announced, invalidation);
+            if let Some(version) = invalidation.change {
+                self.parts.store.propagation().announced(version);
+            }
             return Ok(false);
         }
         let Some(chunks) = &mut invalidation.chunks else {

@@ -35,6 +35,23 @@ pub struct HistoricalSnapshot {
     pub is_hidden: bool,
 }
 
+/// Returns a flag at exactly this version with its parents as of the snapshot `flags_version`, and its definition.
+/// `None`: the version is not recorded.
+pub fn at_version(
+    history: History,
+    environment: &str,
+    name: &str,
+    version: u64,
+    flags_version: u64,
+) -> Option<(Arc<EnvironmentFlags>, String)> {
+    let number = history.number(environment, name)?;
+    let defined = history.flag(number)?.definitions(version).next()?;
+    let definition = defined.definition.as_deref()?.to_owned();
+    let mut snapshots = HistoricalSnapshots::new(history, None);
+    let historical = snapshots.get(number, Own::Pinned(version), flags_version)?;
+    Some((Arc::clone(&historical.flags), definition))
+}
+
 /// Flags that any version of a flag depends on, directly or indirectly.
 #[derive(Debug, Default)]
 struct Ancestry {

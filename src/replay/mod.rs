@@ -31,6 +31,7 @@ use crate::kafka::tail::FollowError;
 use crate::privacy::Privacy;
 
 pub use compare::{ReplayedResult, Unrepeatable};
+pub use historical_snapshot::at_version;
 pub use history::History;
 pub use proposal::Proposal;
 pub use report::{Example, FlagReport, Report};

@@ -124,7 +124,7 @@ impl CompiledFlag {
         Self::from_feature(environment, version, &feature, &private)
     }
 
-    fn from_feature(
+    pub(crate) fn from_feature(
         environment: &str,
         version: u64,
         feature: &ClientFeature,

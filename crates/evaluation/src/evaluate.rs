@@ -5,6 +5,7 @@
 //! engine, Yggdrasil, which needs two passes for the same result.
 
 mod draw;
+pub mod explain;
 mod parents;
 
 use std::borrow::Cow;

@@ -28,6 +28,7 @@ pub use cacheability::Cacheability;
 pub use compile::{CompileError, CompiledFlag, MAX_FLAG_EXPRESSIONS, Payload, Provenance, Summary, Variant};
 pub use context::{EvaluationContext, Moment};
 pub use evaluate::Outcome;
+pub use evaluate::explain::{Decision, Explanation};
 pub use kill_switch::{KillSwitch, SwitchState};
 pub use snapshot::{EnvironmentFlags, FlagChange, Snapshot};
 pub use source::Source;

@@ -39,6 +39,16 @@ pub enum FlagChange {
     Remove { environment: Arc<str>, name: Arc<str>, version: u64 },
 }
 
+impl FlagChange {
+    /// Version of the change.
+    pub fn version(&self) -> u64 {
+        match self {
+            Self::Set(flag) => flag.version,
+            Self::Remove { version, .. } => *version,
+        }
+    }
+}
+
 impl Snapshot {
     /// The highest version applied; 0 before the first flag was loaded.
     pub fn version(&self) -> u64 {

@@ -26,6 +26,8 @@ pub struct Range {
     open: BTreeMap<i32, (i64, i64)>,
     /// Number of offsets between the two at opening: an upper bound of the number of records.
     expected: u64,
+    /// Whether older records were left out.
+    is_cut: bool,
 }
 
 impl Range {
@@ -38,19 +40,59 @@ impl Range {
         from: Option<i64>,
     ) -> Result<Self, FollowError> {
         let consumer = tail::consumer(kafka, role, topic, true)?;
-        let failed = |error| tail::failed(topic, error);
         let partitions = tail::partitions(kafka, &consumer, topic)?;
         let starts = from.map(|from| tail::starts(&consumer, topic, &partitions, from)).transpose()?;
+        Self::assigned(kafka, consumer, topic, partitions, |partition, low, high| match &starts {
+            None => (low, high),
+            // The partition may have no record that late.
+            Some(starts) => (starts.get(&partition).copied().unwrap_or(high), high),
+        })
+    }
+
+    /// Opens a range of the last `count` offsets of each partition.
+    pub fn latest(kafka: &KafkaConfig, role: &str, topic: &str, count: i64) -> Result<Self, FollowError> {
+        let consumer = tail::consumer(kafka, role, topic, true)?;
+        let partitions = tail::partitions(kafka, &consumer, topic)?;
+        let mut is_cut = false;
+        let mut range = Self::assigned(kafka, consumer, topic, partitions, |_, low, high| {
+            is_cut |= high - low > count;
+            (low.max(high - count), high)
+        })?;
+        range.is_cut = is_cut;
+        Ok(range)
+    }
+
+    /// Opens a range of one offset. It is empty if the partition or the offset does not exist.
+    pub fn one(
+        kafka: &KafkaConfig,
+        role: &str,
+        topic: &str,
+        partition: i32,
+        offset: i64,
+    ) -> Result<Self, FollowError> {
+        let consumer = tail::consumer(kafka, role, topic, true)?;
+        let mut partitions = tail::partitions(kafka, &consumer, topic)?;
+        partitions.retain(|known| *known == partition);
+        Self::assigned(kafka, consumer, topic, partitions, |_, low, high| {
+            if (low..high).contains(&offset) { (offset, offset + 1) } else { (high, high) }
+        })
+    }
+
+    /// Assigns the partitions, each with the part that `bounds` returns for its first offset and its end.
+    fn assigned(
+        kafka: &KafkaConfig,
+        consumer: BaseConsumer<Logged>,
+        topic: &str,
+        partitions: Vec<i32>,
+        mut bounds: impl FnMut(i32, i64, i64) -> (i64, i64),
+    ) -> Result<Self, FollowError> {
+        let failed = |error| tail::failed(topic, error);
         let (mut open, mut assignment) = (BTreeMap::new(), TopicPartitionList::new());
         for partition in partitions {
             let (low, high) = consumer.fetch_watermarks(topic, partition, CALL_TIMEOUT).map_err(failed)?;
-            let start = match &starts {
-                None => low,
-                // The partition has no record that late.
-                Some(starts) => starts.get(&partition).copied().unwrap_or(high),
-            };
-            if start < high {
-                open.insert(partition, (start, high));
+            let (start, end) = bounds(partition, low, high);
+            if start < end {
+                open.insert(partition, (start, end));
                 assignment.add_partition_offset(topic, partition, Offset::Offset(start)).map_err(failed)?;
             }
         }
@@ -58,7 +100,12 @@ impl Range {
         let span = |(start, end): &(i64, i64)| u64::try_from(end - start).unwrap_or_default();
         let expected = open.values().map(span).sum();
         let servers = kafka.bootstrap_servers.clone();
-        Ok(Self { consumer, topic: topic.to_owned(), servers, open, expected })
+        Ok(Self { consumer, topic: topic.to_owned(), servers, open, expected, is_cut: false })
+    }
+
+    /// Whether a range of the latest records left out older ones.
+    pub fn is_cut(&self) -> bool {
+        self.is_cut
     }
 
     /// Upper bound of the number of records.

@@ -47,6 +47,13 @@ impl Sender {
         sent.map(drop).map_err(|(error, _)| error)
     }
 
+    /// Sends a tombstone, which removes the key from a compacted topic.
+    pub async fn delete(&self, topic: &str, key: &str) -> Result<(), KafkaError> {
+        let record: FutureRecord<'_, str, [u8]> = FutureRecord::to(topic).key(key);
+        let sent = self.producer()?.send(record, DEFAULT_TIMEOUT).await;
+        sent.map(drop).map_err(|(error, _)| error)
+    }
+
     /// Sends a record with any number of headers.
     pub async fn send_with(
         &self,

@@ -30,6 +30,7 @@ pub mod disk;
 pub mod embed;
 pub mod metrics;
 pub mod private_files;
+pub mod propagation;
 pub mod reader;
 pub mod record;
 mod session;
@@ -55,6 +56,7 @@ use crate::flag::{FlagChange, Snapshot};
 use crate::message::kill_switch::KillSwitch;
 
 use changes::Changes;
+use propagation::Propagation;
 
 pub use reader::{Reader, ReaderConfig};
 pub use sources::{Expected, Statuses};
@@ -76,6 +78,7 @@ pub struct Store {
     recent_switches: ArcSwap<VecDeque<RecentSwitch>>,
     sources: ArcSwap<Statuses>,
     missing: watch::Sender<Arc<Missing>>,
+    propagation: Propagation,
 }
 
 /// Flags and kill switches that are in force here but no longer in their topics: a topic was recreated,
@@ -114,6 +117,7 @@ impl Default for Store {
             recent_switches: ArcSwap::default(),
             sources: ArcSwap::default(),
             missing: watch::Sender::default(),
+            propagation: Propagation::default(),
         }
     }
 }
@@ -192,6 +196,11 @@ impl Store {
         Arc::clone(&self.status.borrow())
     }
 
+    /// Times at which the latest changes took effect in this process.
+    pub fn propagation(&self) -> &Propagation {
+        &self.propagation
+    }
+
     /// Puts `changes` in force in a single swap.
     pub fn apply(&self, changes: impl IntoIterator<Item = FlagChange>) {
         let changes: Vec<_> = changes.into_iter().collect();
@@ -199,7 +208,10 @@ impl Store {
         let before = self.is_ready().then(|| Arc::clone(&self.load()));
         self.update(|snapshot| snapshot.with(changes.iter().cloned()));
         match before {
-            Some(before) => self.changes.add(&before, &changes),
+            Some(before) => {
+                self.propagation.applied(changes.iter().map(FlagChange::version), chrono::Utc::now());
+                self.changes.add(&before, &changes);
+            }
             None => self.changes.begin_at(self.version()),
         }
     }

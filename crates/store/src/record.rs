@@ -1,6 +1,7 @@
 //! Decoding and validation of single records of the definitions topic.
 
 use rdkafka::message::{BorrowedMessage, Headers, Message};
+use serde_json::value::RawValue;
 
 use crate::flag::{CompiledFlag, Provenance, local};
 use crate::message::definition::{Definition, Source};
@@ -74,6 +75,12 @@ pub fn decode(key: &Key<'_>, value: &[u8]) -> Result<Definition, Refusal> {
     let definition: Definition = serde_json::from_slice(value).map_err(Refusal::Body)?;
     key.check(&definition.environment, &definition.flag_name)?;
     Ok(definition)
+}
+
+/// Definition of a flag that was read from the topic, as Unleash's client feature JSON. `None` for other flags.
+pub fn definition_of(flag: &CompiledFlag) -> Option<Box<RawValue>> {
+    let definition: Definition = serde_json::from_slice(flag.record.as_deref()?).ok()?;
+    Some(definition.definition)
 }
 
 /// Decodes the record value of a kill switch.

@@ -27,7 +27,10 @@ class Service:
         self.folder = tempfile.TemporaryDirectory(prefix="flagstream-abuse-")
         run = f"abuse-{secrets.token_hex(4)}"
         port = free_port()
-        names = ("requests", "changes", "definitions", "updates", "dead_letters", "conversions", "overrides", "audit_checkpoints")
+        names = (
+            "requests", "changes", "definitions", "updates", "dead_letters", "conversions", "overrides", "audit_checkpoints",
+            "instances", "client_metrics",
+        )
         self.kafka = kafka
         self.replies = f"{run}-replies"
         self.requests, self.events = f"{run}-requests", f"{run}-events"

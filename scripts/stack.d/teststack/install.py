@@ -211,6 +211,7 @@ def postgres_bin():
 
 # program -> the Debian package that has it
 PACKAGES = {
+    "chromium": "chromium",
     "java": "default-jdk-headless",
     "mvn": "maven",
     "node": "nodejs",
@@ -228,10 +229,24 @@ LIBRARIES = {
 }
 
 
+# The names of the browser elsewhere.
+OTHER_NAMES = {"chromium": ("chromium-browser", "google-chrome")}
+
+
 def _present(program):
     if program in LIBRARIES:
         return any(Path("/usr/lib").glob(f"*/{LIBRARIES[program]}"))
-    return postgres_bin() is not None if program == "postgres" else shutil.which(program) is not None
+    if program == "postgres":
+        return postgres_bin() is not None
+    return any(shutil.which(name) for name in (program, *OTHER_NAMES.get(program, ())))
+
+
+def browser():
+    """The browser that the console is tested with. Where there is none and none can be installed, its tests are skipped."""
+    try:
+        need("chromium")
+    except InstallError as error:
+        say(f"the console is not tested in a browser: {error}")
 
 
 def need(*programs):
@@ -294,6 +309,7 @@ def install_native():
     unleash_java_home()
     go_modules()
     maven_repository()
+    browser()
 
 
 def install_for_containers():
@@ -303,3 +319,4 @@ def install_for_containers():
     python_home()
     go_modules()
     maven_repository()
+    browser()

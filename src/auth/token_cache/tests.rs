@@ -35,6 +35,8 @@ fn config(tokens_max_age: Duration) -> AuthConfig {
         token_calls_per_second: NonZeroU32::new(1),
         anonymous_calls_per_second: None,
         anonymous_answers_per_second: None,
+        user_header: None,
+        trusted_proxies: Vec::new(),
     }
 }
 

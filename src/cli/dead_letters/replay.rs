@@ -2,31 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
-use std::time::Duration;
 
-use anyhow::Context;
-use rdkafka::message::Header;
-use rdkafka::producer::{FutureProducer, FutureRecord};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use crate::cli::{Global, Output, UsageError, print, render};
-use crate::config::Config;
-use crate::kafka::client::{self, Logged};
+use crate::dead_letters::body::{Readers, Writers};
+use crate::dead_letters::{Fate, Replayer};
 use crate::kafka::dead_letter::DeadLetterRecord;
-use crate::message::request::Request;
 use crate::schema_registry::Undecodable;
 
-use super::body::{Readers, Writers};
 use super::edit;
 use super::select::{DeadLetterId, Selection};
 
-/// Timeout for the broker to acknowledge a record.
-const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 /// Number of dead letters that are read ahead of sending.
 const AHEAD_RECORDS: usize = 64;
-/// Header of a replayed record: topic, partition and offset of its dead letter.
-const REPLAYED: &str = "replayed-from";
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -48,28 +38,6 @@ pub struct Args {
     /// Print what would be sent, and send nothing
     #[arg(long)]
     dry_run: bool,
-}
-
-/// The outcome for one dead letter.
-enum Fate {
-    Sent {
-        partition: i32,
-        offset: i64,
-    },
-    /// Dry run: the record would be sent.
-    Ready,
-    /// The record is not sent. Contains the reason.
-    Kept {
-        reason: &'static str,
-        message: String,
-    },
-}
-
-struct Replay<'c> {
-    args: &'c Args,
-    config: &'c Config,
-    producer: FutureProducer<Logged>,
-    writers: Writers,
 }
 
 pub async fn replay(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
@@ -96,15 +64,10 @@ pub async fn replay(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
         Some(_) if !args.dry_run => Writers::open(&config).await?,
         _ => Writers::default(),
     };
-    let producer = client::base(&config.kafka, "dead-letters")
-        .set("enable.idempotence", "true")
-        .set("linger.ms", "0")
-        .set("message.timeout.ms", SEND_TIMEOUT.as_millis().to_string())
-        .create_with_context(Logged)?;
-    let replay = Replay { args: &args, config: &config, producer, writers };
+    let replayer = Replayer::new(&config, writers)?;
     let (mut sent, mut kept) = (0u64, BTreeMap::<&str, u64>::new());
     while let Some((dead_letter, json)) = next.recv().await {
-        let fate = replay.take(&dead_letter, json).await?;
+        let fate = take(&args, &replayer, &dead_letter, json).await?;
         match &fate {
             Fate::Kept { reason, .. } => *kept.entry(reason).or_default() += 1,
             Fate::Sent { .. } | Fate::Ready => sent += 1,
@@ -121,78 +84,31 @@ pub async fn replay(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
     Ok(if kept.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-impl Replay<'_> {
-    /// Replays one dead letter. `json` is its body as JSON, or the reason why it cannot be read.
-    async fn take(
-        &self,
-        dead_letter: &DeadLetterRecord,
-        json: Result<Vec<u8>, Undecodable>,
-    ) -> anyhow::Result<Fate> {
-        let kept = |reason, message: String| Ok(Fate::Kept { reason, message });
-        let topics = &self.config.topics;
-        if dead_letter.source_topic != topics.requests && dead_letter.source_topic != topics.conversions {
-            let why = "only requests and conversions can be replayed: the sink would treat a replayed event as a \
-                duplicate";
-            return kept("not_an_input", why.to_owned());
-        }
-        if dead_letter.index.is_some() && !self.args.whole {
-            let why = "only one flag of this request was rejected: use --whole to replay the whole request, which \
-                evaluates its other flags again";
-            return kept("part_of_a_request", why.to_owned());
-        }
-        if dead_letter.body_omitted && self.args.filter.is_none() {
-            return kept(
-                "body_omitted",
-                "the dead letter contains no body, because it was too large".to_owned(),
-            );
-        }
-        let came = dead_letter.body.clone().unwrap_or_default();
-        let json = match (&self.args.filter, json) {
-            (None, Err(unread)) => return kept("still_refused", unread.to_string()),
-            (None, Ok(json)) => json,
-            (Some(program), json) => {
-                match edit::through(program, dead_letter, json.as_ref().unwrap_or(&came)).await {
-                    Ok(body) if body.is_empty() => {
-                        return kept("filtered", "the filter wrote no output".to_owned());
-                    }
-                    Ok(body) => body,
-                    Err(error) => return kept("filter_failed", format!("{error:#}")),
+/// Replays one dead letter. `json` is its body as JSON, or the reason why it cannot be read.
+async fn take(
+    args: &Args,
+    replayer: &Replayer<'_>,
+    dead_letter: &DeadLetterRecord,
+    json: Result<Vec<u8>, Undecodable>,
+) -> anyhow::Result<Fate> {
+    let kept = |reason, message: String| Ok(Fate::Kept { reason, message });
+    if let Some(fate) = replayer.check(dead_letter, args.whole, args.filter.is_some()) {
+        return Ok(fate);
+    }
+    let edited = match &args.filter {
+        None => None,
+        Some(program) => {
+            let came = dead_letter.body.clone().unwrap_or_default();
+            match edit::through(program, dead_letter, json.as_ref().unwrap_or(&came)).await {
+                Ok(body) if body.is_empty() => {
+                    return kept("filtered", "the filter wrote no output".to_owned());
                 }
+                Ok(body) => Some(body),
+                Err(error) => return kept("filter_failed", format!("{error:#}")),
             }
-        };
-        if dead_letter.source_topic == topics.requests
-            && let Err(refusal) = Request::decode(&json)
-        {
-            return kept("still_refused", refusal.to_string());
         }
-        let body = match self.args.filter {
-            None => came,
-            Some(_) => match self.writers.write(&dead_letter.source_topic, json) {
-                Ok(body) => body,
-                Err(broken) => return kept("still_refused", broken.to_string()),
-            },
-        };
-        if self.args.dry_run {
-            return Ok(Fate::Ready);
-        }
-        self.send(dead_letter, &body).await
-    }
-
-    /// Sends the record to its original partition, where all records with its key are.
-    async fn send(&self, dead_letter: &DeadLetterRecord, body: &[u8]) -> anyhow::Result<Fate> {
-        let from =
-            format!("{} {}/{}", self.config.topics.dead_letters, dead_letter.partition, dead_letter.offset);
-        let headers = dead_letter.headers.clone().insert(Header { key: REPLAYED, value: Some(&from) });
-        let mut record: FutureRecord<'_, [u8], [u8]> =
-            FutureRecord::to(&dead_letter.source_topic).payload(body);
-        record = record.partition(dead_letter.source_partition).headers(headers);
-        record.key = dead_letter.key.as_deref();
-        let sent = self.producer.send(record, SEND_TIMEOUT).await.map_err(|(error, _)| error);
-        let place =
-            || format!("topic {} at {}", dead_letter.source_topic, self.config.kafka.bootstrap_servers);
-        let delivery = sent.with_context(place)?;
-        Ok(Fate::Sent { partition: delivery.partition, offset: delivery.offset })
-    }
+    };
+    Ok(replayer.take(dead_letter, json, edited, args.dry_run).await?)
 }
 
 fn told(dead_letter: &DeadLetterRecord, fate: &Fate, output: Output) -> String {

@@ -20,6 +20,8 @@ fn auth() -> AuthConfig {
         token_calls_per_second: None,
         anonymous_calls_per_second: None,
         anonymous_answers_per_second: None,
+        user_header: None,
+        trusted_proxies: Vec::new(),
     }
 }
 

@@ -4,6 +4,8 @@ use crate::message::event::{member, write_answer, write_integer};
 use crate::message::json::write_string;
 use crate::message::request::{Ask, Subject};
 
+use crate::manage::Explained;
+
 use crate::http::call::{Answered, Call, EventSink};
 
 /// Buffer size of a response for one flag, in bytes.
@@ -18,6 +20,15 @@ pub(super) fn write_one(out: &mut Vec<u8>, call: &Call<'_>, ask: &Ask<'_>, answe
     out.push(b',');
     write_result(out, answered);
     write_frame(out, call);
+    out.push(b'}');
+}
+
+/// Adds the member `explanation` to the response for one flag. It is null for an unknown flag.
+pub(super) fn add_explanation(out: &mut Vec<u8>, explained: Option<&Explained>) {
+    let explanation = serde_json::to_vec(&explained.map(|explained| &explained.explanation));
+    let (Ok(explanation), Some(b'}')) = (explanation, out.pop()) else { return };
+    out.extend_from_slice(br#","explanation":"#);
+    out.extend_from_slice(&explanation);
     out.push(b'}');
 }
 

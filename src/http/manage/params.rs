@@ -23,7 +23,7 @@ use super::problem;
 /// Header with the reason of a change.
 const REASON_HEADER: &str = "x-change-reason";
 /// Longest reason of a change, in bytes.
-pub(super) const MAX_REASON_BYTES: usize = 1_000;
+pub(in crate::http) const MAX_REASON_BYTES: usize = 1_000;
 /// Largest offset of a list. Pages further back cost too much in the database.
 const MAX_OFFSET: u32 = 1_000_000;
 
@@ -130,7 +130,11 @@ async fn name_in_path<S: Send + Sync>(
 }
 
 /// Reads the required environment and checks that the caller has `scope` there.
-pub(super) fn allowed(caller: &Caller, scope: Scope, given: Option<Cow<'_, str>>) -> Result<String, Problem> {
+pub(in crate::http) fn allowed(
+    caller: &Caller,
+    scope: Scope,
+    given: Option<Cow<'_, str>>,
+) -> Result<String, Problem> {
     caller.may(scope)?;
     let environment = environment(given)?;
     caller.may_in(scope, &environment)?;
@@ -138,7 +142,7 @@ pub(super) fn allowed(caller: &Caller, scope: Scope, given: Option<Cow<'_, str>>
 }
 
 /// Environments that a request is about if it need not name one. `None`: all, and the caller may see all.
-pub(super) fn allowed_among<'c>(
+pub(in crate::http) fn allowed_among<'c>(
     caller: &'c Caller,
     scope: Scope,
     named: Option<&'c str>,
@@ -150,7 +154,7 @@ pub(super) fn allowed_among<'c>(
 }
 
 /// Parses a JSON object. An empty body counts as an empty object.
-pub(super) fn members(body: &[u8]) -> Result<Map<String, Value>, Problem> {
+pub(in crate::http) fn members(body: &[u8]) -> Result<Map<String, Value>, Problem> {
     if body.trim_ascii().is_empty() {
         return Ok(Map::new());
     }
@@ -163,35 +167,41 @@ pub(super) fn members(body: &[u8]) -> Result<Map<String, Value>, Problem> {
 }
 
 impl Params {
-    pub(super) fn parameter(&self, name: &str) -> Option<Cow<'_, str>> {
+    pub(in crate::http) fn parameter(&self, name: &str) -> Option<Cow<'_, str>> {
         last_parameter(self.query.as_deref(), name)
     }
 
-    pub(super) fn header(&self, name: &str) -> Option<&str> {
+    pub(in crate::http) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).and_then(|value| value.to_str().ok())
     }
 
-    pub(super) fn environment(&self) -> Result<String, Problem> {
+    pub(in crate::http) fn environment(&self) -> Result<String, Problem> {
         environment(self.parameter("environment"))
     }
 
     /// Optional environment. `None`: all environments.
-    pub(super) fn any_environment(&self) -> Result<Option<String>, Problem> {
+    pub(in crate::http) fn any_environment(&self) -> Result<Option<String>, Problem> {
         self.parameter("environment").map(|name| environment(Some(name))).transpose()
     }
 
-    pub(super) fn limit(&self, default: u32, max: u32) -> Result<u32, Problem> {
+    pub(in crate::http) fn limit(&self, default: u32, max: u32) -> Result<u32, Problem> {
         self.whole("limit", default, 1, max)
     }
 
     /// Parses a whole number from `min` to `max`.
-    pub(super) fn whole(&self, name: &str, default: u32, min: u32, max: u32) -> Result<u32, Problem> {
+    pub(in crate::http) fn whole(
+        &self,
+        name: &str,
+        default: u32,
+        min: u32,
+        max: u32,
+    ) -> Result<u32, Problem> {
         let number = self.number(name, default, min, max);
         number.map_err(|(status, error)| Problem::of_fields(status, vec![error]))
     }
 
     /// Parses limit and offset, and reports the errors of both.
-    pub(super) fn page(&self, default: u32, max: u32) -> Result<(u32, u32), Problem> {
+    pub(in crate::http) fn page(&self, default: u32, max: u32) -> Result<(u32, u32), Problem> {
         match (self.number("limit", default, 1, max), self.number("offset", 0, 0, MAX_OFFSET)) {
             (Ok(limit), Ok(offset)) => Ok((limit, offset)),
             (limit, offset) => {
@@ -202,7 +212,7 @@ impl Params {
         }
     }
 
-    pub(super) fn switch(&self, name: &str) -> Result<bool, Problem> {
+    pub(in crate::http) fn switch(&self, name: &str) -> Result<bool, Problem> {
         match self.parameter(name).as_deref() {
             None | Some("false") => Ok(false),
             Some("true") => Ok(true),
@@ -210,7 +220,7 @@ impl Params {
         }
     }
 
-    pub(super) fn reason(&self) -> Result<Option<String>, Problem> {
+    pub(in crate::http) fn reason(&self) -> Result<Option<String>, Problem> {
         checked_reason(self.headers.get(REASON_HEADER).map(|value| value.as_bytes()))
     }
 
@@ -229,7 +239,7 @@ impl Params {
     }
 }
 
-pub(super) fn environment(given: Option<Cow<'_, str>>) -> Result<String, Problem> {
+pub(in crate::http) fn environment(given: Option<Cow<'_, str>>) -> Result<String, Problem> {
     let checked = given.as_deref().map(check_environment);
     let message = match (&given, checked) {
         (Some(name), Some(Ok(()))) => return Ok(name.clone().into_owned()),
@@ -240,7 +250,7 @@ pub(super) fn environment(given: Option<Cow<'_, str>>) -> Result<String, Problem
 }
 
 /// Parses `If-Match`: revisions in the form of an `ETag`. A weak tag matches nothing.
-pub(super) fn expected(header: Option<&str>) -> Result<Expected, Problem> {
+pub(in crate::http) fn expected(header: Option<&str>) -> Result<Expected, Problem> {
     let Some(header) = header.map(str::trim).filter(|header| *header != "*") else {
         return Ok(Expected::Any);
     };
@@ -290,7 +300,7 @@ pub fn segment(name: &str) -> String {
 }
 
 /// Percent-encodes all but unreserved characters.
-pub(super) fn encoded(text: &str) -> String {
+pub(in crate::http) fn encoded(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {

@@ -134,6 +134,14 @@ pub struct EvaluationQuery {
 }
 
 #[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct ExplainQuery {
+    /// Adds `explanation`: which strategy decided, and which constraint of the others failed. Needs the scope `read` too.
+    #[param(default = false)]
+    explain: Option<bool>,
+}
+
+#[derive(IntoParams)]
 #[into_params(parameter_in = Header)]
 pub struct EvaluationHeaders {
     /// Alternative to `min_version`.

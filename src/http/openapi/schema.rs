@@ -128,6 +128,108 @@ pub struct EvaluateAnswer {
     flags_version: u64,
     #[schema(format = DateTime)]
     evaluated_at: String,
+    /// Present with `explain=true`; null for an unknown flag.
+    explanation: Option<ExplanationBody>,
+}
+
+/// Explanation of the state of a flag for a context.
+#[derive(ToSchema)]
+pub struct ExplanationBody {
+    /// One sentence.
+    summary: String,
+    enabled: bool,
+    decision: DecisionName,
+    /// Parent flag that does not have the required state.
+    #[schema(required)]
+    parent: Option<UnmetParentBody>,
+    /// Strategies in the order in which they were tried, up to the one that matched.
+    strategies: Vec<TriedStrategyBody>,
+    /// Whether the definition is too large to be explained completely.
+    truncated: bool,
+    #[schema(required)]
+    variant: Option<ChosenVariantBody>,
+    /// Whether a part of the result was drawn at random.
+    random: bool,
+}
+
+#[derive(ToSchema)]
+#[schema(rename_all = "snake_case")]
+pub enum DecisionName {
+    Killed,
+    Unusable,
+    SwitchedOff,
+    Parent,
+    Everyone,
+    Strategy,
+    NoStrategyMatched,
+}
+
+#[derive(ToSchema)]
+pub struct UnmetParentBody {
+    flag: String,
+    required_enabled: bool,
+    required_variants: Vec<String>,
+}
+
+#[derive(ToSchema)]
+pub struct TriedStrategyBody {
+    index: usize,
+    name: String,
+    matched: bool,
+    /// Whether the flag is off for contexts that the strategy matches.
+    off: bool,
+    /// Reason why the strategy did not match.
+    #[schema(required)]
+    failure: Option<FailureBody>,
+}
+
+#[derive(ToSchema)]
+#[schema(rename_all = "snake_case")]
+pub enum FailureKind {
+    Constraint,
+    Rollout,
+    NotListed,
+    Anonymous,
+    MissingSegment,
+    Unsupported,
+    NotExamined,
+}
+
+/// Part of a strategy that does not hold. Which members are present depends on `kind`.
+#[derive(ToSchema)]
+pub struct FailureBody {
+    kind: FailureKind,
+    /// Position among the strategy's constraints.
+    #[schema(nullable = false)]
+    index: Option<usize>,
+    #[schema(nullable = false)]
+    context_name: Option<String>,
+    #[schema(nullable = false)]
+    operator: Option<String>,
+    #[schema(nullable = false)]
+    values: Option<Vec<String>>,
+    /// Number of values that are not listed.
+    #[schema(nullable = false)]
+    more_values: Option<usize>,
+    #[schema(nullable = false)]
+    inverted: Option<bool>,
+    /// Value in the context; null if there is none.
+    actual: Option<String>,
+    #[schema(nullable = false)]
+    percentage: Option<String>,
+    #[schema(nullable = false)]
+    stickiness: Option<String>,
+    /// Number from 1 to 100 that the context was assigned to; null if it was drawn at random.
+    bucket: Option<u32>,
+    #[schema(nullable = false)]
+    parameter: Option<String>,
+}
+
+#[derive(ToSchema)]
+pub struct ChosenVariantBody {
+    name: String,
+    /// Whether it is a variant of the strategy that matched, and not of the flag.
+    of_strategy: bool,
 }
 
 /// Response for many flags: `results`, or `contexts` if the request contained several.

@@ -4,6 +4,7 @@
 use tokio::sync::watch;
 
 use super::*;
+use crate::cluster::{Cluster, Reporting};
 use crate::config::{Profile, load_from};
 use crate::evaluate::Parts;
 use crate::feed::Usage;
@@ -49,9 +50,10 @@ pub(super) fn scene_of(settings: &[(&str, &str)], with_metrics: bool) -> (Arc<Ap
     let unleash = UnleashApi::new(&config, &store, &metrics, None, &shutdown).unwrap();
     let formats = Arc::default();
     let parts = Parts { config, formats, store, metrics: Arc::clone(&metrics), usage, shutdown, health };
-    let api = Api::new(parts, publisher, None, manager, None, unleash);
-    let health = Arc::new(Registry::new("test"));
-    let http_state = HttpState::new(&api.config, health, metrics, Some(Arc::clone(&api)));
+    let registry = Arc::new(Registry::new("test"));
+    let cluster = Cluster::new(Reporting::of_parts(&parts, Arc::clone(&registry), Vec::new()));
+    let api = Api::new(parts, publisher, None, manager, None, cluster, unleash);
+    let http_state = HttpState::new(&api.config, registry, metrics, Some(Arc::clone(&api)));
     (api, router(http_state, with_metrics), publishing)
 }
 

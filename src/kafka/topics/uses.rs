@@ -11,7 +11,7 @@ pub struct TopicUse<'t> {
 }
 
 /// The use of each topic, in the order of [`needs`](super::needs).
-pub fn uses(topics: &TopicsConfig) -> [TopicUse<'_>; 10] {
+pub fn uses(topics: &TopicsConfig) -> [TopicUse<'_>; 11] {
     let of = |topic, readers, writers| TopicUse { topic, readers, writers };
     [
         of(&topics.requests, "evaluator", ""),
@@ -19,10 +19,11 @@ pub fn uses(topics: &TopicsConfig) -> [TopicUse<'_>; 10] {
         of(&topics.definitions, "every role", "feeder"),
         of(&topics.overrides, "every role", "feeder, api"),
         of(&topics.events, "sink, warmer", "evaluator, feeder, api"),
-        of(&topics.updates, "warmer", "feeder, api"),
+        of(&topics.updates, "warmer, api", "feeder, api"),
         of(&topics.dead_letters, "", "evaluator, sink, api"),
         of(&topics.conversions, "sink", "api"),
         of(&topics.audit_checkpoints, "", "sink"),
+        of(&topics.instances, "api", "every role"),
         of(&topics.client_metrics, "feeder, sink", "api"),
     ]
 }

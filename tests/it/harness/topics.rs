@@ -29,6 +29,7 @@ pub struct Topics {
     pub conversions: String,
     pub overrides: String,
     pub audit_checkpoints: String,
+    pub instances: String,
     pub client_metrics: String,
     /// An allowed prefix; [`Topics::reply_topic`] makes topics below it.
     pub replies: String,
@@ -72,6 +73,7 @@ impl Topics {
             conversions: name("conversions"),
             overrides: name("overrides"),
             audit_checkpoints: name("audit-checkpoints"),
+            instances: name("instances"),
             client_metrics: name("client-metrics"),
             replies: name("replies"),
             kafka: stack.kafka.clone(),
@@ -107,6 +109,7 @@ impl Topics {
             &self.conversions,
             &self.overrides,
             &self.audit_checkpoints,
+            &self.instances,
             &self.client_metrics,
         ];
         self.made.topics.lock().unwrap().extend(all.map(String::clone));
@@ -125,6 +128,7 @@ impl Topics {
             ("FLAGSTREAM_TOPICS__CONVERSIONS", self.conversions.clone()),
             ("FLAGSTREAM_TOPICS__OVERRIDES", self.overrides.clone()),
             ("FLAGSTREAM_TOPICS__AUDIT_CHECKPOINTS", self.audit_checkpoints.clone()),
+            ("FLAGSTREAM_TOPICS__INSTANCES", self.instances.clone()),
             ("FLAGSTREAM_TOPICS__CLIENT_METRICS", self.client_metrics.clone()),
             ("FLAGSTREAM_TOPICS__PARTITIONS", self.partitions.to_string()),
             ("FLAGSTREAM_KAFKA__GROUP_ID", self.prefix.clone()),

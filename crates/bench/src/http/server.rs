@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tower::ServiceExt;
 
 use crate::load;
+use flagstream::cluster::{Cluster, Reporting};
 use flagstream::config::{Config, Scope};
 use flagstream::evaluate::Parts;
 use flagstream::feed::Usage;
@@ -63,9 +64,10 @@ pub async fn serve(args: &ServerArgs, config: Config) -> anyhow::Result<()> {
         shutdown: shutdown.clone(),
         health,
     };
-    let api = Api::new(parts, publisher, None, manager, None, None);
-    let health = Arc::new(Registry::new("bench"));
-    let http_state = HttpState::new(&api.config, health, metrics, Some(Arc::clone(&api)));
+    let registry = Arc::new(Registry::new("bench"));
+    let cluster = Cluster::new(Reporting::of_parts(&parts, Arc::clone(&registry), Vec::new()));
+    let api = Api::new(parts, publisher, None, manager, None, cluster, None);
+    let http_state = HttpState::new(&api.config, registry, metrics, Some(Arc::clone(&api)));
     let router = http::router(http_state.clone(), true);
     let router = router.clone().merge(fixed(&router, &http_state, api, args.flags).await?);
     let server = http::Server::bind("FLAGSTREAM_HTTP__LISTEN", listen).await?;

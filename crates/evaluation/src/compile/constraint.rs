@@ -28,7 +28,7 @@ struct Scalars {
 }
 
 impl CompiledConstraint {
-    pub(super) fn of(condition: &LocalConditionExtension) -> Self {
+    pub(crate) fn of(condition: &LocalConditionExtension) -> Self {
         let LocalConditionExtension { context_names, operator, values, inverted, case_insensitive } =
             condition;
         let mut scalars = Scalars::default();

@@ -49,7 +49,7 @@ pub struct LocalStrategyExtension {
     pub conditions: Vec<LocalConditionExtension>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct LocalConditionExtension {
     pub context_names: Vec<String>,
     pub operator: LocalOperatorExtension,

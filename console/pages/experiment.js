@@ -1,0 +1,120 @@
+// Experiment: exposures, sample ratio, effects with their intervals, and the decision in words.
+import { html, useRef, useState } from '../lib/html.js';
+import { call, get, segment, useLoad } from '../lib/api.js';
+import { address, route } from '../lib/router.js';
+import { count, duration, percent, time } from '../lib/format.js';
+import { can } from '../lib/session.js';
+import { Badge, Figure, Heading, Loaded, Panel } from '../parts/states.js';
+import { Confirm } from '../parts/dialog.js';
+import { Plot } from '../parts/plot.js';
+import { Table } from '../parts/table.js';
+
+const REFRESH_MS = 5000;
+/** Readings of an effect that a plot shows. */
+const POINTS = 300;
+
+export default function Experiment() {
+  const [of, name] = route.value.params;
+  const path = `/api/v1/experiments/${encodeURIComponent(name)}`;
+  const one = useLoad((signal) => get(path, { environment: of }, signal), [of, name], REFRESH_MS);
+  const results = useLoad((signal) => get(`${path}/results`, { environment: of }, signal), [of, name], REFRESH_MS);
+  const [stops, setStops] = useState(false);
+  const [winner, setWinner] = useState('');
+  const phase = results.data?.phase;
+  const run = (reason) => call('POST', `${path}/stop`, { query: { environment: of }, body: { reason, ...(winner ? { winner } : {}) }, reason });
+  const effect = async () => html`<p>Later evaluations expose no users. <strong>${count(phase?.users ?? 0)} users</strong> are exposed so far. Conversions still count until their window ends.</p>`;
+  return html`<${Heading} title=${name} note=${html`<a href="#/experiments">Experiments</a> in ${of}`}>
+      ${one.data?.status === 'running' && can('write') && html`<button type="button" class="danger" onClick=${() => setStops(true)}>Stop</button>`}<//>
+    <${Loaded} load=${one}>${(data) => html`<${Panel} title="Design"><dl class="facts">
+      <dt>State</dt><dd><${Badge} kind=${data.status === 'running' ? 'good' : ''}>${data.status}<//> ${data.winner ? `winner: ${data.winner}` : ''} ${data.reason ?? ''}</dd>
+      <dt>Flag</dt><dd><a href=${address(['flags', data.environment, data.flag_name])}>${data.flag_name}</a>, control ${data.control}${data.holdout ? `, holdout ${data.holdout}` : ''}</dd>
+      ${data.hypothesis && html`<dt>Hypothesis</dt><dd>${data.hypothesis}</dd>`}
+      <dt>Started</dt><dd>${time(data.started_at)}${data.stopped_at ? `, stopped ${time(data.stopped_at)}` : ''}</dd>
+      <dt>Metrics</dt><dd>${data.metrics.map((it) => html`${it.name} <${Badge} kind=${it.role === 'guardrail' ? 'warn' : ''}>${it.role}<//> `)}</dd></dl><//>`}<//>
+    <${Loaded} load=${results}>${(data) => html`<${Results} data=${data} path=${path} of=${of} />`}<//>
+    ${stops && html`<${Confirm} title=${`Stop ${name}`} action="Stop" destructive effect=${effect} run=${run} close=${(/** @type {boolean} */ done) => { setStops(false); if (done) { one.reload(); results.reload(); } }}>
+      <label>Winner<select value=${winner} onChange=${(event) => setWinner(event.target.value)}><option value="">none</option>${(phase?.variants ?? []).map((it) => html`<option>${it.name}</option>`)}</select></label><//>`}`;
+}
+
+/** @param {{data: any, path: string, of: string}} props */
+function Results({ data, path, of }) {
+  const { phase } = data;
+  return html`<${Panel} title="In words"><ul class="plain">${data.conclusions.map((it) => html`<li>${it.text ?? it.sentence ?? it.message ?? JSON.stringify(it)}</li>`)}</ul><//>
+    ${phase && html`<div class="figures"><${Figure} label="Exposed users" value=${count(phase.users)} note=${`phase ${phase.number} since ${time(phase.started_at)}`} />
+      <${Figure} label="Sample ratio" value=${phase.sample_ratio.alarm ? 'mismatch' : 'as planned'} kind=${phase.sample_ratio.alarm ? 'bad' : ''} note=${phase.sample_ratio.tested && `p ${phase.sample_ratio.tested.p_value.toPrecision(2)}`} />
+      <${Figure} label="Crossed over" value=${count(phase.crossed)} kind=${phase.crossed_alarm ? 'bad' : ''} note="users who saw several variants" />
+      <${Figure} label="Conversions" value=${count(data.conversions.attributed)} note=${`${count(data.conversions.waiting)} wait for an exposure`} />
+      ${data.counted && html`<${Figure} label="Counted" value=${duration(data.counted.age_seconds * 1000)} note="ago" />`}</div>
+    <${Variants} phase=${phase} />${phase.metrics.map((it) => html`<${Metric} key=${it.name} metric=${it} path=${path} of=${of} at=${phase.counted_at} />`)}`}
+    ${data.earlier_phases.length > 0 && html`<${Panel} title="Earlier phases"><ul class="plain">${data.earlier_phases.map((it) => html`<li>phase ${it.number}: ${time(it.started_at)} to ${time(it.ended_at)}, ${count(it.users)} users</li>`)}</ul><//>`}`;
+}
+
+/** @param {{phase: any}} props */
+function Variants({ phase }) {
+  const columns = [
+    { title: 'Variant', kind: 'main', cell: (it) => html`${it.name} <${Badge}>${it.part}<//>` },
+    { title: 'Users', kind: 'number', cell: (it) => count(it.users) },
+    { title: 'Share', kind: 'number', cell: (it) => percent(it.share) },
+    { title: 'Planned', kind: 'number', cell: (it) => percent(it.expected_share) },
+  ];
+  return html`<${Table} label="Variants" columns=${columns} rows=${phase.variants} rowKey=${(it) => it.name} />`;
+}
+
+/** Bounds of an interval, whatever its members are called. @param {any} interval @returns {[number, number] | null} */
+const bounds = (interval) => (interval ? (Array.isArray(interval) ? [interval[0], interval[1]] : [interval.low ?? interval.lower, interval.high ?? interval.upper]) : null);
+
+/** @param {{metric: any, path: string, of: string, at: string}} props */
+function Metric({ metric, path, of, at }) {
+  const history = useHistory(metric, path, of, at);
+  const columns = [
+    { title: 'Variant', kind: 'main', cell: (it) => it.variant },
+    { title: 'Verdict', cell: (it) => html`<${Badge}>${String(it.verdict).replaceAll('_', ' ')}<//> ${it.missing ?? ''}` },
+    { title: 'Relative effect', cell: (it) => (it.relative ? percent(it.relative.difference) : '–') },
+    { title: 'Interval', kind: 'wide', cell: (it) => html`<${Interval} effect=${it.relative} />` },
+    { title: 'p', kind: 'number', cell: (it) => it.p_value?.toPrecision(2) ?? '–' },
+    { title: 'Still needed', kind: 'number', cell: (it) => (it.users_left == null ? '–' : `${count(it.users_left)} users`) },
+  ];
+  return html`<${Panel} title=${metric.name} note=${`${metric.role}, ${metric.goal}; ${metric.levels.map((it) => `${it.variant} ${metric.kind === 'conversion' ? percent(it.mean) : it.mean?.toPrecision(4) ?? '–'}`).join(', ')}`}>
+    <div class="stack"><${Table} label=${`Effects on ${metric.name}`} columns=${columns} rows=${metric.comparisons} rowKey=${(it) => it.variant} />
+    ${history.map(({ variant, points, since }) => points.length > 1 && html`<div key=${variant}><h3>${variant} over time <span class="note">relative effect in % with its interval, ${since}</span></h3>
+      <${Plot} label=${`Effect of ${variant} on ${metric.name}`} unit=" %" times=${points.map((it) => it.at)} bands=${[[1, 2]]}
+        series=${[{ name: 'effect', values: points.map((it) => it.effect) }, { name: 'low', values: points.map((it) => it.low), dash: true }, { name: 'high', values: points.map((it) => it.high), dash: true }]} /></div>`)}</div><//>`;
+}
+
+/** @typedef {{at: number, effect: number, low: number, high: number}} Point */
+
+/** Effects over time: those that the service has recorded, else those since the page was opened. @param {any} metric @param {string} path @param {string} of @param {string} at */
+function useHistory(metric, path, of, at) {
+  const seen = useRef({});
+  const recorded = useLoad((signal) => get(`${path}/history`, { environment: of, metric: metric.name }, signal).catch(() => null), [path, metric.name], 60_000);
+  return metric.comparisons.map((it) => {
+    const range = bounds(it.relative?.interval);
+    const own = (seen.current[it.variant] ??= []);
+    const now = Date.parse(at) / 1000;
+    if (range && own.at(-1)?.at !== now) own.push({ at: now, effect: it.relative.difference * 100, low: range[0] * 100, high: range[1] * 100 });
+    if (own.length > POINTS) own.shift();
+    const kept = points(recorded.data, metric.name, it.variant);
+    return kept.length ? { variant: it.variant, points: kept, since: 'as recorded' } : { variant: it.variant, points: own, since: 'since this page was opened' };
+  });
+}
+
+/** @param {any} recorded @param {string} metric @param {string} variant @returns {Point[]} */
+function points(recorded, metric, variant) {
+  const all = recorded?.points ?? recorded?.history ?? [];
+  return all.flatMap((it) => {
+    const range = bounds(it.relative?.interval ?? it.interval);
+    const effect = it.relative?.difference ?? it.difference;
+    const is = (it.metric ?? metric) === metric && (it.variant ?? variant) === variant;
+    return is && range && effect != null ? [{ at: Date.parse(it.at ?? it.counted_at) / 1000, effect: effect * 100, low: range[0] * 100, high: range[1] * 100 }] : [];
+  });
+}
+
+/** An interval around zero. @param {{effect: any}} props */
+function Interval({ effect }) {
+  const range = bounds(effect?.interval);
+  if (!range) return null;
+  const reach = Math.max(Math.abs(range[0]), Math.abs(range[1]), 0.001) * 1.1;
+  const x = (value) => 110 + (value / reach) * 100;
+  return html`<svg class="forest" viewBox="0 0 220 30" role="img" aria-label=${`${percent(range[0])} to ${percent(range[1])}`}><line class="zero" x1="110" y1="2" x2="110" y2="28" />
+    <line class="range" x1=${x(range[0])} y1="15" x2=${x(range[1])} y2="15" /><circle cx=${x(effect.difference)} cy="15" r="5" /></svg><span class="note">${percent(range[0])} to ${percent(range[1])}</span>`;
+}

@@ -1,0 +1,4 @@
+export const h: any;
+export const render: any;
+export const Fragment: any;
+export const createRef: any;

@@ -1,0 +1,4 @@
+export const signal: any;
+export const computed: any;
+export const effect: any;
+export const batch: any;

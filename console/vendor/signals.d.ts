@@ -1,0 +1,3 @@
+export const useSignal: any;
+export const useComputed: any;
+export const useSignalEffect: any;

@@ -1,0 +1,16 @@
+//! Rejected records: finding them in their topic, and sending them to their original topics again.
+//!
+//! ```text
+//!  feature-flag-dead-letters ─► latest, one ─► body (Avro as JSON) ─► edited by a person or a program
+//!                                                                            │
+//!  requests, conversions ◄─ Replayer: an input? readable? ◄──────────────────┘
+//! ```
+
+pub mod body;
+mod document;
+mod find;
+mod replay;
+
+pub use document::{json, written_at};
+pub use find::{FindError, Latest, LatestFilter, latest, one};
+pub use replay::{Fate, ReplayError, Replayer};

@@ -1,0 +1,98 @@
+//! Filters and limits of watchers, without Kafka.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::path::Path;
+
+use super::*;
+use crate::config::{Profile, load_from};
+
+fn event(more: &str) -> String {
+    format!(
+        r#"{{"event_type":"FEATURE_FLAG_EVALUATED","event_id":"0190b5a0-0000-7000-8000-000000000001","flag_name":"f",
+        "environment":"e","user_id":"ann","request_id":"r-1","enabled":true,"variant":"v","reason":"TARGETING_MATCH",
+        "flag_version":5,"flags_version":7,"typed_value":"x","default_value":"secret","context":{{"plan":"gold"}},
+        "evaluated_at":"2026-01-15T10:30:00.012345Z","source":{{"api":"rest"}}{more}}}"#
+    )
+}
+
+fn with<T>(text: &str, use_row: impl FnOnce(&crate::audit::evaluation::Evaluation<'_>) -> T) -> T {
+    match Event::read(text.as_bytes()).unwrap() {
+        Event::Evaluated(row) => use_row(&row),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn live() -> Arc<Live> {
+    let file = (Path::new("test.toml"), "instance = \"here\"\n");
+    let config = load_from(Some(file), [], Profile::Service).unwrap().config;
+    let live = Live::new(Arc::new(config), Arc::default(), Shutdown::new());
+    // No thread is started, so that no Kafka is needed.
+    live.lock().is_followed = true;
+    live
+}
+
+#[test]
+fn a_filter_selects_by_every_member() {
+    let text = event("");
+    let some = |text: &str| Some(text.to_owned());
+    let selecting = [
+        LiveFilter::default(),
+        LiveFilter { user_id: some("ann"), ..LiveFilter::default() },
+        LiveFilter { flag_name: some("f"), reason: some("TARGETING_MATCH"), ..LiveFilter::default() },
+        LiveFilter { environments: Some(vec!["x".to_owned(), "e".to_owned()]), ..LiveFilter::default() },
+        LiveFilter { variant: some("v"), request_id: some("r-1"), ..LiveFilter::default() },
+    ];
+    let refusing = [
+        LiveFilter { user_id: some("bob"), ..LiveFilter::default() },
+        LiveFilter { flag_name: some("g"), ..LiveFilter::default() },
+        LiveFilter { environments: Some(Vec::new()), ..LiveFilter::default() },
+        LiveFilter { variant: some("w"), ..LiveFilter::default() },
+        LiveFilter { request_id: some("r-2"), ..LiveFilter::default() },
+    ];
+    with(&text, |row| {
+        assert!(selecting.iter().all(|filter| filter.means(row)));
+        assert!(!refusing.iter().any(|filter| filter.means(row)));
+    });
+}
+
+#[test]
+fn who_may_not_see_users_gets_no_trace_of_them() {
+    let text = event("");
+    let shown = with(&text, |row| serde_json::to_string(&LiveEvent::of(row, true)).unwrap());
+    assert!(["ann", "r-1", "gold", "secret"].iter().all(|part| shown.contains(part)), "{shown}");
+    let hidden = with(&text, |row| serde_json::to_string(&LiveEvent::of(row, false)).unwrap());
+    assert!(!["ann", "r-1", "gold", "secret"].iter().any(|part| hidden.contains(part)), "{hidden}");
+    assert!(hidden.contains(r#""value":"x""#), "{hidden}");
+}
+
+#[tokio::test]
+async fn what_exceeds_the_rate_is_counted_and_not_sent() {
+    let live = live();
+    let mut watching = live.watch(LiveFilter::default()).unwrap();
+    let all = u64::from(EVENTS_PER_SECOND) + 50;
+    let text = event("");
+    for _ in 0..all {
+        let watcher = Arc::clone(&watching.watcher);
+        with(&text, |row| watcher.take(|| LiveEvent::of(row, true)));
+    }
+    let mut received = 0;
+    while watching.events.try_recv().is_ok() {
+        received += 1;
+    }
+    let (matched, left_out) = watching.counts();
+    assert_eq!((matched, received + left_out), (all, all));
+    assert!(left_out <= 50, "a second may have passed: {left_out}");
+    assert_eq!(watching.counts(), (0, 0));
+}
+
+#[test]
+fn watchers_are_limited_and_make_room_when_they_leave() {
+    let live = live();
+    let mut watching: Vec<_> =
+        (0..WATCHERS_MAX_COUNT).map(|_| live.watch(LiveFilter::default()).unwrap()).collect();
+    assert!(live.watch(LiveFilter::default()).is_none());
+    watching.pop();
+    assert!(live.watch(LiveFilter::default()).is_some());
+    drop(watching);
+    assert!(live.lock().all.is_empty());
+}
