@@ -149,10 +149,10 @@ fn storable_name(name: &Arc<str>) -> Arc<str> {
 
 impl Sums {
     pub fn add(&mut self, other: &Self) {
-        self.evaluations += other.evaluations;
-        self.enabled += other.enabled;
-        self.errors += other.errors;
-        self.timed += other.timed;
+        self.evaluations = self.evaluations.saturating_add(other.evaluations);
+        self.enabled = self.enabled.saturating_add(other.enabled);
+        self.errors = self.errors.saturating_add(other.errors);
+        self.timed = self.timed.saturating_add(other.timed);
         self.nanoseconds = self.nanoseconds.saturating_add(other.nanoseconds);
     }
 }

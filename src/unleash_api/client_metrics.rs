@@ -14,6 +14,9 @@ use serde_json::{Map, Value};
 pub const MAX_RECORD_BYTES: usize = 64 << 10;
 /// Maximum length of the name of an application, in bytes.
 pub const MAX_APP_BYTES: usize = 255;
+/// Maximum of one count. No SDK evaluates a flag so often between two reports, and sums of such counts fit into the
+/// database's integers.
+pub const MAX_COUNT: u64 = u32::MAX as u64;
 /// Maximum flags that one report may name.
 pub const MAX_REPORTED_FLAGS: usize = 20_000;
 
@@ -71,6 +74,8 @@ pub enum ReportError {
     App,
     #[error("expected at most {MAX_REPORTED_FLAGS} flags, got {0}")]
     TooMany(usize),
+    #[error("counts of {0}: expected at most {MAX_COUNT}")]
+    Count(String),
     #[error("a single entry has more than {MAX_RECORD_BYTES} bytes")]
     TooLarge,
 }
@@ -220,6 +225,9 @@ fn record(environment: &str, app_name: &str, now: DateTime<Utc>) -> Result<Clien
 
 /// Splits a record into records of limited size; none if it is empty.
 fn split(all: ClientMetricsRecord) -> Result<Vec<ClientMetricsRecord>, ReportError> {
+    if let Some(counts) = all.metrics.iter().find(|counts| counts.highest() > MAX_COUNT) {
+        return Err(ReportError::Count(counts.feature_name.clone()));
+    }
     let ClientMetricsRecord { environment, app_name, received_at, applications, metrics, impact_metrics } =
         all;
     let empty = || ClientMetricsRecord {
@@ -261,6 +269,12 @@ fn split(all: ClientMetricsRecord) -> Result<Vec<ClientMetricsRecord>, ReportErr
 /// Size of an entry as JSON, with its separator.
 fn size(entry: &impl Serialize) -> usize {
     serde_json::to_vec(entry).map_or(usize::MAX, |bytes| bytes.len() + 1)
+}
+
+impl FlagCounts {
+    fn highest(&self) -> u64 {
+        self.variants.values().copied().fold(self.yes.max(self.no), u64::max)
+    }
 }
 
 impl ClientMetricsRecord {
@@ -323,6 +337,23 @@ mod tests {
         {
             assert!(metrics(wrong.to_string().as_bytes(), "e", now()).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn counts_that_no_sdk_reaches_are_refused() {
+        let refused = |toggle: Value| {
+            metrics(
+                json!({"appName": "shop", "bucket": {"toggles": {"a": toggle}}}).to_string().as_bytes(),
+                "e",
+                now(),
+            )
+        };
+        let over = MAX_COUNT + 1;
+        for toggle in [json!({"yes": over}), json!({"no": u64::MAX}), json!({"variants": {"blue": over}})] {
+            assert_eq!(refused(toggle), Err(ReportError::Count("a".to_owned())));
+        }
+        assert!(refused(json!({"yes": MAX_COUNT, "no": MAX_COUNT})).is_ok());
+        assert!(refused(json!({"yes": -1})).is_err());
     }
 
     #[test]

@@ -39,10 +39,11 @@ fn the_experiment_guide_is_literal() {
 
 /// Guides that need a cluster, a warehouse, backups or an Unleash of their own, which `dev` has not. The tests of the chart, of
 /// backups and of upgrades cover what they describe.
-const ELSEWHERE: [&str; 8] = [
+const ELSEWHERE: [&str; 9] = [
     "analytics.md",
     "audit-questions.md",
     "connect-unleash.md",
+    "edge.md",
     "first-evaluation.md",
     "install.md",
     "recover.md",

@@ -3,7 +3,8 @@
 
 use anyhow::{Context, bail};
 use reqwest::{Method, StatusCode};
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
 
@@ -29,9 +30,26 @@ struct Answer<'a> {
 
 #[derive(Deserialize)]
 struct Metadata {
+    #[serde(deserialize_with = "version")]
     version: u64,
     #[serde(default)]
     killed: bool,
+}
+
+/// Reads a version, which is text. Services of earlier releases return a number.
+fn version<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Version {
+        Number(u64),
+        Text(String),
+    }
+    match Version::deserialize(from)? {
+        Version::Number(version) => Ok(version),
+        Version::Text(text) => {
+            text.parse().map_err(|_| D::Error::custom("expected a version: an integer as text"))
+        }
+    }
 }
 
 /// Calls `service`. The result is JSON with the members of an evaluation.
@@ -120,8 +138,9 @@ mod tests {
 
     #[test]
     fn an_answer_has_the_members_of_an_evaluation() {
-        let split =
-            read(r#"{"key":"f","value":"dark","reason":"SPLIT","variant":"dark","metadata":{"version":7}}"#);
+        let split = read(
+            r#"{"key":"f","value":"dark","reason":"SPLIT","variant":"dark","metadata":{"version":"7"}}"#,
+        );
         assert_eq!(
             split,
             json!({"flag_name": "f", "value": "dark", "variant": "dark", "reason": "TARGETING_MATCH", "error_code": null,
