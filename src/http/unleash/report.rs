@@ -163,7 +163,7 @@ async fn accept(api: &Api, caller: &SdkCaller, request: Request, read: Read) -> 
 impl From<ReportError> for Problem {
     fn from(error: ReportError) -> Self {
         let status = match error {
-            ReportError::Form(_) | ReportError::App => StatusCode::BAD_REQUEST,
+            ReportError::Form(_) | ReportError::App | ReportError::Count(_) => StatusCode::BAD_REQUEST,
             ReportError::TooMany(_) | ReportError::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         };
         Self::new(status, error)

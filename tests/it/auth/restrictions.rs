@@ -17,7 +17,7 @@ const HALVES: &[(&str, u32)] = &[("a", 500), ("b", 500)];
 /// The flag, and the experiment on it, that none of the limited tokens is for.
 const OUTSIDE: &str = "pay-theme";
 /// Operations that name no flag in request or answer, or that separate tests cover.
-const WITHOUT_FLAG: [&str; 8] = [
+const WITHOUT_FLAG: [&str; 13] = [
     "createToken",
     "listTokens",
     "revokeToken",
@@ -25,11 +25,28 @@ const WITHOUT_FLAG: [&str; 8] = [
     "syncFlags",
     "edgeGetCacheStats",
     "followChanges",
+    "followEvaluations",
     "ofrepFollowChanges",
+    "getCaller",
+    "getCluster",
+    "getReplay",
+    "cancelReplay",
 ];
+/// Operations on what belongs to no flag. They are for tokens without restrictions.
+const OF_EVERYTHING: [&str; 4] = ["listDeadLetters", "getDeadLetter", "replayDeadLetters", "eraseUser"];
 /// Operations whose answers list flags or experiments.
-const LISTS: [&str; 6] =
-    ["listFlags", "listStaleFlags", "cleanUpFlags", "listExperiments", "edgeListFlags", "ofrepEvaluateFlags"];
+const LISTS: [&str; 10] = [
+    "listFlags",
+    "listStaleFlags",
+    "cleanUpFlags",
+    "listExperiments",
+    "edgeListFlags",
+    "ofrepEvaluateFlags",
+    "listPropagation",
+    "listActivity",
+    "listReplays",
+    "searchEvaluations",
+];
 
 /// A service with flags of two projects and of two owners, and a token for each kind of limit.
 struct Fixture {
@@ -49,6 +66,7 @@ impl Fixture {
             .set("UNLEASH_ENVIRONMENT", ENVIRONMENT)
             .set("FLAGSTREAM_AUTH__ANONYMOUS_SCOPES", "none")
             .set("FLAGSTREAM_AUTH__BOOTSTRAP_TOKEN", BOOTSTRAP)
+            .set("FLAGSTREAM_UNLEASH_API__ENABLED", "true")
             .set("FLAGSTREAM_DELIVERY__SESSION_TIMEOUT", "2s");
         let mut flags = Flags::new(&group.topics);
         flags.set(ENVIRONMENT, Flag::experiment("shop-theme", HALVES).project("shop"));
@@ -138,7 +156,10 @@ fn operations(service: &Service) -> Vec<Operation> {
     let mut operations = Vec::new();
     for (path, item) in document["paths"].as_object().unwrap() {
         for (method, operation) in item.as_object().unwrap() {
-            let is_open = operation["tags"] == json!(["health"]) || operation["tags"] == json!(["schemas"]);
+            // The routes for SDKs of Unleash have another form of errors; their test is below.
+            let is_open = ["health", "schemas", "unleash", "unleash-open"]
+                .iter()
+                .any(|tag| operation["tags"] == json!([tag]));
             if is_open || path == "/api/v1/unleash/webhook" {
                 continue;
             }
@@ -168,6 +189,7 @@ fn body_of(id: &str) -> Value {
         "cleanUpFlags" => json!({"older_than_days": 0}),
         "ofrepTrack" => json!({"trackingEventName": "m", "context": {"targetingKey": "u"},
             "trackingEventDetails": {"experiment": OUTSIDE}}),
+        "startReplay" => json!({"environment": ENVIRONMENT, "flags": [OUTSIDE]}),
         "updateFlag" => json!({"description": "changed"}),
         "killFlag" | "restoreFlag" => json!({"reason": "test"}),
         _ => json!({}),
@@ -194,8 +216,14 @@ fn check_refused(fixture: &Fixture, token: &Token, operation: &Operation) {
         "createExperiment",
         "ofrepTrack",
         "preloadCache",
+        "startReplay",
     ];
-    if *names_flag || is_one.contains(&id.as_str()) {
+    if OF_EVERYTHING.contains(&id.as_str()) {
+        assert_eq!(answer.status, 403, "{id}: {answer:?}");
+        assert!(answer.body.contains("must not be restricted"), "{id}: {answer:?}");
+    } else if id == "getPropagation" {
+        assert!([400, 404].contains(&answer.status), "{id}: {answer:?}");
+    } else if *names_flag || is_one.contains(&id.as_str()) {
         assert_eq!(answer.status, 403, "{id}: {answer:?}");
         assert!(answer.body.contains("the token is restricted"), "{id}: {answer:?}");
     } else if ["evaluateFlags", "evaluateFlagList"].contains(&id.as_str()) {
@@ -237,6 +265,25 @@ fn no_operation_reaches_a_flag_that_a_token_is_not_for() {
     assert_eq!((&shown["kill_switch"], &shown["project"]), (&Value::Null, &json!("pay")), "{shown}");
     let unknown = fixture.value(&fixture.limited(&json!({"projects": ["shop"]})).header, "nobody");
     assert_eq!(unknown, (404, json!(false)), "there is nothing to be seen of an unknown flag");
+}
+
+#[test]
+fn sdks_with_a_restricted_token_see_its_flags_only() {
+    let (stack, _shared) = Stack::shared();
+    let fixture = Fixture::start(stack);
+    let token = fixture.limited(&json!({"flag_prefixes": ["shop-"]}));
+    let secret = token.header.trim_start_matches("Bearer ");
+    for path in ["/api/frontend/all", "/api/client/features"] {
+        let url = format!("{}{path}?userId=u", fixture.service.url);
+        let answer = call("GET", &url, &[("authorization", secret)], b"");
+        assert_eq!(answer.status, 200, "{path}: {answer:?}");
+        assert!(answer.body.contains("shop-theme"), "{path}: {answer:?}");
+        assert!(!answer.body.contains(OUTSIDE) && !answer.body.contains("local-"), "{path}: {answer:?}");
+    }
+    for path in ["/api/frontend/features", "/api/client/features"] {
+        let url = format!("{}{path}/{OUTSIDE}", fixture.service.url);
+        assert_eq!(call("GET", &url, &[("authorization", secret)], b"").status, 404, "{path}");
+    }
 }
 
 fn flag(name: &str, action: &str) -> String {
