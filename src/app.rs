@@ -198,7 +198,7 @@ impl App {
         let local = database.is_some().then(local_source);
         let sources = flag_sources.iter().map(FlagSource::name).chain(local).collect();
         let (ids_sender, ids) = watch::channel(Arc::default());
-        app.start_store(ids, sources);
+        app.start_store(ids.clone(), sources);
         let fit = app.start_topics(topics, ids_sender);
         app.start_groups(roles, topics);
         let database = database.map(|database| (database.clone(), app.start_database(database)));
@@ -210,7 +210,7 @@ impl App {
         let tokens = roles.contains(&Role::Api).then(|| database.clone()).flatten();
         let tokens = tokens.map(|(database, migrated)| app.start_tokens(database, migrated));
         app.start_usage();
-        let reporting = app.start_reporting(roles);
+        let reporting = app.start_reporting(roles, topics, ids);
         if roles.contains(&Role::Feeder) {
             app.start_feeder(flag_sources.collect(), fit.clone())?;
         }

@@ -62,6 +62,13 @@ struct Part {
     task: JoinHandle<anyhow::Result<()>>,
 }
 
+impl Drop for Part {
+    /// Tells the threads of a part that nobody waits for any more, as after a failed start, to end.
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+    }
+}
+
 impl Supervisor {
     /// Starts a part, which runs until its token is cancelled.
     pub fn start<F>(&mut self, stage: Stage, name: &'static str, part: impl FnOnce(Shutdown) -> F)

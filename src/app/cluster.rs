@@ -1,21 +1,35 @@
 //! Reports of this instance to the others, and the reports of the others.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::cluster::{Cluster, ClusterReader, Reporting};
+use tokio::sync::watch;
+
+use crate::cluster::{Cluster, ClusterReader, Reporting, TopicState};
 use crate::evaluate::Parts;
 use crate::shutdown::{Stage, run_threads};
 
-use super::{App, Role};
+use super::{App, Role, Topics};
 
 impl App {
-    /// Starts to write the reports of this instance.
-    pub(super) fn start_reporting(&mut self, roles: &[Role]) -> Arc<Reporting> {
+    /// Starts to write the reports of this instance. `ids` are those of the existing topics.
+    pub(super) fn start_reporting(
+        &mut self,
+        roles: &[Role],
+        topics: Topics,
+        ids: watch::Receiver<Arc<BTreeMap<String, String>>>,
+    ) -> Arc<Reporting> {
         let roles = roles.iter().map(|role| role.name().to_owned()).collect();
         let reporting = Reporting::of_parts(&self.parts, Arc::clone(&self.health), roles);
-        let running = Arc::clone(&reporting);
+        let (running, topic) = (Arc::clone(&reporting), self.parts.config.topics.instances.clone());
+        let topic_state = move || match (topics, &**ids.borrow()) {
+            (Topics::Made, _) => TopicState::Exists,
+            (Topics::LookedAfter, ids) if ids.is_empty() => TopicState::Unknown,
+            (Topics::LookedAfter, ids) if ids.contains_key(&topic) => TopicState::Exists,
+            (Topics::LookedAfter, _) => TopicState::Missing,
+        };
         self.supervisor.start(Stage::Base, "instances", |shutdown| async move {
-            running.run(shutdown).await;
+            running.run(shutdown, topic_state).await;
             Ok(())
         });
         reporting

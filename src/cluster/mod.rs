@@ -27,7 +27,7 @@ use crate::message::instance::InstanceReport;
 
 pub use propagation::{PropagationStatistics, PropagationView};
 pub use reader::ClusterReader;
-pub use reporter::Reporting;
+pub use reporter::{Reporting, TopicState};
 pub use view::{Alarm, ClusterView, DependencyView, InstanceView};
 
 /// Age at which a report is ignored: its instance was killed, or cannot reach Kafka.

@@ -27,6 +27,15 @@ const TOMBSTONE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Longest detail of a part, in characters.
 const DETAIL_CHARS_MAX: usize = 300;
 
+/// Whether the topic of the reports exists. A record for a missing topic could create it, with settings that do not fit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TopicState {
+    /// Kafka has not been asked yet.
+    Unknown,
+    Missing,
+    Exists,
+}
+
 /// Creates and writes the reports of this instance.
 #[derive(Debug)]
 pub struct Reporting {
@@ -58,8 +67,8 @@ impl Reporting {
         Arc::new(Self { config, store, metrics, health, roles, started_at: Utc::now(), last })
     }
 
-    /// Writes a report at each interval and after changes, until `shutdown`.
-    pub async fn run(self: Arc<Self>, shutdown: Shutdown) {
+    /// Writes a report at each interval and after changes, until `shutdown`. Writes nothing while the topic is missing.
+    pub async fn run(self: Arc<Self>, shutdown: Shutdown, topic: impl Fn() -> TopicState) {
         let sender = Sender::new(self.config.kafka.clone(), "instances");
         let (mut versions, failures) = (self.store.versions(), LogLimit::new());
         let mut next = Instant::now();
@@ -74,10 +83,15 @@ impl Reporting {
                     }
                 }
             }
+            let topic = topic();
+            if topic == TopicState::Unknown {
+                next = Instant::now() + CHANGE_DELAY;
+                continue;
+            }
             next = Instant::now() + REPORT_INTERVAL;
             let written = tokio::select! {
                 () = shutdown.cancelled() => break,
-                written = self.write(&sender) => written,
+                written = self.write(&sender, topic) => written,
             };
             if let Err(error) = written
                 && let Some(suppressed) = failures.admit()
@@ -91,12 +105,16 @@ impl Reporting {
                 );
             }
         }
+        if topic() != TopicState::Exists {
+            return;
+        }
         let deleted = sender.delete(&self.config.topics.instances, &self.config.instance);
         // Without the tombstone, the others ignore the last report after some seconds.
         let _ = timeout(TOMBSTONE_TIMEOUT, deleted).await;
     }
 
-    async fn write(&self, sender: &Sender) -> anyhow::Result<()> {
+    async fn write(&self, sender: &Sender, topic: TopicState) -> anyhow::Result<()> {
+        anyhow::ensure!(topic == TopicState::Exists, "the topic does not exist");
         let now = Utc::now();
         let report = self.report(now);
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(self.reading(now));

@@ -46,7 +46,13 @@ impl Broker {
         let topics = &config.topics;
         let single =
             [&topics.changes, &topics.definitions, &topics.overrides, &topics.updates, &topics.instances];
-        let many = [&topics.requests, &topics.events, &topics.dead_letters, &topics.conversions];
+        let many = [
+            &topics.requests,
+            &topics.events,
+            &topics.dead_letters,
+            &topics.conversions,
+            &topics.client_metrics,
+        ];
         let single = single.into_iter().map(|topic| (topic, 1));
         let many =
             many.into_iter().chain(&config.reply.allowed_prefixes).map(|topic| (topic, topics.partitions));

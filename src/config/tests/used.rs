@@ -34,6 +34,7 @@ const VALUES: &[&str] = &[
     "a-secret@development",
     "prefer",
     "/base",
+    "x-forwarded-user",
 ];
 
 /// Settings that are only valid together with others.
@@ -42,6 +43,7 @@ const TOGETHER: &[(&str, &[(&str, &str)])] = &[
     ("FLAGSTREAM_HTTP__TLS_KEY", &[("FLAGSTREAM_HTTP__TLS_CERTIFICATE", "certificate.pem")]),
     ("FLAGSTREAM_PRIVACY__HASH_ATTRIBUTES", &[("FLAGSTREAM_PRIVACY__HASH_KEY", "a-key-from-16-characters")]),
     ("FLAGSTREAM_PRIVACY__USER_IDS", &[("FLAGSTREAM_PRIVACY__HASH_KEY", "a-key-from-16-characters")]),
+    ("FLAGSTREAM_AUTH__USER_HEADER", &[("FLAGSTREAM_AUTH__TRUSTED_PROXIES", "10.0.0.0/8")]),
     ("UNLEASH_URL", &[("UNLEASH_API_TOKEN", "token")]),
     ("UNLEASH_API_TOKEN", &[("UNLEASH_URL", "http://unleash")]),
     ("UNLEASH_ENVIRONMENT", &[("UNLEASH_URL", "http://unleash"), ("UNLEASH_API_TOKEN", "token")]),
