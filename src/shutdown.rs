@@ -63,7 +63,7 @@ struct Part {
 }
 
 impl Drop for Part {
-    /// Tells the threads of a part that nobody waits for any more, as after a failed start, to end.
+    /// Ends the threads of a part that is dropped without being stopped, as after a failed start.
     fn drop(&mut self) {
         self.shutdown.cancel();
     }
