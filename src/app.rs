@@ -10,57 +10,42 @@
 mod client_certificate;
 mod cluster;
 mod groups;
+mod pipeline;
 mod probes;
+mod serving;
 mod storage;
 
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::Context;
 use chrono::TimeDelta;
-use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use crate::auth::TokenCache;
 use crate::clock::OtherClock;
-use crate::cluster::Reporting;
-use crate::config::{Config, HttpConfig};
-use crate::database::Database;
-use crate::evaluate::{Evaluator, Parts};
-use crate::feed::{self, Feeder, FlagSource, LocalSource, Usage};
+use crate::config::Config;
+use crate::evaluate::Parts;
+use crate::feed::{self, FlagSource, LocalSource, Usage};
 use crate::health::{Registry, Reporter};
-use crate::http::{self, Api, HttpState, Server};
 use crate::kafka::identity::TopicIds;
 use crate::kafka::topics;
 use crate::kill::KillSwitches;
-use crate::manage::{self, Manager, Repository};
+use crate::manage::Repository;
 use crate::message::definition::Source;
 use crate::message::source_status::SourceName;
 use crate::metrics::Metrics;
-use crate::outbox::{Publisher, Publishing};
 use crate::private_files;
-use crate::progress::Progress;
-use crate::redis_cache::{CacheView, Warmer};
 use crate::schema_registry::Formats;
 use crate::shutdown::{Shutdown, Stage, StopSignals, Supervisor, Threads, run_threads};
 use crate::store::{Reader, ReaderConfig, Store};
-use crate::unleash_api::UnleashApi;
-use crate::unleash_api::forward::Forwarder;
 
 /// Deadline for stopping all parts together, from the signal to the end of the process.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
 
-const HTTP: &str = "http";
-const HTTP_ADMIN: &str = "http-admin";
-const HTTP_TLS: &str = "http-tls";
-
 /// Interval at which health is observed, which is also the precision of `since` in `/health`.
 const OBSERVE_INTERVAL: Duration = Duration::from_secs(1);
-/// Interval at which the counters of HTTP calls are added to the metrics.
-const COUNT_INTERVAL: Duration = Duration::from_millis(250);
 
 /// A part of the service that can run in a separate process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -291,129 +276,6 @@ impl App {
         self.parts.store.serve(flag_sources.iter().filter_map(FlagSource::environment).chain(default));
     }
 
-    /// Binds the listeners before anything else starts, so that a used port fails the start early.
-    async fn bind(&self) -> anyhow::Result<Vec<(&'static str, Server)>> {
-        let HttpConfig { listen, admin_listen, tls, connections_per_address, .. } = &self.parts.config.http;
-        let mut servers = vec![(HTTP, Server::bind("FLAGSTREAM_HTTP__LISTEN", *listen).await?)];
-        if let (Some(tls), Some((_, server))) = (tls, servers.first_mut()) {
-            server.encrypt(tls).context("FLAGSTREAM_HTTP__TLS_…")?;
-        }
-        if let Some(address) = admin_listen {
-            let server = Server::bind("FLAGSTREAM_HTTP__ADMIN_LISTEN", *address).await?;
-            servers.push((HTTP_ADMIN, server));
-        }
-        for (name, server) in &mut servers {
-            server.limit(*connections_per_address, Arc::clone(&self.parts.metrics));
-            let address = server.address()?;
-            tracing::info!(%address, "{name} listens");
-            self.health.address(name, address);
-        }
-        Ok(servers)
-    }
-
-    /// Starts the HTTP listeners last, so that every request finds all parts built.
-    fn serve(&mut self, servers: Vec<(&'static str, Server)>, api: Option<Arc<Api>>) {
-        let (health, metrics) = (Arc::clone(&self.health), Arc::clone(&self.parts.metrics));
-        let http_state = HttpState::new(&self.parts.config, health, metrics, api);
-        let with_metrics = self.parts.config.http.admin_listen.is_none();
-        let backstage = http::backstage(http_state.api());
-        for (name, server) in servers {
-            if let Some(tls) = server.tls() {
-                let health = self.health.reporter(HTTP_TLS, false);
-                let certificates = self.parts.metrics.certificates.clone();
-                self.supervisor
-                    .start(Stage::Base, HTTP_TLS, |shutdown| tls.watch(health, certificates, shutdown));
-            }
-            let router = match name {
-                HTTP if with_metrics => http::router(http_state.clone(), true).merge(backstage.clone()),
-                HTTP => http::router(http_state.clone(), false),
-                _ => http::admin_router(http_state.clone()).merge(backstage.clone()),
-            };
-            self.supervisor.start(Stage::Base, name, |shutdown| server.run(router, shutdown));
-        }
-    }
-
-    /// Starts the parts that the routes of the `api` role need.
-    fn start_api(
-        &mut self,
-        fit: topics::Fit,
-        tokens: Option<Arc<TokenCache>>,
-        repository: Option<Repository>,
-        flag_sources: Vec<FlagSource>,
-        reporting: Arc<Reporting>,
-    ) -> anyhow::Result<Arc<Api>> {
-        let Parts { config, formats, store, metrics, .. } = self.parts.clone();
-        let scopes = &config.auth.anonymous_scopes;
-        tracing::info!(?scopes, durability = ?config.api.durability, "callers without a token may use these scopes");
-        let health = self.health.reporter("publisher", false);
-        let (publisher, publishing) =
-            Publisher::start(Arc::clone(&config), Arc::clone(&metrics), health, fit)?;
-        self.supervisor.start(Stage::Outlet, "publisher", |shutdown| run_threads(publishing, shutdown));
-        let manager = Manager::new(
-            Arc::clone(&config),
-            &formats,
-            store,
-            repository,
-            flag_sources,
-            Arc::clone(&self.switches),
-        );
-        let view = self.start_view()?;
-        let cluster = self.start_cluster(reporting);
-        let database = tokens.as_ref().map(|tokens| tokens.database().clone());
-        let unleash = self.start_unleash_api(database)?;
-        let api = Api::new(self.parts.clone(), publisher, tokens, manager, view, cluster, unleash);
-        if let Some(days) = config.flags.cleanup_after_days {
-            let cleaning = Arc::clone(&api);
-            self.supervisor.start(Stage::Base, "cleanup", move |shutdown| async move {
-                manage::run_nightly_cleanup(&cleaning.manager, days, &shutdown).await;
-                Ok(())
-            });
-        }
-        let counting = Arc::clone(&api);
-        self.supervisor.start(Stage::Outlet, "counts", |shutdown| async move {
-            let mut ticks = tokio::time::interval(COUNT_INTERVAL);
-            while !shutdown.is_cancelled() {
-                tokio::select! {
-                    () = shutdown.cancelled() => {}
-                    _ = ticks.tick() => {}
-                }
-                counting.flush_counts();
-            }
-            Ok(())
-        });
-        Ok(api)
-    }
-
-    /// Starts the parts of the API for Unleash's SDKs, if it is enabled.
-    fn start_unleash_api(&mut self, database: Option<Database>) -> anyhow::Result<Option<Arc<UnleashApi>>> {
-        let Parts { config, store, metrics, shutdown, .. } = &self.parts;
-        let unleash = UnleashApi::new(config, store, metrics, database, shutdown).context("UNLEASH_URL")?;
-        if let Some(unleash) = &unleash {
-            let tokens = Arc::clone(&unleash.tokens);
-            self.supervisor.start(Stage::Base, "unleash-tokens", |shutdown| async move {
-                tokens.run(shutdown).await;
-                Ok(())
-            });
-        }
-        Ok(unleash)
-    }
-
-    /// Opens the Redis cache for the API, and starts the edge cache's task.
-    fn start_view(&mut self) -> anyhow::Result<Option<CacheView>> {
-        let Parts { config, store, metrics, .. } = &self.parts;
-        let opened = CacheView::open(config, store, metrics).context("REDIS_URL")?;
-        let Some((view, keeper)) = opened else { return Ok(None) };
-        let (asked, connecting) = (view.clone(), view.clone());
-        self.health.probe("redis", false, move || probes::redis(asked.cache_error()));
-        self.supervisor.start(Stage::Outlet, "edge", |shutdown| async move {
-            connecting.reader.connect().await;
-            // Its future is not `Send`, because it borrows entries across awaits, so it runs on one blocking thread.
-            let runtime = Handle::current();
-            Ok(tokio::task::spawn_blocking(move || runtime.block_on(keeper.run(shutdown))).await?)
-        });
-        Ok(Some(view))
-    }
-
     fn start_health(&mut self) {
         let health = Arc::clone(&self.health);
         self.supervisor.start(Stage::Base, "health", |shutdown| async move {
@@ -466,103 +328,6 @@ impl App {
         self.supervisor.start(Stage::Base, "kafka", look);
         fit
     }
-
-    fn start_usage(&mut self) {
-        let Parts { config, usage, metrics, .. } = self.parts.clone();
-        self.supervisor.start(Stage::Base, "usage", |shutdown| async move {
-            feed::report_usage(config, usage, metrics, shutdown.clone()).await?;
-            // Without Unleash the report ends immediately, but the part must run until shutdown.
-            shutdown.cancelled().await;
-            Ok(())
-        });
-    }
-
-    fn start_feeder(&mut self, flag_sources: Vec<FlagSource>, fit: topics::Fit) -> anyhow::Result<()> {
-        let Parts { config, formats, store, metrics, .. } = self.parts.clone();
-        let has_local = flag_sources.iter().any(|flag_source| flag_source.source() == Source::Local);
-        let feeder = Feeder::new(config, formats, store, metrics, flag_sources);
-        let (view, sources, local) = (feeder.health(), feeder.health(), feeder.health());
-        let (store, reported) = (Arc::clone(&self.parts.store), Arc::clone(&self.parts.store));
-        self.health.probe("feeder", false, move || probes::feeder(&view.load()));
-        self.health.probe("unleash", false, move || probes::unleash(&sources.load(), &store));
-        if has_local {
-            self.health.probe("local-flags", false, move || probes::local_flags(&local.load(), &reported));
-        }
-        self.start_forwarder(feeder.health(), fit.clone())?;
-        let (switches, metrics) = (Arc::clone(&self.switches), Arc::clone(&self.parts.metrics));
-        let may_write = fit.clone();
-        self.supervisor.start(Stage::Intake, "kill-switches", |shutdown| async move {
-            if topics::wait_until_fit(may_write, &shutdown).await {
-                switches.keep(&metrics.clock, &shutdown).await;
-            }
-            Ok(())
-        });
-        self.supervisor.start(Stage::Intake, "feeder", |shutdown| async move {
-            if topics::wait_until_fit(fit, &shutdown).await {
-                feeder.run(shutdown).await?;
-            }
-            Ok(())
-        });
-        Ok(())
-    }
-
-    /// Starts forwarding SDK metrics to Unleash, while this instance's feeder leads.
-    fn start_forwarder(&mut self, leads: feed::HealthView, fit: topics::Fit) -> anyhow::Result<()> {
-        let Parts { config, metrics, .. } = self.parts.clone();
-        if !config.unleash_api.enabled || config.unleash.url.is_none() {
-            return Ok(());
-        }
-        let health = self.health.reporter("client-metrics", false);
-        self.supervisor.start(Stage::Intake, "client-metrics", |shutdown| async move {
-            if !topics::wait_until_fit(fit, &shutdown).await {
-                return Ok(());
-            }
-            let Some(forwarder) = Forwarder::new(config, metrics, leads, health, shutdown)? else {
-                return Ok(());
-            };
-            let runtime = Handle::current();
-            Ok(tokio::task::spawn_blocking(move || forwarder.run(&runtime)).await?)
-        });
-        Ok(())
-    }
-
-    fn start_evaluator(&mut self, fit: topics::Fit) {
-        let parts = self.parts.clone();
-        // Not required for readiness: while Kafka is unreachable, this process still answers HTTP evaluations.
-        let Parts { config, metrics, .. } = &parts;
-        let gauges = metrics.evaluate.partition_gauges();
-        let progress = Progress::new(&config.topics.requests, &config.health, gauges);
-        let shown = progress.clone();
-        let health =
-            self.health.reporter_with("evaluator", false, move |report| shown.add_to(report, Instant::now()));
-        health.starting("waiting for Kafka and its topics");
-        self.supervisor.start(Stage::Intake, "evaluator", |shutdown| async move {
-            if !topics::wait_until_fit(fit, &shutdown).await {
-                return Ok(());
-            }
-            let parts = Parts { shutdown: shutdown.clone(), health, ..parts };
-            let evaluator = Evaluator::start(&parts, progress)?;
-            run_threads(evaluator, shutdown).await
-        });
-    }
-
-    fn start_warmer(&mut self, fit: topics::Fit) {
-        let parts = self.parts.clone();
-        let Some(url) = parts.config.redis.url.clone() else {
-            tracing::info!("the Redis cache is disabled: REDIS_URL is not set");
-            return;
-        };
-        let health = self.health.reporter("warmer", false);
-        health.starting("waiting for Kafka and its topics");
-        self.supervisor.start(Stage::Intake, "warmer", |shutdown| async move {
-            if !topics::wait_until_fit(fit, &shutdown).await {
-                return Ok(());
-            }
-            let parts = Parts { shutdown: shutdown.clone(), health, ..parts };
-            let warmer = Warmer::start(&parts, url.expose(), &Handle::current())?;
-            run_threads(warmer, shutdown).await
-        });
-    }
 }
 
 /// Warns about a state folder that other users may enter. Its mode is not changed, because its owner may want it.
@@ -572,36 +337,6 @@ fn warn_if_open_to_others(state_dir: &std::path::Path) {
         // Not limited: once at the start.
         tracing::warn!(%folder, mode, "other users can read the state folder, which contains user ids and contexts; \
             run chmod 700");
-    }
-}
-
-impl Threads for Warmer {
-    fn has_failed(&self) -> bool {
-        Self::has_failed(self)
-    }
-
-    fn join(self) -> bool {
-        Self::join(self)
-    }
-}
-
-impl Threads for Publishing {
-    fn has_failed(&self) -> bool {
-        Self::has_failed(self)
-    }
-
-    fn join(self) -> bool {
-        Self::join(self)
-    }
-}
-
-impl Threads for Evaluator {
-    fn has_failed(&self) -> bool {
-        Self::has_failed(self)
-    }
-
-    fn join(self) -> bool {
-        Self::join(self)
     }
 }
 
