@@ -5,25 +5,17 @@
 //! some of the steps.
 
 use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{ChildStdin, Command, Stdio};
 
 use serde_json::{Value, json};
 
 use crate::harness::{
     Cluster, Database, Flag, Flags, Group, HEALTH_TOKEN, PROMPT, Sender, Service, Stack, TEST_TIMEOUT,
-    TopicReader, call, flagstream, wait_for, wait_until,
+    TopicReader, call, flagstream, programs, wait_for, wait_until,
 };
 
 const ENVIRONMENT: &str = "production";
-
-/// A browser of this machine.
-fn browser() -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    let names = ["chromium", "chromium-browser", "google-chrome"];
-    let candidates = std::env::split_paths(&path).flat_map(|folder| names.map(|name| folder.join(name)));
-    candidates.into_iter().find(|candidate| candidate.is_file())
-}
 
 /// Prints past the test runner, which shows the output of failing tests only.
 fn say(text: &str) {
@@ -205,7 +197,7 @@ fn run(fixture: &mut Fixture, settings: &Value) -> Result<(), String> {
 #[test]
 fn every_page_works_in_a_browser_and_tells_what_happens() {
     let (stack, _shared) = Stack::shared();
-    let Some(browser) = browser() else {
+    let Some(browser) = programs::browser() else {
         say("skipped: neither chromium nor google-chrome is installed");
         return;
     };

@@ -3,6 +3,7 @@
 mod events;
 mod metrics;
 mod oracle;
+mod react;
 mod routes;
 mod sdks;
 mod tokens;

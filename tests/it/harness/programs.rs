@@ -24,6 +24,14 @@ pub fn library(name: &str, file: &str) -> Option<PathBuf> {
     found
 }
 
+/// The path of Chromium or Chrome. `None` if this machine has neither; tests in a browser are then skipped.
+pub fn browser() -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    let names = ["chromium", "chromium-browser", "google-chrome"];
+    let mut candidates = std::env::split_paths(&path).flat_map(|folder| names.map(|name| folder.join(name)));
+    candidates.find(|candidate| candidate.is_file())
+}
+
 fn is_missed(name: &str) -> bool {
     let without = std::env::var(WITHOUT).is_ok_and(|names| names.split(',').any(|known| known == name));
     assert!(without, "{name} is not installed, and this test needs it; {WITHOUT}={name} leaves the test out");

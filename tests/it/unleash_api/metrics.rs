@@ -18,7 +18,7 @@ fn report(service: &Service, path: &str, token: &str, body: &Value) -> u16 {
 }
 
 /// Sums that Unleash has for a flag: enabled, disabled.
-fn totals(fixture: &Fixture, flag: &str) -> (u64, u64) {
+pub(super) fn totals(fixture: &Fixture, flag: &str) -> (u64, u64) {
     let path = format!("/client-metrics/features/{}/raw", fixture.admin.name(flag));
     let raw = fixture.admin.read(&path).unwrap_or_default();
     let sum = |member: &str| -> u64 {

@@ -57,7 +57,8 @@ impl Sdks {
         true
     }
 
-    fn spawn(&mut self, command: &mut Command) {
+    /// Starts a program that prints its state as lines of JSON.
+    pub fn spawn(&mut self, command: &mut Command) {
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let (lines, sender) = (BufReader::new(child.stdout.take().unwrap()).lines(), self.sender.clone());
         std::thread::spawn(move || {
