@@ -3,6 +3,7 @@
 mod events;
 mod metrics;
 mod oracle;
+mod projects;
 mod react;
 mod routes;
 mod sdks;

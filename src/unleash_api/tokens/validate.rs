@@ -335,3 +335,48 @@ fn access(token: &ValidToken) -> Option<Access> {
     let projects = (!token.projects.contains("*")).then(|| token.projects.clone());
     Some(Access { kind: Some(kind), selection: Selection::of_projects(environment, projects) })
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn permitted(mut token: Value) -> Option<Access> {
+        token["token"] = "[]:development.v2_selector_secret".into();
+        access(&serde_json::from_value(token).unwrap())
+    }
+
+    #[test]
+    fn a_token_permits_the_projects_that_unleash_names_whatever_its_text_says() {
+        let projects = |names: &[&str]| {
+            let token = json!({"type": "client", "environment": "development", "projects": names});
+            permitted(token).unwrap().selection.projects
+        };
+        let set = |names: &[&str]| Some(names.iter().map(|name| (*name).to_owned()).collect());
+        assert_eq!(projects(&["shop"]), set(&["shop"]));
+        assert_eq!(projects(&["shop", "pay", "shop"]), set(&["pay", "shop"]));
+        assert_eq!(projects(&["*"]), None);
+        assert_eq!(projects(&["shop", "*"]), None);
+        assert_eq!(projects(&[]), set(&[]), "none is not all");
+        let unnamed = permitted(json!({"type": "client", "environment": "development"})).unwrap();
+        assert_eq!(unnamed.selection.projects, set(&[]));
+    }
+
+    #[test]
+    fn only_tokens_for_sdks_of_one_environment_are_accepted() {
+        let kind = |name: Value| {
+            permitted(json!({"type": name, "environment": "development", "projects": ["*"]}))
+                .and_then(|access| access.kind)
+        };
+        assert_eq!(kind(json!("client")), Some(TokenKind::Backend));
+        assert_eq!(kind(json!("backend")), Some(TokenKind::Backend));
+        assert_eq!(kind(json!("frontend")), Some(TokenKind::Frontend));
+        assert_eq!((kind(json!("admin")), kind(json!("")), kind(Value::Null)), (None, None, None));
+        for environment in [json!("*"), json!(""), Value::Null] {
+            let token = json!({"type": "client", "environment": environment, "projects": ["*"]});
+            assert!(permitted(token).is_none(), "{environment}");
+        }
+    }
+}

@@ -138,7 +138,8 @@ impl Drop for Database {
     }
 }
 
-fn administer(url: &str, statements: &str) {
+/// Executes statements in the database with this URL.
+pub(super) fn administer(url: &str, statements: &str) {
     block_on(async {
         let admin = PgPoolOptions::new().max_connections(1).connect(url).await.unwrap();
         sqlx::raw_sql(AssertSqlSafe(statements)).execute(&admin).await.unwrap();

@@ -3,6 +3,7 @@
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
+use super::database::administer;
 use super::http::{block_on, client};
 use super::{Stack, TEST_TIMEOUT, wait_until};
 
@@ -14,6 +15,8 @@ const CLIENT_SPEC: &str = "6.1.0";
 #[derive(Debug, Clone)]
 pub struct Admin {
     url: String,
+    /// The project in which flags are made and changed.
+    pub project: String,
     token: String,
     client_token: String,
     prefix: String,
@@ -33,13 +36,47 @@ impl Admin {
     pub fn new(stack: &Stack, prefix: &str) -> Self {
         Self {
             url: stack.unleash.url.clone(),
+            project: "default".to_owned(),
             client_token: stack.unleash.development_token.clone(),
             token: stack.unleash.admin_token.clone(),
             prefix: prefix.to_owned(),
         }
     }
 
-    /// The full name of a flag (or segment) of this test.
+    /// Makes a project; the returned value makes and changes flags in it. The open-source Unleash serves many projects, but
+    /// its API makes none.
+    pub fn create_project(&self, stack: &Stack, project: &str) -> Self {
+        let project = self.name(project);
+        let statements = format!(
+            "INSERT INTO projects (id, name) VALUES ('{project}', '{project}');
+            INSERT INTO project_environments (project_id, environment_name) VALUES ('{project}', '{ENVIRONMENT}')"
+        );
+        administer(&database(stack), &statements);
+        Self { project, ..self.clone() }
+    }
+
+    /// Moves a flag into the project. SDKs see it after the next change of any flag.
+    pub fn take_over(&self, stack: &Stack, flag: &str) {
+        let (name, project) = (self.name(flag), &self.project);
+        administer(
+            &database(stack),
+            &format!("UPDATE features SET project = '{project}' WHERE name = '{name}'"),
+        );
+    }
+
+    /// Adds a token with this text, which Unleash's API would choose itself.
+    pub fn add_token(&self, stack: &Stack, secret: &str, kind: &str, projects: &[&str]) {
+        let mut statements = format!(
+            "INSERT INTO api_tokens (secret, username, token_name, type, environment)
+            VALUES ('{secret}', 'test', 'test', '{kind}', '{ENVIRONMENT}');"
+        );
+        for project in projects {
+            statements.push_str(&format!("INSERT INTO api_token_project VALUES ('{secret}', '{project}');"));
+        }
+        administer(&database(stack), &statements);
+    }
+
+    /// The full name of a flag (or segment, or project) of this test.
     pub fn name(&self, flag: &str) -> String {
         format!("{}-{flag}", self.prefix)
     }
@@ -109,7 +146,7 @@ impl Admin {
 
     async fn make_now(&self, flag: &FlagSpec) {
         let body = json!({"name": self.name(&flag.name), "type": "release"});
-        self.call(Method::POST, "/projects/default/features", &body).await;
+        self.call(Method::POST, &self.in_project(""), &body).await;
         for strategy in &flag.strategies {
             self.call(Method::POST, &self.in_environment(&flag.name, "/strategies"), strategy).await;
         }
@@ -117,7 +154,7 @@ impl Admin {
             self.call(Method::PUT, &self.in_environment(&flag.name, "/variants"), variants).await;
         }
         for dependency in &flag.dependencies {
-            let path = format!("/projects/default/features/{}/dependencies", self.name(&flag.name));
+            let path = self.in_project(&format!("/{}/dependencies", self.name(&flag.name)));
             self.call(Method::POST, &path, dependency).await;
         }
         if flag.on {
@@ -128,7 +165,7 @@ impl Admin {
     async fn create_now(&self, flag: &str, strategy: &Value) {
         let name = self.name(flag);
         let body = json!({"name": name, "type": "release"});
-        self.call(Method::POST, "/projects/default/features", &body).await;
+        self.call(Method::POST, &self.in_project(""), &body).await;
         self.call(Method::POST, &self.in_environment(flag, "/strategies"), strategy).await;
         self.call(Method::POST, &self.in_environment(flag, "/on"), &Value::Null).await;
     }
@@ -147,13 +184,13 @@ impl Admin {
     }
 
     pub fn archive(&self, flag: &str) {
-        let path = format!("/projects/default/features/{}", self.name(flag));
+        let path = self.in_project(&format!("/{}", self.name(flag)));
         block_on(self.call(Method::DELETE, &path, &Value::Null));
     }
 
     /// Lets SDKs report every evaluation of the flag.
     pub fn record_impressions(&self, flag: &str) {
-        let path = format!("/projects/default/features/{}", self.name(flag));
+        let path = self.in_project(&format!("/{}", self.name(flag)));
         let body = json!([{"op": "replace", "path": "/impressionData", "value": true}]);
         block_on(self.call(Method::PATCH, &path, &body));
     }
@@ -196,7 +233,11 @@ impl Admin {
     }
 
     fn in_environment(&self, flag: &str, rest: &str) -> String {
-        format!("/projects/default/features/{}/environments/{ENVIRONMENT}{rest}", self.name(flag))
+        self.in_project(&format!("/{}/environments/{ENVIRONMENT}{rest}", self.name(flag)))
+    }
+
+    fn in_project(&self, rest: &str) -> String {
+        format!("/projects/{}/features{rest}", self.project)
     }
 
     async fn call(&self, method: Method, path: &str, body: &Value) -> Value {
@@ -217,6 +258,12 @@ impl Admin {
         let response = request.send().await.unwrap();
         (response.status(), response.text().await.unwrap())
     }
+}
+
+/// URL of Unleash's own database.
+fn database(stack: &Stack) -> String {
+    let (server, _) = stack.postgres.rsplit_once('/').unwrap();
+    format!("{server}/unleash")
 }
 
 /// A strategy for everybody, or for those whom the constraints name.
