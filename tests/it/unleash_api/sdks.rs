@@ -185,13 +185,20 @@ fn an_sdk_that_starts_during_an_outage_recovers_by_itself() {
             "flags": [flag], "interval": 200})
     };
     sdks.node(stack, &[sdk("known", &fixture.backend), sdk("unknown", &unknown)]);
+    let (api, folder) = (format!("{}/api", service.url), fixture.group.folder.path());
+    sdks.python(stack, &[&api, &unknown, "1", &flag], folder);
+    let mut names = vec!["unknown", "python"];
+    if sdks.java(stack, &[&api, &unknown, "1", &flag], folder) {
+        names.push("java");
+    }
     let on = json!({&flag: true});
     sdks.agree("an SDK with a known token", &["known"], &on);
+    sdks.agree("SDKs with an unknown token evaluate without flags", &names[1..], &json!({&flag: false}));
     sdks.wait("an SDK with an unknown token is asked to wait", |sdks| {
         !sdks.with("unknown", "warning").is_empty()
     });
     fixture.proxy.set(Mood::Good);
-    sdks.agree("an SDK with an unknown token, after the outage", &["unknown"], &on);
+    sdks.agree("SDKs with an unknown token, after the outage", &names, &on);
     assert!(sdks.with("unknown", "error").is_empty(), "{:?}", sdks.seen);
 }
 
