@@ -11,6 +11,8 @@ use crate::harness::{
 const METRICS: &str = "/api/client/metrics";
 /// Flags that one report names.
 const REPORTED_FLAGS: usize = 50;
+/// Application that reports to Unleash directly.
+const PROBE: &str = "probe";
 
 fn report(service: &Service, path: &str, token: &str, body: &Value) -> u16 {
     let headers = [("authorization", token), ("content-type", "application/json")];
@@ -19,12 +21,31 @@ fn report(service: &Service, path: &str, token: &str, body: &Value) -> u16 {
 
 /// Sums that Unleash has for a flag: enabled, disabled.
 pub(super) fn totals(fixture: &Fixture, flag: &str) -> (u64, u64) {
+    sums(fixture, flag, |app| app != PROBE)
+}
+
+fn sums(fixture: &Fixture, flag: &str, of: impl Fn(&Value) -> bool) -> (u64, u64) {
     let path = format!("/client-metrics/features/{}/raw", fixture.admin.name(flag));
     let raw = fixture.admin.read(&path).unwrap_or_default();
-    let sum = |member: &str| -> u64 {
-        raw["data"].as_array().into_iter().flatten().map(|row| row[member].as_u64().unwrap_or_default()).sum()
-    };
+    let rows: Vec<_> =
+        raw["data"].as_array().into_iter().flatten().filter(|row| of(&row["appName"])).collect();
+    let sum = |member: &str| rows.iter().map(|row| row[member].as_u64().unwrap_or_default()).sum();
     (sum("yes"), sum("no"))
+}
+
+/// Makes the flag `counted`; returns when Unleash counts it. Unleash drops counts of flags that it does not know, and it
+/// learns of new ones after up to ten seconds.
+fn make_counted(fixture: &Fixture) {
+    fixture.flags(&["counted"]);
+    let now = chrono::Utc::now();
+    let toggles = json!({fixture.admin.name("counted"): {"yes": 1, "no": 0, "variants": {}}});
+    let body = json!({"appName": PROBE, "instanceId": "i", "bucket": {"start": now, "stop": now, "toggles": toggles}});
+    let headers = [("authorization", fixture.backend.as_str()), ("content-type", "application/json")];
+    let url = format!("{}{METRICS}", fixture.proxy.url);
+    wait_until("Unleash counts the new flag", TEST_TIMEOUT, || {
+        assert_eq!(call("POST", &url, &headers, body.to_string().as_bytes()).status, 202);
+        sums(fixture, "counted", |app| app == PROBE).0 > 0
+    });
 }
 
 /// Evaluations of a flag in the usage tables: all, and enabled ones.
@@ -42,7 +63,7 @@ fn an_outage_of_unleash_loses_no_count() {
     let (stack, _shared) = Stack::shared();
     let database = Database::create(stack);
     let fixture = Fixture::new(stack).set("DATABASE_URL", &database.url);
-    fixture.flags(&["counted"]);
+    make_counted(&fixture);
     let service = fixture.group.start("one");
     assert_eq!(ask(&service, "/api/client/features", Some(&fixture.backend)).status, 200);
     assert_eq!(ask(&service, "/api/frontend", Some(&fixture.frontend)).status, 200);
@@ -96,10 +117,36 @@ fn an_outage_of_unleash_loses_no_count() {
 }
 
 #[test]
+fn reports_in_the_form_of_the_sdk_for_go_arrive() {
+    let (stack, _shared) = Stack::shared();
+    let fixture = Fixture::new(stack);
+    make_counted(&fixture);
+    let service = fixture.group.start("one");
+    // Its times have nanoseconds and the zone of its machine.
+    let zone = chrono::FixedOffset::east_opt(2 * 3_600).unwrap();
+    let now = chrono::Utc::now().with_timezone(&zone);
+    let now = now.to_rfc3339_opts(chrono::SecondsFormat::Nanos, false);
+    let app = fixture.admin.name("go");
+    let application = json!({"appName": app, "instanceId": "i", "sdkVersion": "unleash-client-go:4.1.0",
+        "strategies": ["default", "flexibleRollout"], "started": now, "interval": 60});
+    assert_eq!(report(&service, "/api/client/register", &fixture.backend, &application), 202);
+    // Counts of variants are null if none was asked for.
+    let toggles = json!({fixture.admin.name("counted"): {"yes": 3, "no": 2, "variants": null}});
+    let body =
+        json!({"appName": app, "instanceId": "i", "bucket": {"start": now, "stop": now, "toggles": toggles}});
+    assert_eq!(report(&service, METRICS, &fixture.backend, &body), 202);
+    wait_until("Unleash has the counts", 3 * TEST_TIMEOUT, || totals(&fixture, "counted") == (3, 2));
+    wait_until("Unleash knows the application", 3 * TEST_TIMEOUT, || {
+        let applications = fixture.admin.read("/metrics/applications").unwrap_or_default();
+        applications.to_string().contains(&format!("\"appName\":\"{app}\""))
+    });
+}
+
+#[test]
 fn what_unleash_refuses_becomes_a_dead_letter_and_the_rest_arrives() {
     let (stack, _shared) = Stack::shared();
     let fixture = Fixture::new(stack);
-    fixture.flags(&["counted"]);
+    make_counted(&fixture);
     let service = fixture.group.start("one");
     let entry = |app: &str, more: Value| {
         let mut entry = json!({"featureName": fixture.admin.name("counted"), "appName": app, "environment": "x",
@@ -130,7 +177,7 @@ fn what_unleash_refuses_becomes_a_dead_letter_and_the_rest_arrives() {
 fn what_sdks_count_reaches_unleash_once() {
     let (stack, _shared) = Stack::shared();
     let fixture = Fixture::new(stack);
-    fixture.flags(&["counted"]);
+    make_counted(&fixture);
     let service = fixture.group.start("one");
     let flag = fixture.admin.name("counted");
     let mut sdks = Sdks::new();
@@ -145,7 +192,14 @@ fn what_sdks_count_reaches_unleash_once() {
     );
     sdks.agree("both have the flag", &["server", "browser"], &json!({&flag: true}));
     let reported = || service.metrics().sum("flagstream_unleash_api_reported_evaluations_total", &[]);
-    wait_until("both have reported", TEST_TIMEOUT, || reported() > 101.0);
+    let reports = |route: &str| {
+        service
+            .metrics()
+            .sum("flagstream_http_request_seconds_count", &[("method", "POST"), ("route", route)])
+    };
+    wait_until("both have reported", TEST_TIMEOUT, || {
+        [METRICS, "/api/frontend/client/metrics"].iter().all(|route| reports(route) >= 1.0)
+    });
     drop(sdks);
     // The evaluations for the browser are not reported by this service itself.
     let mut last = 0.0;

@@ -110,7 +110,10 @@ fn a_page_with_the_sdk_for_react_follows_changes_and_kills_and_reports() {
         (&json!(flags[2]), &json!("blue"), &json!("user-1"))
     );
     assert!(impression["source"]["connection"].is_string(), "{impression}");
-    wait_until("Unleash has what the page counted", 3 * TEST_TIMEOUT, || totals(&fixture, "steady").0 > 0);
+    wait_until("Unleash has what the page counted", 3 * TEST_TIMEOUT, || {
+        let (on, off) = totals(&fixture, "steady");
+        on + off > 0
+    });
     assert!(sdks.with("foreign", "flags").iter().all(|line| line["flags"].as_object().unwrap().is_empty()));
     for page in ["shop", "foreign"] {
         assert!(sdks.with(page, "fault").is_empty(), "{:?}", sdks.with(page, "fault"));
