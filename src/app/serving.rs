@@ -12,6 +12,7 @@ use crate::config::HttpConfig;
 use crate::database::Database;
 use crate::evaluate::Parts;
 use crate::feed::FlagSource;
+use crate::http::server::ConnectionLimits;
 use crate::http::{self, Api, HttpState, Server};
 use crate::kafka::topics;
 use crate::manage::{self, Manager, Repository};
@@ -32,7 +33,8 @@ const COUNT_INTERVAL: Duration = Duration::from_millis(250);
 impl App {
     /// Binds the listeners before anything else starts, so that a used port fails the start early.
     pub(super) async fn bind(&self) -> anyhow::Result<Vec<(&'static str, Server)>> {
-        let HttpConfig { listen, admin_listen, tls, connections_per_address, .. } = &self.parts.config.http;
+        let config = &self.parts.config.http;
+        let HttpConfig { listen, admin_listen, tls, .. } = config;
         let mut servers = vec![(HTTP, Server::bind("FLAGSTREAM_HTTP__LISTEN", *listen).await?)];
         if let (Some(tls), Some((_, server))) = (tls, servers.first_mut()) {
             server.encrypt(tls).context("FLAGSTREAM_HTTP__TLS_…")?;
@@ -42,7 +44,7 @@ impl App {
             servers.push((HTTP_ADMIN, server));
         }
         for (name, server) in &mut servers {
-            server.limit(*connections_per_address, Arc::clone(&self.parts.metrics));
+            server.limit(ConnectionLimits::of(config), Arc::clone(&self.parts.metrics));
             let address = server.address()?;
             tracing::info!(%address, "{name} listens");
             self.health.address(name, address);

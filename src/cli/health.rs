@@ -82,6 +82,7 @@ mod tests {
             admin_listen: admin.map(|address| address.parse().unwrap()),
             tls: tls.cloned(),
             connections_per_address: 1,
+            listeners: 1,
             listeners_per_address: 1,
             allowed_hosts: None,
             drain_delay: Duration::ZERO,

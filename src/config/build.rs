@@ -76,8 +76,10 @@ fn http(values: &mut Values) -> Option<HttpConfig> {
     let admin_listen = values.optional("http.admin_listen", parse::address);
     let certificate = values.optional("http.tls_certificate", parse::text);
     let key = values.optional("http.tls_key", parse::text);
-    let connections = values.required("http.connections_per_address", |text| parse::number(text, 1..=10_000));
-    let listeners = values.required("http.listeners_per_address", |text| parse::number(text, 1..=8_000));
+    let of_streams = |text: &str| parse::number(text, 1..=100_000);
+    let connections = values.required("http.connections_per_address", of_streams);
+    let listeners = values.required("http.listeners", of_streams);
+    let listeners_per_address = values.required("http.listeners_per_address", of_streams);
     let hosts = values.list("http.allowed_hosts", parse::host);
     let drain_delay =
         values.required("http.drain_delay", |text| parse::duration(text, Duration::ZERO..=300 * SECOND));
@@ -104,7 +106,8 @@ fn http(values: &mut Values) -> Option<HttpConfig> {
         admin_listen,
         tls,
         connections_per_address: connections?,
-        listeners_per_address: listeners?,
+        listeners: listeners?,
+        listeners_per_address: listeners_per_address?,
         allowed_hosts: hosts.map(|hosts| (!hosts.iter().any(|host| host == "*")).then_some(hosts))?,
         drain_delay: drain_delay?,
     })

@@ -314,7 +314,9 @@ pub struct HttpConfig {
     pub tls: Option<TlsConfig>,
     /// Maximum number of open connections of one address to one listener.
     pub connections_per_address: usize,
-    /// Maximum number of open change streams of one address.
+    /// Maximum number of open streams.
+    pub listeners: usize,
+    /// Maximum number of open streams of one address.
     pub listeners_per_address: usize,
     /// Accepted names in the `Host` header, in lower case; `None` accepts any. Numeric addresses are always accepted.
     pub allowed_hosts: Option<Vec<String>>,

@@ -296,6 +296,8 @@ fn an_open_service_that_nobody_has_decided_on_is_noticed() {
 fn limits_of_callers_are_read_and_checked() {
     let http = config("", &[]).http;
     assert_eq!((http.connections_per_address, http.listeners_per_address), (5_000, 4_000));
+    assert_eq!(http.listeners, 10_000);
+    assert_eq!(config("", &[("FLAGSTREAM_HTTP__LISTENERS", "25000")]).http.listeners, 25_000);
     assert_eq!((http.allowed_hosts, http.drain_delay.as_secs()), (None, 0));
     let hosts =
         config("", &[("FLAGSTREAM_HTTP__ALLOWED_HOSTS", "Flags.example.com, localhost")]).http.allowed_hosts;

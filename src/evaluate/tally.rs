@@ -33,7 +33,7 @@ pub struct Tally {
 }
 
 /// Number of reasons for which an evaluation does not become an event.
-pub const UNRECORDED_REASONS: usize = 3;
+pub const UNRECORDED_REASONS: usize = 4;
 
 #[derive(Debug)]
 struct FlagCounts {

@@ -71,7 +71,7 @@ impl Api {
         let edge_memory = in_memory.then(|| EdgeMemory::new(&config, &manager.store(), &metrics));
         Arc::new(Self {
             authenticator: Authenticator::new(&config.auth, tokens),
-            listeners: Listeners::new(config.http.listeners_per_address),
+            listeners: Listeners::new(config.http.listeners, config.http.listeners_per_address),
             privacy: Privacy::of(&config.privacy),
             live: Live::new(Arc::clone(&config), Arc::clone(&formats), shutdown.clone()),
             cluster,

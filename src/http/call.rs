@@ -49,7 +49,20 @@ pub(super) struct Call<'c> {
     kept: &'c [Option<CachedOutcome>],
 }
 
-impl CallSubject<'_> {
+/// Where an evaluation that an SDK has made and reported comes from.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Reported<'s> {
+    /// Id that the SDK gave to the report.
+    pub(super) id: Option<&'s str>,
+    pub(super) source: EventSource<'s>,
+}
+
+impl<'s> CallSubject<'s> {
+    /// Sets where the evaluation comes from, instead of the origin of the request.
+    pub(super) fn reported(self, reported: Reported<'s>) -> Self {
+        Self { reported: Some(reported), ..self }
+    }
+
     /// User id as it may be written; `None` for a caller without a user.
     pub(super) fn shown_user(&self) -> Option<&str> {
         self.shown.user_id.as_deref()
@@ -68,6 +81,8 @@ pub(super) struct CallSubject<'s> {
     /// request are bucketed alike.
     context: Cow<'s, EvaluationContext<'s>>,
     shown: Shown<'s>,
+    /// Set if the SDK has evaluated the flag; `None`: it is evaluated here.
+    reported: Option<Reported<'s>>,
 }
 
 /// The answer for one flag and one subject.
@@ -214,7 +229,7 @@ impl<'c> Call<'c> {
         if context.is_anonymous() && context.anonymous_id.is_none() {
             context.to_mut().anonymous_id = Some(Cow::Owned(generated_session(rand::random())));
         }
-        CallSubject { context, shown }
+        CallSubject { context, shown, reported: None }
     }
 
     /// Session id of the event: the caller's, or the generated anonymous id if the flag's rollout used it.
@@ -273,8 +288,13 @@ impl<'c> Call<'c> {
         event_sink: &mut EventSink<'_>,
     ) -> Answer<'c> {
         let answer = natural_answer(flag, Lookup::Found(outcome));
-        event_sink.tally.answer(self.flags.map(|(name, _)| name), &answer);
+        self.count_answer(&answer, event_sink);
         answer
+    }
+
+    /// Counts an answer that is not evaluated here.
+    pub(super) fn count_answer(&self, answer: &Answer<'_>, event_sink: &mut EventSink<'_>) {
+        event_sink.tally.answer(self.flags.map(|(name, _)| name), answer);
     }
 
     /// Writes the event of an answer. Returns its id.
@@ -289,9 +309,10 @@ impl<'c> Call<'c> {
         let event_id = call_event_id(self.time_ms, self.random, event_sink.index);
         event_sink.index += 1;
         let user = call_subject.shown.user_id.as_deref();
+        let reported = call_subject.reported;
         let frame = EventFrame {
             event_id: id_text(&event_id),
-            request_id: None,
+            request_id: reported.and_then(|reported| reported.id),
             user_id: user,
             session_id: self.session(call_subject, &ask.flag),
             environment: self.environment,
@@ -300,7 +321,7 @@ impl<'c> Call<'c> {
             flags_version: self.flags_version,
             value_type: (!matches!(self.path, Path::Ofrep | Path::Unleash)).then_some(ask.value_type),
             evaluation_ns,
-            source: self.source,
+            source: reported.map_or(self.source, |reported| reported.source),
         };
         let format = &self.api.formats.evaluated;
         let write = |out: &mut Vec<u8>| format.write_event(out, &frame, ask, answer);

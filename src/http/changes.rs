@@ -32,7 +32,8 @@ use super::api::Api;
 use super::caller::{Caller, Peer};
 use super::input::last_parameter;
 use super::listeners::ListenerPlace;
-use super::openapi::calls::{OfrepStreamQuery, Stream, StreamHeaders, StreamQuery};
+use super::ofrep::Failure;
+use super::openapi::calls::{OfrepStream, OfrepStreamQuery, Stream, StreamHeaders, StreamQuery};
 use super::ticket;
 
 const HEARTBEAT: Duration = Duration::from_secs(15);
@@ -104,23 +105,35 @@ pub(super) async fn changes(
     operation_id = "ofrepFollowChanges",
     tag = "openfeature",
     params(StreamQuery, OfrepStreamQuery, StreamHeaders),
-    responses(Stream)
+    responses(OfrepStream)
 )]
 pub(super) async fn openfeature(
     State(api): State<Arc<Api>>,
-    caller: Caller,
+    caller: Result<Caller, Problem>,
     peer: Option<Extension<Peer>>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
+) -> Response {
+    let listening = listen_as_provider(api, caller, peer, query.as_deref(), &headers);
+    listening.unwrap_or_else(|problem| Failure::from(problem).into_response(None))
+}
+
+fn listen_as_provider(
+    api: Arc<Api>,
+    caller: Result<Caller, Problem>,
+    peer: Option<Extension<Peer>>,
+    query: Option<&str>,
+    headers: &HeaderMap,
 ) -> Result<Response, Problem> {
-    let given = |name| last_parameter(query.as_deref(), name);
+    let caller = caller?;
+    let given = |name| last_parameter(query, name);
     let caller = match given("ticket").filter(|_| !headers.contains_key(header::AUTHORIZATION)) {
         Some(ticket) => {
             ticket::redeem(&api.authenticator, &ticket, &given("environment").unwrap_or_default())?
         }
         None => caller,
     };
-    listen(api, caller, Dialect::OpenFeature, peer, query.as_deref(), &headers)
+    listen(api, caller, Dialect::OpenFeature, peer, query, headers)
 }
 
 fn listen(

@@ -1,6 +1,6 @@
 //! The open connections of one listener.
 //!
-//! At most [`MAX_CONNECTIONS`] are open, with a limit per address. When no slot is free for a new connection, the
+//! Their number is limited, also per address. When no slot is free for a new connection, the
 //! oldest connection that never sent a complete request is closed, else the one that has been idle longest. Thus
 //! sockets that send nothing cannot block clients that send requests, health checks included.
 
@@ -14,11 +14,12 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::network;
+use crate::config::HttpConfig;
 use crate::metrics::{DropLabels, Metrics};
 
-/// Maximum open connections of one listener. This is more than all requests and change streams that can be in progress
-/// at the same time, so that some of ten thousand connections are always idle.
-pub const MAX_CONNECTIONS: usize = 10_000;
+/// Connections of one HTTP listener beside those of open streams. This is more than all requests that can be in progress
+/// at the same time, so that some connections are always idle.
+pub const CALL_CONNECTIONS: usize = 2_500;
 
 /// How many connections a listener accepts.
 #[derive(Debug, Clone, Copy)]
@@ -26,6 +27,16 @@ pub struct ConnectionLimits {
     pub max: usize,
     /// Limit per address (for IPv6 per /64). Loopback addresses, from which a sidecar proxy connects, may use `max`.
     pub max_per_address: usize,
+}
+
+impl ConnectionLimits {
+    /// The configured limits of each listener.
+    pub fn of(config: &HttpConfig) -> Self {
+        Self {
+            max: config.listeners.saturating_add(CALL_CONNECTIONS),
+            max_per_address: config.connections_per_address,
+        }
+    }
 }
 
 /// All open connections of one listener.

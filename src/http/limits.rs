@@ -10,13 +10,13 @@ use axum::extract::{Request, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::{self, Next};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 
 use crate::metrics::{Metrics, RefusedLabels};
 
 use super::api::Api;
 use super::measured::Measured;
-use super::{HttpState, Problem, origin, server};
+use super::{HttpState, Problem, ofrep, origin, server};
 
 /// Limits of a group of routes.
 #[derive(Debug, Clone)]
@@ -47,10 +47,14 @@ impl Limits {
 
 async fn limited(State(limits): State<Limits>, request: Request, next: Next) -> Response {
     let measured = Measured::begin(&request);
-    let mut response = match origin::check(limits.allowed_hosts.as_deref(), &request) {
+    let path = request.uri().path();
+    let ofrep_path = ofrep::is_path(path).then(|| path.to_owned());
+    let answered = match origin::check(limits.allowed_hosts.as_deref(), &request) {
         Ok(()) => answered(limits.time, request, next).await,
-        Err(problem) => problem.into_response(),
+        Err(problem) => Err(problem),
     };
+    let mut response = answered
+        .unwrap_or_else(|problem| ofrep::error_response(problem, ofrep_path.as_deref().unwrap_or_default()));
     let headers = response.headers_mut();
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     // Responses can contain data about a user, so they are not cacheable unless the route says otherwise.
@@ -67,31 +71,34 @@ async fn limited(State(limits): State<Limits>, request: Request, next: Next) -> 
     response
 }
 
-/// Runs the route, and responds 504 if it takes longer than `limit`.
-async fn answered(limit: Duration, request: Request, next: Next) -> Response {
+/// Runs the route. The error is 504 if it takes longer than `limit`, or an error of the router itself.
+async fn answered(limit: Duration, request: Request, next: Next) -> Result<Response, Problem> {
     match tokio::time::timeout(limit, next.run(request)).await {
-        Ok(response) => as_problem(response),
+        Ok(response) => match problem_of_router(&response) {
+            Some(problem) => Err(problem),
+            None => Ok(response),
+        },
         Err(_) => {
             let detail = format!("the request was not completed within {} s", limit.as_secs());
-            Problem::new(StatusCode::GATEWAY_TIMEOUT, detail).into_response()
+            Err(Problem::new(StatusCode::GATEWAY_TIMEOUT, detail))
         }
     }
 }
 
-/// Converts an error of the router itself, such as a path that is not UTF-8, into a problem.
-fn as_problem(response: Response) -> Response {
+/// Problem for an error of the router itself, such as a path that is not UTF-8; `None` for all other responses.
+fn problem_of_router(response: &Response) -> Option<Problem> {
     let status = response.status();
     if !status.is_client_error() && !status.is_server_error() {
-        return response;
+        return None;
     }
-    let kind = response.headers().get(CONTENT_TYPE);
-    if !kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/plain")) {
-        return response;
+    let kind = response.headers().get(CONTENT_TYPE)?;
+    if !kind.as_bytes().starts_with(b"text/plain") {
+        return None;
     }
     let detail = if status.is_client_error() {
         "the path or a query parameter cannot be parsed"
     } else {
         "the request failed with an internal error"
     };
-    Problem::new(status, detail).into_response()
+    Some(Problem::new(status, detail))
 }

@@ -1,4 +1,4 @@
-//! Slots for open change streams, with an overall limit and a limit per address.
+//! Slots for open streams, with an overall limit and a limit per address.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -12,10 +12,7 @@ use crate::auth::network;
 use super::Problem;
 use super::caller::Peer;
 
-/// Maximum open change streams.
-pub const MAX_LISTENERS: usize = 8_000;
-
-/// Slots of all change streams.
+/// Slots of all streams: of changes, of definitions for SDKs, and of evaluations.
 #[derive(Debug)]
 pub(super) struct Listeners {
     max: usize,
@@ -38,8 +35,9 @@ pub(super) struct ListenerPlace {
 }
 
 impl Listeners {
-    pub(super) fn new(max_per_address: usize) -> Arc<Self> {
-        Arc::new(Self { max: MAX_LISTENERS, max_per_address, taken: Mutex::default() })
+    /// Creates `max` slots, of which `max_per_address` are for one address.
+    pub(super) fn new(max: usize, max_per_address: usize) -> Arc<Self> {
+        Arc::new(Self { max, max_per_address, taken: Mutex::default() })
     }
 
     /// Takes a slot for a stream to this address and counts it in `open`. An error if the overall or the per-address
@@ -51,13 +49,16 @@ impl Listeners {
         let refuse =
             |detail: String| Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(5));
         if taken.all >= self.max {
-            return refuse(format!("the limit of {} open change streams is reached; retry later", self.max));
+            return refuse(format!(
+                "the limit of {} open streams is reached (FLAGSTREAM_HTTP__LISTENERS); retry later",
+                self.max
+            ));
         }
         if let Some(network) = network {
             let of_network = taken.by_network.entry(network).or_default();
             if *of_network >= self.max_per_address {
                 return refuse(format!(
-                    "the limit of {} open change streams of one address is reached; close one, or retry later",
+                    "the limit of {} open streams of one address is reached; close one, or retry later",
                     self.max_per_address
                 ));
             }
@@ -98,7 +99,7 @@ mod tests {
 
     #[test]
     fn one_address_cannot_take_the_places_of_all() {
-        let (listeners, open) = (Listeners::new(2), Gauge::default());
+        let (listeners, open) = (Listeners::new(100, 2), Gauge::default());
         let take = |from: &str| listeners.take(Some(Peer(from.parse().unwrap())), &open);
         let one = take("2001:db8::1").unwrap();
         let _two = take("2001:db8::2").unwrap();
@@ -111,5 +112,15 @@ mod tests {
         drop(one);
         let _again = take("2001:db8::3").unwrap();
         assert_eq!(open.get(), 8);
+    }
+
+    #[test]
+    fn all_addresses_together_have_the_configured_places() {
+        let (listeners, open) = (Listeners::new(2, 2), Gauge::default());
+        let take = |from: &str| listeners.take(Some(Peer(from.parse().unwrap())), &open);
+        let _places = [take("10.0.0.1").unwrap(), take("127.0.0.1").unwrap()];
+        let problem = take("10.0.0.2").unwrap_err();
+        assert_eq!(problem.status, StatusCode::SERVICE_UNAVAILABLE);
+        assert!(problem.detail.contains("FLAGSTREAM_HTTP__LISTENERS"), "{problem:?}");
     }
 }

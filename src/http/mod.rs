@@ -42,7 +42,7 @@ use axum::extract::{Request, State};
 use axum::http::header::{
     AUTHORIZATION, CONTENT_TYPE, ETAG, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH, RETRY_AFTER,
 };
-use axum::http::{Method, StatusCode};
+use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tower::ServiceExt;
@@ -198,13 +198,12 @@ fn finish(router: Router<HttpState>, http_state: HttpState, for_sdks: Router) ->
             Measured::of_no_route(&method).end(&http_state.metrics, StatusCode::NOT_FOUND);
             let detail = unleash::advice(&path)
                 .unwrap_or("there is no route with this path; /openapi.json lists the routes");
-            Problem::new(StatusCode::NOT_FOUND, detail).into_response()
+            ofrep::error_response(Problem::new(StatusCode::NOT_FOUND, detail), &path)
         })
-        .method_not_allowed_fallback(async || {
-            Problem::new(
-                StatusCode::METHOD_NOT_ALLOWED,
-                "the route does not support this method; the header Allow lists the supported methods",
-            )
+        .method_not_allowed_fallback(async |uri: Uri| {
+            let detail =
+                "the route does not support this method; the header Allow lists the supported methods";
+            ofrep::error_response(Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail), uri.path())
         })
         .with_state(http_state)
 }

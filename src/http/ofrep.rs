@@ -1,7 +1,8 @@
 //! OpenFeature Remote Evaluation Protocol (OFREP 0.3): one flag, and all flags with an `ETag`.
 //!
 //! A request contains neither type nor default. The payload of the variant determines the value; without a variant the
-//! value is boolean. Errors have the form that the protocol defines.
+//! value is boolean. Errors of all paths below `/ofrep` have the form that the protocol defines, also those that no route
+//! creates: timeouts, overload, refused hosts, unknown paths.
 
 mod body;
 pub(super) mod track;
@@ -11,9 +12,9 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path as UrlPath, State};
-use axum::http::header::{ETAG, IF_NONE_MATCH};
+use axum::http::header::{ETAG, IF_NONE_MATCH, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 
 use crate::config::Scope;
@@ -33,7 +34,14 @@ use super::openapi::schema::{OfrepAll, OfrepFailure, OfrepRequest, OfrepSuccess}
 use super::problem::Problem;
 use super::ticket;
 
-use body::Failure;
+pub(super) use body::Failure;
+
+/// Beginning of the paths whose errors have the protocol's form.
+const PREFIX: &str = "/ofrep/";
+/// Beginning of the paths that name a flag.
+const FLAG_PREFIX: &str = "/ofrep/v1/evaluate/flags/";
+/// `Retry-After` in seconds of errors that are temporary and name no time.
+const RETRY_SECONDS: u32 = 1;
 
 pub(super) fn routes() -> Router<Arc<Api>> {
     Router::new()
@@ -231,6 +239,28 @@ fn refused(refusal: &Refusal) -> Failure {
     Failure::new(StatusCode::BAD_REQUEST, code, refusal.text())
 }
 
+/// Whether errors of this path have the protocol's form.
+pub(super) fn is_path(path: &str) -> bool {
+    path.starts_with(PREFIX)
+}
+
+/// The response for a problem: in the protocol's form if the path is one of the protocol, with the flag that it names.
+pub(super) fn error_response(problem: Problem, path: &str) -> Response {
+    match is_path(path) {
+        true => Failure::from(problem).into_response(key_of(path).as_deref()),
+        false => problem.into_response(),
+    }
+}
+
+/// Name of the flag in a path; `None` if it names none, or if it is not UTF-8.
+fn key_of(path: &str) -> Option<String> {
+    let encoded = path.strip_prefix(FLAG_PREFIX)?;
+    // In a path these characters have no meaning, unlike in a query.
+    let encoded = encoded.replace('+', "%2B").replace('&', "%26").replace('=', "%3D");
+    let (key, _) = form_urlencoded::parse(encoded.as_bytes()).next()?;
+    (!key.contains(char::REPLACEMENT_CHARACTER)).then(|| key.into_owned())
+}
+
 fn etag(flags: &[u8]) -> String {
     let mut rest = flags;
     // Reading from a slice cannot fail.
@@ -253,13 +283,32 @@ impl From<Problem> for Failure {
     fn from(problem: Problem) -> Self {
         let code = match problem.status {
             StatusCode::SERVICE_UNAVAILABLE => ErrorCode::ProviderNotReady.as_str(),
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND => {
-                ErrorCode::General.as_str()
-            }
-            _ => "PARSE_ERROR",
+            StatusCode::BAD_REQUEST
+            | StatusCode::REQUEST_TIMEOUT
+            | StatusCode::PAYLOAD_TOO_LARGE
+            | StatusCode::UNSUPPORTED_MEDIA_TYPE
+            | StatusCode::UNPROCESSABLE_ENTITY => "PARSE_ERROR",
+            _ => ErrorCode::General.as_str(),
         };
+        let is_temporary =
+            matches!(problem.status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT);
+        let has_time = problem.headers.iter().any(|(name, _)| name == RETRY_AFTER);
+        let problem = if is_temporary && !has_time { problem.retry_after(RETRY_SECONDS) } else { problem };
         let mut failure = Self::new(problem.status, code, problem.detail);
         failure.headers = problem.headers;
         failure
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_key_of_a_path_is_decoded() {
+        let key = |path: &str| key_of(&format!("/ofrep/v1/evaluate/{path}"));
+        assert_eq!(key("flags/a"), Some("a".to_owned()));
+        assert_eq!(key("flags/a/b%2F%25%20c+d&e=f"), Some("a/b/% c+d&e=f".to_owned()));
+        assert_eq!((key("flags"), key("flags/"), key("flags/%FF")), (None, None, None));
     }
 }

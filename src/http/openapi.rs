@@ -108,6 +108,7 @@ const VIEWER_POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline
         sdk_routes::edge,
         sdk_routes::frontend_register,
         sdk_routes::frontend_metrics,
+        sdk_routes::report_impressions,
         sdk_routes::validate,
         webhook::webhook,
         tokens::create,

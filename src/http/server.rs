@@ -33,9 +33,8 @@ use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
 
 use super::caller::Peer;
-use super::connections::{
-    CallUnderWay, ConnectionGuard, ConnectionLimits, Connections, MAX_CONNECTIONS, Use,
-};
+pub use super::connections::ConnectionLimits;
+use super::connections::{CALL_CONNECTIONS, CallUnderWay, ConnectionGuard, Connections, Use};
 use super::fd_limit;
 use super::tls::Tls;
 
@@ -90,7 +89,7 @@ impl Server {
     pub async fn bind(setting: &str, address: SocketAddr) -> anyhow::Result<Self> {
         let listener = TcpListener::bind(address).await;
         let listener = listener.with_context(|| format!("cannot listen on {address} ({setting})"))?;
-        let limits = ConnectionLimits { max: MAX_CONNECTIONS, max_per_address: MAX_CONNECTIONS };
+        let limits = ConnectionLimits { max: CALL_CONNECTIONS, max_per_address: CALL_CONNECTIONS };
         let timeouts =
             Timeouts { first_request: FIRST_REQUEST_TIMEOUT, idle: IDLE_TIMEOUT, write: WRITE_TIMEOUT };
         Ok(Self { listener, tls: None, metrics: None, limits, timeouts })
@@ -107,9 +106,9 @@ impl Server {
         self.tls.clone()
     }
 
-    /// Limits the open connections per address, and counts connections that are closed or refused because of a limit.
-    pub fn limit(&mut self, connections_per_address: usize, metrics: Arc<Metrics>) {
-        self.limits.max_per_address = connections_per_address;
+    /// Sets the limits of open connections, and counts connections that are closed or refused because of them.
+    pub fn limit(&mut self, limits: ConnectionLimits, metrics: Arc<Metrics>) {
+        self.limits = limits;
         self.metrics = Some(metrics);
     }
 

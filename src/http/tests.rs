@@ -2,7 +2,9 @@
 
 mod answers;
 mod attacks;
+mod impressions;
 mod limits;
+mod ofrep;
 mod protection;
 
 use std::time::Duration;

@@ -122,9 +122,15 @@ impl SdkContext {
 
     /// Adds a generated session if the context has neither a user nor a session, so that all flags of an answer agree.
     #[must_use]
-    pub fn identified(mut self) -> Self {
+    pub fn identified(self) -> Self {
+        self.identified_by(|| generated_session(rand::random()))
+    }
+
+    /// Like [`Self::identified`], with the session that `session` returns.
+    #[must_use]
+    pub fn identified_by(mut self, session: impl FnOnce() -> String) -> Self {
         if self.field("userId").is_none() && self.field("sessionId").is_none() {
-            self.fields[1] = Some(generated_session(rand::random()));
+            self.fields[1] = Some(session());
         }
         self
     }

@@ -6,6 +6,7 @@
 //!  store ─► flag_sets: the selected flags, sorted ◄─────┘
 //!               ├─► express ─► features: body, ETag, gzip (once per change) ─► streams (one frame for all listeners)
 //!               └─► evaluation for frontend SDKs: context, addresses ─► repeats ─► events
+//!  reported impressions ─► impressions ───────────────────────────────────┘
 //!  SDK metrics ─► client_metrics ─► outbox ─► feature-flag-client-metrics ─► forward (leader) ─► Unleash
 //! ```
 //!
@@ -19,6 +20,7 @@ pub mod express;
 pub mod features;
 pub mod flag_sets;
 pub mod forward;
+pub mod impressions;
 pub mod repeats;
 pub mod selection;
 pub mod streams;

@@ -58,8 +58,6 @@ struct HubState {
 /// Position of one listener.
 #[derive(Debug)]
 pub struct Listener {
-    /// The first frame.
-    pub hydration: Bytes,
     pub frames: broadcast::Receiver<Bytes>,
     /// Keeps the hub's task running.
     _hub: Arc<Hub>,
@@ -70,8 +68,9 @@ impl Streams {
         Arc::new(Self { store, flag_sets, shutdown, hubs: Mutex::default() })
     }
 
-    /// Listens to a set; `None` if its environment is not served. Must be called within a Tokio runtime.
-    pub fn listen(self: &Arc<Self>, set: &Arc<FlagSet>) -> Option<Listener> {
+    /// Listens to a set. Returns the first frame separately, because it has all definitions and must not be kept while the
+    /// stream is open. `None` if the set's environment is not served. Must be called within a Tokio runtime.
+    pub fn listen(self: &Arc<Self>, set: &Arc<FlagSet>) -> Option<(Bytes, Listener)> {
         let key = set.selection.key();
         let mut hubs = self.lock();
         let hub = match hubs.get(key).and_then(Weak::upgrade) {
@@ -94,7 +93,7 @@ impl Streams {
         let mut state = hub.lock();
         let (frames, hydration) = (hub.frames.subscribe(), state.hydration());
         drop(state);
-        Some(Listener { hydration, frames, _hub: hub })
+        Some((hydration, Listener { frames, _hub: hub }))
     }
 
     fn features(&self, set: &FlagSet) -> Option<Arc<Features>> {
@@ -272,8 +271,8 @@ mod tests {
         let flag_sets = Arc::new(FlagSets::new(Metrics::new()));
         let streams = Streams::new(Arc::clone(&store), Arc::clone(&flag_sets), Shutdown::new());
         let of_e = flag_sets.of(&Selection::of_projects("e", None));
-        let mut listener = streams.listen(&of_e).unwrap();
-        let (head, hydration) = events(&listener.hydration);
+        let (first, mut listener) = streams.listen(&of_e).unwrap();
+        let (head, hydration) = events(&first);
         assert_eq!(head, "event: unleash-connected id: 1");
         assert_eq!(hydration[0]["features"].as_array().unwrap().len(), 2);
         assert_eq!((&hydration[0]["type"], &hydration[0]["segments"]), (&json!("hydration"), &json!([])));
@@ -290,8 +289,8 @@ mod tests {
         assert_eq!(removed, expected);
 
         // A second listener shares the hub, and begins with what is in force.
-        let other = streams.listen(&of_e).unwrap();
-        let (head, hydration) = events(&other.hydration);
+        let (first, other) = streams.listen(&of_e).unwrap();
+        let (head, hydration) = events(&first);
         assert_eq!(head, "event: unleash-connected id: 3");
         assert_eq!(hydration[0]["features"], json!([feature]));
         assert!(streams.listen(&flag_sets.of(&Selection::of_projects("x", None))).is_none());

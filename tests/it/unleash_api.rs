@@ -1,6 +1,7 @@
 //! The API for Unleash's SDKs: the official SDKs with only their URL changed, and the real Unleash behind flagstream.
 
 mod events;
+mod impressions;
 mod metrics;
 mod oracle;
 mod projects;

@@ -18,7 +18,7 @@ const INACTIVITY_SECONDS: u32 = 120;
 
 /// OFREP error: the reason why a request has no answer.
 #[derive(Debug)]
-pub(super) struct Failure {
+pub(in crate::http) struct Failure {
     status: StatusCode,
     code: &'static str,
     details: String,
@@ -147,7 +147,7 @@ impl Failure {
         out.push(b'}');
     }
 
-    pub(super) fn into_response(self, key: Option<&str>) -> Response {
+    pub(in crate::http) fn into_response(self, key: Option<&str>) -> Response {
         let mut out = Vec::new();
         self.write(&mut out, key);
         let mut response = Response::new(Body::from(out));

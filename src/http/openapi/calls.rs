@@ -77,6 +77,15 @@ pub enum OfrepProblems {
     NotNow(OfrepFailure),
 }
 
+/// Responses of the stream for OpenFeature providers.
+#[derive(IntoResponses)]
+pub enum OfrepStream {
+    #[response(status = 200, description = "Server-sent events", content_type = "text/event-stream")]
+    Events(String),
+    #[response(status = 503, description = "The limit of open streams is reached; retry later")]
+    NotNow(OfrepFailure),
+}
+
 /// Responses of change streams.
 #[derive(IntoResponses)]
 pub enum Stream {

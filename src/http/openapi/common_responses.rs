@@ -8,7 +8,10 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement
 use utoipa::openapi::{Content, HeaderBuilder, OpenApi, Ref, RefOr, ResponseBuilder, Schema, Type};
 
 const SCHEME: &str = "token";
-const PROBLEM: &str = "application/problem+json";
+/// Content type and schema of an error.
+const PROBLEM: (&str, &str) = ("application/problem+json", "ProblemDetails");
+/// Content type and schema of an error of a route with the tag `openfeature`.
+const OFREP_FAILURE: (&str, &str) = ("application/json", "OfrepFailure");
 /// Tags of routes that need no token.
 const OPEN_TAGS: [&str; 3] = ["health", "schemas", "unleash-open"];
 
@@ -59,8 +62,11 @@ fn complete(operation: &mut Operation) {
     if operation.parameters.iter().flatten().next().is_some() {
         add(operation, 400, "A parameter cannot be parsed");
     }
-    for status in ["429", "503"] {
-        if let Some(RefOr::T(response)) = operation.responses.responses.get_mut(status) {
+    // OpenFeature's providers read `Retry-After` of every temporary error.
+    for status in
+        if error_form(operation) == OFREP_FAILURE { &["429", "503", "504"][..] } else { &["429", "503"] }
+    {
+        if let Some(RefOr::T(response)) = operation.responses.responses.get_mut(*status) {
             let seconds = ObjectBuilder::new().schema_type(Type::Integer).description(Some("Seconds"));
             let header = HeaderBuilder::new().schema(Some(Schema::Object(seconds.build()))).build();
             response.headers.entry("Retry-After".to_owned()).or_insert(header.into());
@@ -68,13 +74,20 @@ fn complete(operation: &mut Operation) {
     }
 }
 
-/// Adds a response with a problem body. If the route already has a response for this status, only the body is added.
+/// Content type and schema of the operation's errors.
+fn error_form(operation: &Operation) -> (&'static str, &'static str) {
+    let is_ofrep = operation.tags.iter().flatten().any(|tag| tag == "openfeature");
+    if is_ofrep { OFREP_FAILURE } else { PROBLEM }
+}
+
+/// Adds a response with an error body. If the route already has a response for this status, only the body is added.
 fn add(operation: &mut Operation, status: u16, description: &str) {
+    let (content_type, schema) = error_form(operation);
     let new = || RefOr::T(ResponseBuilder::new().description(description).build());
     let response = operation.responses.responses.entry(status.to_string()).or_insert_with(new);
     if let RefOr::T(Response { content, .. }) = response {
-        let problem = || RefOr::T(Content::new(Some(Ref::from_schema_name("ProblemDetails"))));
-        content.entry(PROBLEM.to_owned()).or_insert_with(problem);
+        let error = || RefOr::T(Content::new(Some(Ref::from_schema_name(schema))));
+        content.entry(content_type.to_owned()).or_insert_with(error);
     }
 }
 
@@ -88,8 +101,12 @@ mod tests {
         let document: Value = serde_json::from_slice(&super::super::TEXT).unwrap();
         for (path, item) in document["paths"].as_object().unwrap() {
             for (method, operation) in item.as_object().unwrap() {
+                let is_ofrep = path.starts_with("/ofrep/");
+                let (kind, schema) = if is_ofrep { super::OFREP_FAILURE } else { super::PROBLEM };
+                let schema = format!("#/components/schemas/{schema}");
                 let has = |status: &str| {
-                    operation["responses"][status]["content"][super::PROBLEM]["schema"]["$ref"].is_string()
+                    let content = operation["responses"][status]["content"].as_object().unwrap();
+                    content[kind]["schema"]["$ref"] == schema && (!is_ofrep || content.len() == 1)
                 };
                 let open = super::OPEN_TAGS.iter().any(|tag| operation["tags"] == serde_json::json!([tag]));
                 assert!(

@@ -211,6 +211,32 @@ pub struct SdkFlagCounts {
     variants: Option<BTreeMap<String, u64>>,
 }
 
+/// Impression event, as an SDK of Unleash creates it. Other members are ignored.
+#[derive(ToSchema)]
+pub struct SdkImpression {
+    #[schema(rename = "eventType")]
+    event_type: SdkImpressionKind,
+    /// Becomes the `request_id` of the event.
+    #[schema(rename = "eventId", max_length = 255)]
+    event_id: Option<String>,
+    #[schema(rename = "featureName", min_length = 1, max_length = 255, example = "new-checkout")]
+    feature_name: String,
+    enabled: bool,
+    /// Of `getVariant`: the variant's name, `disabled` if there is none.
+    #[schema(max_length = 255)]
+    variant: Option<String>,
+    #[schema(example = json!({"userId": "user-1", "properties": {"plan": "gold"}}))]
+    context: Option<Map<String, Value>>,
+}
+
+#[derive(ToSchema)]
+pub enum SdkImpressionKind {
+    #[schema(rename = "isEnabled")]
+    IsEnabled,
+    #[schema(rename = "getVariant")]
+    GetVariant,
+}
+
 /// Tokens of SDKs.
 #[derive(ToSchema)]
 pub struct SdkTokens {

@@ -77,7 +77,7 @@ async fn a_connection_without_a_request_is_closed() {
     let counted = Arc::clone(&metrics);
     let listening = listen(router(http_state(), true), |server| {
         server.timeouts.first_request = Duration::from_millis(200);
-        server.limit(100, counted);
+        server.limit(ConnectionLimits { max: 100, max_per_address: 100 }, counted);
     })
     .await;
     let beginnings =

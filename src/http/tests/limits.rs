@@ -95,8 +95,7 @@ async fn an_answer_that_takes_too_long_is_given_up() {
 #[tokio::test]
 async fn what_the_router_refuses_is_a_problem_too() {
     let (_api, router, publishing) = scene();
-    let request = Request::post("/ofrep/v1/evaluate/flags/%FF").body(Body::from("{}")).unwrap();
-    let answer = router.oneshot(request).await.unwrap();
+    let answer = router.oneshot(get_request("/flags/%FF/check")).await.unwrap();
     assert_eq!(answer.status(), StatusCode::BAD_REQUEST);
     assert_eq!(answer.headers().get(CONTENT_TYPE).unwrap(), "application/problem+json");
     assert!(publishing.join());

@@ -9,6 +9,7 @@ use axum::routing::get;
 use axum::{Extension, Router};
 
 use crate::config::RecordedEvents;
+use crate::evaluate::tally::UNRECORDED_REASONS;
 use crate::flag::{CompiledFlag, Outcome};
 use crate::http::Problem;
 use crate::http::api::Api;
@@ -368,9 +369,9 @@ impl Recorder<'_, '_> {
             flag: &outcome.flag.name,
             version: outcome.flag.version,
             enabled: outcome.enabled,
-            variant: outcome.variant.map(|(index, _)| index),
+            variant: outcome.variant.map(|(_, variant)| &*variant.name),
         };
-        (!self.caller.unleash.repeats.admit(&impression)).then_some(Unrecorded::Repeated)
+        self.caller.unleash.repeats.admit(&impression).is_none().then_some(Unrecorded::Repeated)
     }
 }
 
@@ -380,16 +381,20 @@ pub(in crate::http) enum Unrecorded {
     NoImpression,
     Repeated,
     Off,
+    /// Only of reported impressions: the token's projects have no such flag.
+    UnknownFlag,
 }
 
 impl Unrecorded {
-    pub(in crate::http) const ALL: [Self; 3] = [Self::NoImpression, Self::Repeated, Self::Off];
+    pub(in crate::http) const ALL: [Self; UNRECORDED_REASONS] =
+        [Self::NoImpression, Self::Repeated, Self::Off, Self::UnknownFlag];
 
     pub(in crate::http) fn labels(self) -> OutcomeLabels {
         let outcome = match self {
             Self::NoImpression => "no_impression_data",
             Self::Repeated => "repeated",
             Self::Off => "events_off",
+            Self::UnknownFlag => "unknown_flag",
         };
         OutcomeLabels { outcome }
     }

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!  /api/client/…    server SDKs: definitions (client), streams (streaming)
-//!  /api/frontend/…  frontend SDKs: results, evaluated here (frontend); /api/proxy/… is the same
+//!  /api/frontend/…  frontend SDKs: results, evaluated here (frontend), and what they have shown (impressions);
+//!                   /api/proxy/… is the same
 //!  /edge/validate   other proxies: which tokens are valid
 //! ```
 //!
@@ -11,6 +12,7 @@
 
 mod client;
 mod frontend;
+mod impressions;
 mod report;
 mod streaming;
 mod tags;
@@ -44,6 +46,7 @@ pub(super) use frontend::Unrecorded;
 pub(super) use frontend::{
     __path_all, __path_all_by_post, __path_enabled, __path_enabled_by_post, __path_one, __path_one_by_post,
 };
+pub(super) use impressions::__path_report_impressions;
 pub(super) use report::{
     __path_bulk, __path_edge, __path_frontend_metrics, __path_frontend_register, __path_metrics,
     __path_register,
@@ -99,6 +102,7 @@ pub(super) fn router(http_state: &HttpState, api: &Arc<Api>) -> Router {
         .merge(streaming::routes())
         .merge(frontend::routes(config.all_endpoints))
         .merge(report::routes())
+        .merge(impressions::routes())
         .merge(validate::routes());
     routes = routes.method_not_allowed_fallback(async || {
         Problem::new(StatusCode::METHOD_NOT_ALLOWED, "the route does not support this method")

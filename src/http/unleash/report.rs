@@ -1,4 +1,4 @@
-//! Reports of SDKs: applications, evaluations of flags, and impressions that a browser has shown.
+//! Reports of SDKs: applications, and evaluations of flags.
 
 use std::sync::Arc;
 
@@ -19,7 +19,8 @@ use crate::unleash_api::client_metrics::{self, ClientMetricsRecord, ReportError}
 use super::{BackendCaller, FrontendCaller, SdkCaller};
 
 /// Paths below which frontend SDKs report.
-const FRONTEND_PATHS: [&str; 4] = ["/api/frontend", "/api/frontend/all", "/api/proxy", "/api/proxy/all"];
+pub(super) const FRONTEND_PATHS: [&str; 4] =
+    ["/api/frontend", "/api/frontend/all", "/api/proxy", "/api/proxy/all"];
 
 pub(super) fn routes() -> Router<Arc<Api>> {
     let mut routes = Router::new()

@@ -71,11 +71,10 @@ pub(super) async fn streaming(
         return Err(unavailable());
     }
     let set = caller.unleash.flag_sets.of(caller.selection());
-    let listener = caller.unleash.streams.listen(&set).ok_or_else(unavailable)?;
-    let first = Some(listener.hydration.clone());
+    let (first, listener) = caller.unleash.streams.listen(&set).ok_or_else(unavailable)?;
     let void = Box::pin(caller.until_void());
     let heartbeat_at = Instant::now() + HEARTBEAT;
-    let stream = Stream { api, listener, first, void, heartbeat_at, _place: place };
+    let stream = Stream { api, listener, first: Some(first), void, heartbeat_at, _place: place };
     Ok(response(Body::from_stream(stream::unfold(stream, Stream::next))))
 }
 
