@@ -49,7 +49,7 @@ pub(super) struct Call<'c> {
     kept: &'c [Option<CachedOutcome>],
 }
 
-/// Where an evaluation that an SDK has made and reported comes from.
+/// Origin of an evaluation that an SDK has made and reported.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Reported<'s> {
     /// Id that the SDK gave to the report.

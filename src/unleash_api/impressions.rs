@@ -25,7 +25,7 @@ const NO_VARIANT: &str = "disabled";
 /// An impression as an SDK reports it.
 #[derive(Debug, PartialEq)]
 pub struct ReportedImpression {
-    /// What precedes the names of its members in errors: `[1].` for the second event of a list, nothing for a single one.
+    /// Text before the names of its members in errors: `[1].` for the second event of a list, nothing for a single one.
     pub at: String,
     /// Id that the SDK gave to the event.
     pub id: Option<String>,
@@ -35,7 +35,7 @@ pub struct ReportedImpression {
     pub context: SdkContext,
 }
 
-/// What the application asked its SDK for.
+/// The question that the application asked its SDK.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Asked {
     /// Whether the flag is on. The variant is not reported.

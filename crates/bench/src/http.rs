@@ -5,8 +5,9 @@
 //! the server is busy. With a database, the events are written to it during the load.
 
 mod audit;
+pub(crate) mod change;
 pub(crate) mod client;
-mod process;
+pub(crate) mod process;
 mod server;
 
 use std::path::PathBuf;
@@ -89,7 +90,7 @@ pub struct HttpReport {
 
 #[derive(Debug, serde::Serialize)]
 pub struct ArmReport {
-    pub arm: &'static str,
+    pub arm: String,
     pub answer_bytes: usize,
     pub answers_per_cpu_second: Vec<f64>,
     pub median: f64,
@@ -162,20 +163,17 @@ async fn measure(
         Some(program) => Some(Process::edge(program, args.flags, folder).await?),
         None => None,
     };
-    let mut setup = BenchSetup { args, own: Process::own(args, bench, folder).await?, edge, audit };
+    let topics = &bench.config.topics;
+    let settings = [
+        ("FEATURE_FLAG_KAFKA_TOPIC", &*topics.events),
+        ("FLAGSTREAM_TOPICS__DEAD_LETTERS", &*topics.dead_letters),
+    ];
+    let own = Process::own(args.flags, folder, &settings).await?;
+    let mut setup = BenchSetup { args, own, edge, audit };
     let arms: Vec<Arm> = ARMS.into_iter().filter(|arm| !arm.is_of_edge() || setup.edge.is_some()).collect();
-    let mut rounds: Vec<Vec<(f64, Measured)>> = arms.iter().map(|_| Vec::new()).collect();
-    for round in 0..=args.rounds.max(1) {
-        for (arm, rounds) in arms.iter().zip(&mut rounds) {
-            let (per_cpu_second, measured) = setup.measure(*arm).await?;
-            tracing::info!(round, arm = arm.name(), per_cpu_second = per_cpu_second.round(), "measured");
-            // The first round is a warm-up.
-            if round > 0 {
-                rounds.push((per_cpu_second, measured));
-            }
-        }
-    }
-    let arms: Vec<_> = arms.iter().zip(&rounds).map(|(arm, rounds)| report(*arm, rounds)).collect();
+    let measure = async |arm: Arm| setup.measure(arm).await;
+    let rounds = take_turns(&arms, args.rounds, |arm| arm.name().to_owned(), measure).await?;
+    let arms: Vec<_> = rounds.into_iter().map(|(name, rounds)| report(name, &rounds)).collect();
     let half = arms.get(2).map_or(1.0, |one| one.answers_per_second / 2.0);
     let measured = setup.load(Arm::One, Some(half)).await?;
     let at = |quantile| measured.latencies.value_at_quantile(quantile) as f64 / 1e3;
@@ -194,7 +192,7 @@ async fn measure(
 
 impl BenchSetup<'_> {
     /// Answers per CPU second of one arm. All events are published and audited before the next measurement.
-    async fn measure(&self, arm: Arm) -> anyhow::Result<(f64, Measured)> {
+    async fn measure(&self, arm: Arm) -> anyhow::Result<Round> {
         let server = self.server(arm);
         let cpu = server.cpu_seconds()?;
         let measured = self.load(arm, None).await?;
@@ -210,7 +208,8 @@ impl BenchSetup<'_> {
         let address = &self.server(arm).address;
         let HttpArgs { flags, connections, seconds, .. } = *self.args;
         let time = Duration::from_secs(seconds);
-        Load { address, arm, flags, connections, time, rate }.run().await
+        let call = |number| client::call(arm, number, flags);
+        Load { address, call: &call, connections, time, rate }.run().await
     }
 
     fn server(&self, arm: Arm) -> &Process {
@@ -228,12 +227,36 @@ impl BenchSetup<'_> {
     }
 }
 
-fn report(arm: Arm, rounds: &[(f64, Measured)]) -> ArmReport {
+/// Answers per CPU second of a server, and the load that it was measured with.
+pub(crate) type Round = (f64, Measured);
+
+/// Measures every arm once in each round, after a round as a warm-up. Returns the names and the rounds of the arms.
+pub(crate) async fn take_turns<A: Copy>(
+    arms: &[A],
+    rounds: usize,
+    name: impl Fn(A) -> String,
+    measure: impl AsyncFn(A) -> anyhow::Result<Round>,
+) -> anyhow::Result<Vec<(String, Vec<Round>)>> {
+    let mut all: Vec<(String, Vec<Round>)> = arms.iter().map(|arm| (name(*arm), Vec::new())).collect();
+    for round in 0..=rounds.max(1) {
+        for (arm, (name, rounds)) in arms.iter().zip(&mut all) {
+            let (per_cpu_second, measured) = measure(*arm).await?;
+            tracing::info!(round, arm = name, per_cpu_second = per_cpu_second.round(), "measured");
+            // The first round is a warm-up.
+            if round > 0 {
+                rounds.push((per_cpu_second, measured));
+            }
+        }
+    }
+    Ok(all)
+}
+
+pub(crate) fn report(arm: String, rounds: &[Round]) -> ArmReport {
     let answers_per_cpu_second: Vec<f64> = rounds.iter().map(|(rate, _)| rate.round()).collect();
     let rates: Vec<f64> =
         rounds.iter().map(|(_, measured)| measured.answers as f64 / measured.seconds).collect();
     ArmReport {
-        arm: arm.name(),
+        arm,
         answer_bytes: rounds.first().map_or(0, |(_, measured)| measured.answer_bytes),
         median: median(&answers_per_cpu_second),
         answers_per_cpu_second,

@@ -4,21 +4,20 @@
 //! The server is a child process without other work. The baselines are its memory before the first stream connects, and
 //! the latency of evaluations while the streams are idle.
 
-use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
 use flagstream::http::fd_limit;
 
 use super::http::Arm;
-use super::http::client::Load;
+use super::http::client::{self, Load};
+use super::http::process::{Process, resident_bytes};
 
 /// Timeout for one stream to receive its first id.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -96,8 +95,10 @@ pub async fn run(args: &ListenersArgs) -> anyhow::Result<ListenersReport> {
     ensure!(args.listeners > 0, "--listeners: expected at least 1");
     let _ = fd_limit::raise_for(args.listeners);
     let folder = std::env::temp_dir().join(format!("flagstream-bench-{}", std::process::id()));
-    let (mut server, address) = start(&folder).await?;
-    let pid = server.id().context("the server has ended")?;
+    let most = (args.listeners + AT_ONCE).to_string();
+    let settings = [&SETTINGS[..], &[("FLAGSTREAM_HTTP__LISTENERS", &most)]].concat();
+    let Process { mut child, address } = Process::own(FLAGS, &folder, &settings).await?;
+    let pid = child.id().context("the server has ended")?;
     // Warms up the server, so that one-time allocations do not count.
     drop(connect_all(&address, AT_ONCE).await?);
     let before_bytes = resident_bytes(pid)?;
@@ -113,7 +114,7 @@ pub async fn run(args: &ListenersArgs) -> anyhow::Result<ListenersReport> {
         open = opened;
     }
     drop(open);
-    server.kill().await?;
+    child.kill().await?;
     // The folder may not exist.
     let _ = std::fs::remove_dir_all(&folder);
     let bytes_per_listener = later_bytes.saturating_sub(before_bytes) as f64 / args.listeners as f64;
@@ -182,8 +183,7 @@ async fn connect_again(number: u64, address: &str, refused: &AtomicU64) -> anyho
 async fn evaluate(address: &str) -> anyhow::Result<Evaluations> {
     let load = Load {
         address,
-        arm: Arm::One,
-        flags: FLAGS,
+        call: &|number| client::call(Arm::One, number, FLAGS),
         connections: EVALUATING_CONNECTIONS,
         time: EVALUATION_TIME,
         rate: Some(EVALUATIONS_PER_SECOND),
@@ -210,22 +210,9 @@ async fn peak_bytes(pid: u32, is_over: Arc<AtomicBool>) -> anyhow::Result<u64> {
     Ok(peak)
 }
 
-async fn start(folder: &std::path::Path) -> anyhow::Result<(Child, String)> {
-    let mut server = Command::new(std::env::current_exe()?)
-        .args(["bench", "http-server", "--flags", &FLAGS.to_string()])
-        .env("FLAGSTREAM_STATE_DIR", folder)
-        .env("FLAGSTREAM_HTTP__LISTEN", "127.0.0.1:0")
-        .env("FLAGSTREAM_INSTANCE", "bench")
-        .env("FLAGSTREAM_API__DURABILITY", "memory")
-        .env("FLAGSTREAM_AUTH__ANONYMOUS_SCOPES", "evaluate,read")
-        .stdout(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .context("the server does not start")?;
-    let output = server.stdout.take().context("the server's output")?;
-    let address = BufReader::new(output).lines().next_line().await?;
-    Ok((server, address.context("the server ended before it listened")?))
-}
+/// Settings of the server: every caller may follow changes, and events are not kept on disk.
+const SETTINGS: [(&str, &str); 2] =
+    [("FLAGSTREAM_API__DURABILITY", "memory"), ("FLAGSTREAM_AUTH__ANONYMOUS_SCOPES", "evaluate,read")];
 
 async fn connect_all(address: &str, count: usize) -> anyhow::Result<Vec<TcpStream>> {
     let mut open = Vec::with_capacity(count);
@@ -256,11 +243,4 @@ async fn connect(address: &str) -> anyhow::Result<TcpStream> {
         ensure!(!heard.starts_with(b"HTTP/1.1 503"), "{}", String::from_utf8_lossy(&heard));
     }
     Ok(stream)
-}
-
-fn resident_bytes(pid: u32) -> anyhow::Result<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
-    let kib: u64 = line.trim().trim_end_matches("kB").trim().parse()?;
-    Ok(kib << 10)
 }

@@ -56,12 +56,22 @@ pub fn snapshot_of(
     count: usize,
     definition: fn(usize) -> serde_json::Value,
 ) -> Result<Snapshot, CompileError> {
-    let flags = (0..count).map(|number| {
-        let text = definition(number).to_string();
-        CompiledFlag::compile(ENVIRONMENT, version(number), &text).map(Arc::new)
-    });
+    let flags = (0..count).map(|number| recorded(number, version(number), &definition(number)).map(Arc::new));
     let changes = flags.map(|flag| flag.map(FlagChange::Set)).collect::<Result<Vec<_>, _>>()?;
     Ok(Snapshot::default().with(changes))
+}
+
+/// Flag `number` with the record that it was read from, as the service keeps it.
+pub fn recorded(
+    number: usize,
+    version: u64,
+    definition: &serde_json::Value,
+) -> Result<CompiledFlag, CompileError> {
+    let record = json!({"environment": ENVIRONMENT, "flag_name": flag_name(number), "source": "unleash",
+        "version": version, "checksum": "", "definition": definition});
+    let mut flag = CompiledFlag::compile(ENVIRONMENT, version, &definition.to_string())?;
+    flag.record = Some(record.to_string().into_bytes().into());
+    Ok(flag)
 }
 
 /// The flag and the context of a request.

@@ -19,6 +19,7 @@ mod report;
 mod setup;
 mod sink;
 mod stream;
+mod unleash_api;
 
 use std::process::ExitCode;
 

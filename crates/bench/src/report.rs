@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use crate::edge::{self, EdgeArgs, EdgeReport};
-use crate::http::{self, HttpArgs, HttpReport, ServerArgs};
+use crate::http::{self, ArmReport, HttpArgs, HttpReport, ServerArgs};
 use crate::latency::{self, LatencyArgs, LatencyReport};
 use crate::listeners::{self, ListenersArgs, ListenersReport};
 use crate::outage::{self, OutageArgs, OutageReport};
@@ -12,6 +12,7 @@ use crate::replay::{self, ReplayArgs, ReplayReport};
 use crate::sink::chain::{self, ChainArgs, ChainReport};
 use crate::sink::{self, SinkArgs, SinkReport};
 use crate::stream::{self, StreamArgs, StreamReport};
+use crate::unleash_api::{self, StreamsReport, UnleashApiArgs, UnleashApiReport};
 
 use flagstream::cli::{Global, Output, print as output};
 
@@ -34,12 +35,15 @@ pub enum Command {
     /// Answers per CPU second over HTTP with all events published (and audited, with a database), compared with the
     /// same server returning a fixed body and with Unleash Edge
     Http(HttpArgs),
+    /// API for Unleash's SDKs: answers per CPU second, compared with Unleash Edge; or, with --streams, the time of a
+    /// change to many open streams
+    UnleashApi(UnleashApiArgs),
     /// Edge API of a running service under short requests while flags change; fails unless most answers are cache hits
     /// with low latency
     Edge(EdgeArgs),
     /// Server memory per idle change stream
     Listeners(ListenersArgs),
-    /// The server process that `http` and `listeners` measure
+    /// The server process that `http`, `listeners` and `unleash-api` measure
     #[command(hide = true)]
     HttpServer(ServerArgs),
 }
@@ -52,6 +56,7 @@ pub async fn run(command: Command, global: &Global) -> anyhow::Result<ExitCode> 
         Command::Chain(args) => print(global, &chain::run(&args, config).await?, chain_text),
         Command::Replay(args) => print(global, &replay::run(&args, config).await?, replay_text),
         Command::Http(args) => print(global, &http::run(&args, config).await?, http_text),
+        Command::UnleashApi(args) => print(global, &unleash_api::run(&args).await?, unleash_api_text),
         Command::Listeners(args) => print(global, &listeners::run(&args).await?, listeners_text),
         Command::HttpServer(args) => http::serve(&args, config).await,
         Command::Edge(args) => {
@@ -99,15 +104,8 @@ fn replay_text(report: &ReplayReport) -> String {
 }
 
 fn http_text(report: &HttpReport) -> String {
-    let mut lines = vec![
-        format!("{} flags, {} connections", report.flags, report.connections),
-        format!("{:28} {:>9} {:>14} {:>12}  rounds", "arm", "bytes", "answers/CPU s", "answers/s"),
-    ];
-    lines.extend(report.arms.iter().map(|arm| {
-        let (bytes, median, rate) = (arm.answer_bytes, arm.median, arm.answers_per_second);
-        format!("{:28} {bytes:>9} {median:>14.0} {rate:>12.0}  {:?}", arm.arm, arm.answers_per_cpu_second)
-    }));
-    lines.extend(report.ratios.iter().map(|(name, ratio)| format!("{name}: {ratio:.2}")));
+    let mut lines = vec![format!("{} flags, {} connections", report.flags, report.connections)];
+    lines.extend(arm_lines(&report.arms, &report.ratios));
     let half = &report.half_load;
     lines.push(format!(
         "one flag at {:.0}/s: p50 {:.2} ms, p99 {:.2} ms, p99.9 {:.2} ms",
@@ -117,6 +115,48 @@ fn http_text(report: &HttpReport) -> String {
     lines.extend(report.audited.map(|rows| format!("{rows} rows in Postgres")));
     lines.push(format!("memory at most {} MiB", report.peak_memory_bytes >> 20));
     lines.join("\n")
+}
+
+/// A table of arms, and their ratios.
+fn arm_lines(arms: &[ArmReport], ratios: &[(String, f64)]) -> Vec<String> {
+    let width = arms.iter().map(|arm| arm.arm.len()).max().unwrap_or_default().max(28);
+    let mut lines =
+        vec![format!("{:width$} {:>9} {:>14} {:>12}  rounds", "arm", "bytes", "answers/CPU s", "answers/s")];
+    lines.extend(arms.iter().map(|arm| {
+        let (bytes, median, rate) = (arm.answer_bytes, arm.median, arm.answers_per_second);
+        format!("{:width$} {bytes:>9} {median:>14.0} {rate:>12.0}  {:?}", arm.arm, arm.answers_per_cpu_second)
+    }));
+    lines.extend(ratios.iter().map(|(name, ratio)| format!("{name}: {ratio:.2}")));
+    lines
+}
+
+fn unleash_api_text(report: &UnleashApiReport) -> String {
+    let mut lines = vec![format!("{} flags", report.flags)];
+    match &report.streams {
+        Some(streams) => lines.extend(streams_lines(streams)),
+        None => {
+            lines.push(format!("{} connections", report.connections));
+            lines.extend(arm_lines(&report.arms, &report.ratios));
+        }
+    }
+    lines.join("\n")
+}
+
+fn streams_lines(report: &StreamsReport) -> [String; 3] {
+    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    let (before, connected, later) =
+        (mib(report.before_bytes), mib(report.connected_bytes), mib(report.later_bytes));
+    [
+        format!("{} streams, connected in {:.1} s", report.streams, report.connect_seconds),
+        format!(
+            "{before:.1} MiB before, {connected:.1} MiB connected, {later:.1} MiB after the changes: {:.1} KiB each",
+            report.bytes_per_stream / 1_024.0
+        ),
+        format!(
+            "{} changes to the last byte: p50 {:.1} ms, p99 {:.1} ms, longest {:.1} ms; last stream of each change {:.0?} ms",
+            report.changes, report.p50_ms, report.p99_ms, report.longest_ms, report.last_stream_ms
+        ),
+    ]
 }
 
 fn edge_text(report: &EdgeReport) -> String {

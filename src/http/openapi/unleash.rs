@@ -222,7 +222,7 @@ pub struct SdkImpression {
     #[schema(rename = "featureName", min_length = 1, max_length = 255, example = "new-checkout")]
     feature_name: String,
     enabled: bool,
-    /// Of `getVariant`: the variant's name, `disabled` if there is none.
+    /// The name of the variant, for `getVariant`; `disabled` if there is none.
     #[schema(max_length = 255)]
     variant: Option<String>,
     #[schema(example = json!({"userId": "user-1", "properties": {"plan": "gold"}}))]

@@ -9,38 +9,35 @@ use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
 use crate::load;
-use crate::setup::Bench;
 
-use super::HttpArgs;
-
-/// A token in the format that Edge expects, for any project in the benchmark's environment.
-pub(super) const EDGE_TOKEN: &str = "*:production.benchmark";
+/// Token of frontend SDKs, for all projects in the benchmark's environment.
+pub(crate) const FRONTEND_TOKEN: &str = "*:production.frontend";
+/// Token of server SDKs.
+pub(crate) const CLIENT_TOKEN: &str = "*:production.client";
 /// Timeout for a server to listen, and for all events to be published.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A running server.
 #[derive(Debug)]
-pub(super) struct Process {
-    pub(super) child: Child,
-    pub(super) address: String,
+pub(crate) struct Process {
+    pub(crate) child: Child,
+    pub(crate) address: String,
 }
 
 impl Process {
-    /// Starts the server of this benchmark, which writes its events to the run's topics.
-    pub(super) async fn own(
-        args: &HttpArgs,
-        bench: &Bench,
+    /// Starts the server of this benchmark with these settings beside its own.
+    pub(crate) async fn own(
+        flags: usize,
         folder: &std::path::Path,
+        settings: &[(&str, &str)],
     ) -> anyhow::Result<Self> {
-        let topics = &bench.config.topics;
         let mut child = Command::new(std::env::current_exe()?)
-            .args(["http-server", "--flags", &args.flags.to_string()])
-            .env("FEATURE_FLAG_KAFKA_TOPIC", &topics.events)
-            .env("FLAGSTREAM_TOPICS__DEAD_LETTERS", &topics.dead_letters)
+            .args(["http-server", "--flags", &flags.to_string()])
             .env("FLAGSTREAM_STATE_DIR", folder)
             .env("FLAGSTREAM_HTTP__LISTEN", "127.0.0.1:0")
             .env("FLAGSTREAM_INSTANCE", "bench")
             .env("UNLEASH_ENVIRONMENT", load::ENVIRONMENT)
+            .envs(settings.iter().copied())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
@@ -51,7 +48,7 @@ impl Process {
     }
 
     /// Starts Unleash Edge in offline mode with the same flags.
-    pub(super) async fn edge(
+    pub(crate) async fn edge(
         program: &std::path::Path,
         flags: usize,
         folder: &std::path::Path,
@@ -64,7 +61,7 @@ impl Process {
         let mut child = Command::new(program)
             .args(["--port", &port.to_string(), "--interface", "127.0.0.1", "offline", "--bootstrap-file"])
             .arg(&file)
-            .args(["--client-tokens", EDGE_TOKEN, "--frontend-tokens", EDGE_TOKEN])
+            .args(["--client-tokens", CLIENT_TOKEN, "--frontend-tokens", FRONTEND_TOKEN])
             .stdout(Stdio::null())
             .kill_on_drop(true)
             .spawn()
@@ -78,8 +75,8 @@ impl Process {
     }
 
     /// User and system CPU time since the start.
-    pub(super) fn cpu_seconds(&self) -> anyhow::Result<f64> {
-        let pid = self.child.id().context("the server has ended")?;
+    pub(crate) fn cpu_seconds(&self) -> anyhow::Result<f64> {
+        let pid = self.pid()?;
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
         // The fields after the process name, which may contain any character.
         let fields: Vec<&str> = stat.rsplit_once(')').context("/proc/…/stat")?.1.split(' ').collect();
@@ -89,15 +86,21 @@ impl Process {
     }
 
     /// Peak memory in bytes.
-    pub(super) fn peak_memory_bytes(&self) -> anyhow::Result<u64> {
-        let pid = self.child.id().context("the server has ended")?;
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
-        Ok(peak.and_then(|peak| peak.trim().parse::<u64>().ok()).context("VmHWM")? << 10)
+    pub(crate) fn peak_memory_bytes(&self) -> anyhow::Result<u64> {
+        memory_bytes(self.pid()?, "VmHWM:")
+    }
+
+    /// Memory in bytes.
+    pub(crate) fn resident_bytes(&self) -> anyhow::Result<u64> {
+        resident_bytes(self.pid()?)
+    }
+
+    pub(crate) fn pid(&self) -> anyhow::Result<u32> {
+        self.child.id().context("the server has ended")
     }
 
     /// Waits until every evaluation has an event in Kafka. Returns the numbers of events and of evaluations.
-    pub(super) async fn wait_until_published(&self) -> anyhow::Result<(u64, u64)> {
+    pub(crate) async fn wait_until_published(&self) -> anyhow::Result<(u64, u64)> {
         let deadline = Instant::now() + DEADLINE;
         loop {
             let text = reqwest::get(format!("http://{}/metrics", self.address)).await?.text().await?;
@@ -114,4 +117,16 @@ impl Process {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
+}
+
+/// Memory of a process in bytes.
+pub(crate) fn resident_bytes(pid: u32) -> anyhow::Result<u64> {
+    memory_bytes(pid, "VmRSS:")
+}
+
+/// A size from the status of a process, in bytes.
+fn memory_bytes(pid: u32, name: &str) -> anyhow::Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let size = status.lines().find_map(|line| line.strip_prefix(name)?.trim().strip_suffix(" kB"));
+    Ok(size.and_then(|size| size.trim().parse::<u64>().ok()).context(name.to_owned())? << 10)
 }

@@ -1,4 +1,4 @@
-//! The server of `bench http`: the routes and the event outbox of the service, with synthetic flags.
+//! The server of benchmarks over HTTP: the routes and the event outbox of the service, with synthetic flags.
 
 use std::sync::Arc;
 
@@ -18,6 +18,7 @@ use flagstream::config::{Config, Scope};
 use flagstream::evaluate::Parts;
 use flagstream::feed::Usage;
 use flagstream::health::{Registry, Reporter};
+use flagstream::http::server::ConnectionLimits;
 use flagstream::http::{self, Api, Caller, HttpState, Limits, Undecodable};
 use flagstream::kill::KillSwitches;
 use flagstream::manage::Manager;
@@ -26,7 +27,9 @@ use flagstream::outbox::Publisher;
 use flagstream::schema_registry::Formats;
 use flagstream::shutdown::Shutdown;
 use flagstream::store::Store;
+use flagstream::unleash_api::UnleashApi;
 
+use super::change;
 use super::client::body;
 use super::{Arm, client};
 
@@ -45,7 +48,7 @@ pub async fn serve(args: &ServerArgs, config: Config) -> anyhow::Result<()> {
     let (_made, fit) = watch::channel(true);
     let (publisher, publishing) =
         Publisher::start(Arc::clone(&config), Arc::clone(&metrics), Reporter::detached(), fit)?;
-    let listen = config.http.listen;
+    let (listen, counted) = (config.http.listen, Arc::clone(&metrics));
     let manager = Manager::new(
         Arc::clone(&config),
         &Formats::default(),
@@ -66,11 +69,16 @@ pub async fn serve(args: &ServerArgs, config: Config) -> anyhow::Result<()> {
     };
     let registry = Arc::new(Registry::new("bench"));
     let cluster = Cluster::new(Reporting::of_parts(&parts, Arc::clone(&registry), Vec::new()));
-    let api = Api::new(parts, publisher, None, manager, None, cluster, None);
+    let unleash = UnleashApi::new(&parts.config, &parts.store, &metrics, None, &shutdown)?;
+    let store = Arc::clone(&parts.store);
+    let limits = ConnectionLimits::of(&parts.config.http);
+    let api = Api::new(parts, publisher, None, manager, None, cluster, unleash);
     let http_state = HttpState::new(&api.config, registry, metrics, Some(Arc::clone(&api)));
     let router = http::router(http_state.clone(), true);
     let router = router.clone().merge(fixed(&router, &http_state, api, args.flags).await?);
-    let server = http::Server::bind("FLAGSTREAM_HTTP__LISTEN", listen).await?;
+    let router = router.merge(change::route(store));
+    let mut server = http::Server::bind("FLAGSTREAM_HTTP__LISTEN", listen).await?;
+    server.limit(limits, counted);
     flagstream::cli::print::line(&server.address()?.to_string())?;
     server.run(router, shutdown).await?;
     publishing.join();
