@@ -309,7 +309,8 @@ fn limits_of_callers_are_read_and_checked() {
     assert_eq!((rate("20000"), rate("7"), rate("none")), (Some(20_000), Some(7), None));
     for (variable, wrong) in [
         ("FLAGSTREAM_HTTP__CONNECTIONS_PER_ADDRESS", "0"),
-        ("FLAGSTREAM_HTTP__LISTENERS_PER_ADDRESS", "8001"),
+        ("FLAGSTREAM_HTTP__LISTENERS", "0"),
+        ("FLAGSTREAM_HTTP__LISTENERS_PER_ADDRESS", "100001"),
         ("FLAGSTREAM_HTTP__ALLOWED_HOSTS", "http://flags"),
         ("FLAGSTREAM_HTTP__DRAIN_DELAY", "6m"),
         ("FLAGSTREAM_AUTH__ANONYMOUS_ANSWERS_PER_SECOND", "0"),

@@ -6,6 +6,7 @@ mod impressions;
 mod limits;
 mod ofrep;
 mod protection;
+mod sdk_streams;
 
 use std::time::Duration;
 

@@ -22,7 +22,7 @@ use super::http::process::{Process, resident_bytes};
 /// Timeout for one stream to receive its first id.
 const DEADLINE: Duration = Duration::from_secs(10);
 /// Number of streams that connect concurrently.
-const AT_ONCE: usize = 50;
+pub(crate) const AT_ONCE: usize = 50;
 /// Number of flags that the server evaluates.
 const FLAGS: usize = 350;
 /// Time within which every stream must have reconnected.
@@ -39,6 +39,10 @@ const EVALUATING_CONNECTIONS: usize = 4;
 const EVALUATION_TIME: Duration = Duration::from_secs(10);
 /// Interval at which memory is read.
 const MEMORY_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Settings of the server: every caller may follow changes, and events are not kept on disk.
+const SETTINGS: [(&str, &str); 2] =
+    [("FLAGSTREAM_API__DURABILITY", "memory"), ("FLAGSTREAM_AUTH__ANONYMOUS_SCOPES", "evaluate,read")];
 
 /// The parameters of the benchmark.
 #[derive(Debug, Clone, clap::Args)]
@@ -96,13 +100,13 @@ pub async fn run(args: &ListenersArgs) -> anyhow::Result<ListenersReport> {
     let _ = fd_limit::raise_for(args.listeners);
     let folder = std::env::temp_dir().join(format!("flagstream-bench-{}", std::process::id()));
     let most = (args.listeners + AT_ONCE).to_string();
-    let settings = [&SETTINGS[..], &[("FLAGSTREAM_HTTP__LISTENERS", &most)]].concat();
+    let settings = [&SETTINGS[..], &[("FLAGSTREAM_HTTP__LISTENERS", most.as_str())]].concat();
     let Process { mut child, address } = Process::own(FLAGS, &folder, &settings).await?;
     let pid = child.id().context("the server has ended")?;
     // Warms up the server, so that one-time allocations do not count.
-    drop(connect_all(&address, AT_ONCE).await?);
+    drop(connect_all(&address, AT_ONCE, connect).await?);
     let before_bytes = resident_bytes(pid)?;
-    let open = connect_all(&address, args.listeners).await?;
+    let open = connect_all(&address, args.listeners, connect).await?;
     let connected_bytes = resident_bytes(pid)?;
     tokio::time::sleep(Duration::from_secs(args.seconds)).await;
     let later_bytes = resident_bytes(pid)?;
@@ -168,7 +172,7 @@ async fn reconnect(
 /// Connects until the server accepts the stream.
 async fn connect_again(number: u64, address: &str, refused: &AtomicU64) -> anyhow::Result<TcpStream> {
     loop {
-        match connect(address).await {
+        match connect(address.to_owned()).await {
             Ok(stream) => return Ok(stream),
             Err(_) => refused.fetch_add(1, Ordering::Relaxed),
         };
@@ -210,29 +214,29 @@ async fn peak_bytes(pid: u32, is_over: Arc<AtomicBool>) -> anyhow::Result<u64> {
     Ok(peak)
 }
 
-/// Settings of the server: every caller may follow changes, and events are not kept on disk.
-const SETTINGS: [(&str, &str); 2] =
-    [("FLAGSTREAM_API__DURABILITY", "memory"), ("FLAGSTREAM_AUTH__ANONYMOUS_SCOPES", "evaluate,read")];
-
-async fn connect_all(address: &str, count: usize) -> anyhow::Result<Vec<TcpStream>> {
+/// Opens streams with `connect`, [`AT_ONCE`] at a time.
+pub(crate) async fn connect_all<F>(
+    address: &str,
+    count: usize,
+    connect: fn(String) -> F,
+) -> anyhow::Result<Vec<TcpStream>>
+where
+    F: Future<Output = anyhow::Result<TcpStream>> + Send + 'static,
+{
     let mut open = Vec::with_capacity(count);
     while open.len() < count {
         let some = AT_ONCE.min(count - open.len());
-        let connecting: Vec<_> = (0..some)
-            .map(|_| {
-                let address = address.to_owned();
-                tokio::spawn(async move { timeout(DEADLINE, connect(&address)).await })
-            })
-            .collect();
+        let connecting: Vec<_> =
+            (0..some).map(|_| tokio::spawn(timeout(DEADLINE, connect(address.to_owned())))).collect();
         for connected in connecting {
-            open.push(connected.await?.context("a listener is not told where the stream stands")??);
+            open.push(connected.await?.context("a stream does not begin in time")??);
         }
     }
     Ok(open)
 }
 
 /// Connects a stream, and waits for its first id.
-async fn connect(address: &str) -> anyhow::Result<TcpStream> {
+async fn connect(address: String) -> anyhow::Result<TcpStream> {
     let mut stream = TcpStream::connect(address).await?;
     stream.write_all(b"GET /api/v1/changes HTTP/1.1\r\nhost: bench\r\n\r\n").await?;
     let (mut heard, mut buffer) = (Vec::new(), [0; 1_024]);

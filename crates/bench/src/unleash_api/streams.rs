@@ -14,13 +14,12 @@ use flagstream::http::fd_limit;
 
 use crate::http::change;
 use crate::http::process::CLIENT_TOKEN;
+use crate::listeners::{AT_ONCE, connect_all};
 
 use super::{UnleashApiArgs, own};
 
-/// Timeout for one stream to receive all definitions, and for all streams to receive a change.
+/// Timeout for all streams to receive a change.
 const DEADLINE: Duration = Duration::from_secs(60);
-/// Number of streams that connect concurrently.
-const AT_ONCE: usize = 50;
 /// Pause between two changes.
 const PAUSE: Duration = Duration::from_millis(200);
 /// Bytes that a stream reads at once.
@@ -58,13 +57,13 @@ pub(super) async fn run(
     let allowed = fd_limit::raise_for(streams);
     ensure!(allowed >= streams, "the limit of file descriptors (ulimit -n) allows {allowed} streams");
     let most = (streams + AT_ONCE).to_string();
-    let mut server = own(args.flags, folder, &[("FLAGSTREAM_HTTP__LISTENERS", &most)]).await?;
+    let mut server = own(args.flags, folder, &[("FLAGSTREAM_HTTP__LISTENERS", most.as_str())]).await?;
     let (arrived, mut arrivals) = mpsc::unbounded_channel();
     // Warms up the server, so that one-time allocations do not count.
-    drop(connect_all(&server.address, AT_ONCE).await?);
+    drop(connect_all(&server.address, AT_ONCE, connect).await?);
     let before_bytes = server.resident_bytes()?;
     let begun = Instant::now();
-    let open = connect_all(&server.address, streams).await?;
+    let open = connect_all(&server.address, streams, connect).await?;
     let connect_seconds = begun.elapsed().as_secs_f64();
     let connected_bytes = server.resident_bytes()?;
     let listening: Vec<_> =
@@ -117,25 +116,8 @@ async fn receive(
     Ok(times)
 }
 
-async fn connect_all(address: &str, count: usize) -> anyhow::Result<Vec<TcpStream>> {
-    let mut open = Vec::with_capacity(count);
-    while open.len() < count {
-        let some = AT_ONCE.min(count - open.len());
-        let connecting: Vec<_> = (0..some)
-            .map(|_| {
-                let address = address.to_owned();
-                tokio::spawn(async move { timeout(DEADLINE, connect(&address)).await })
-            })
-            .collect();
-        for connected in connecting {
-            open.push(connected.await?.context("a stream does not receive the definitions")??);
-        }
-    }
-    Ok(open)
-}
-
 /// Connects a stream, and waits for all definitions.
-async fn connect(address: &str) -> anyhow::Result<TcpStream> {
+async fn connect(address: String) -> anyhow::Result<TcpStream> {
     let mut stream = TcpStream::connect(address).await?;
     let call = format!(
         "GET /api/client/streaming HTTP/1.1\r\nhost: bench\r\nauthorization: {CLIENT_TOKEN}\r\naccept: text/event-stream\r\n\r\n"
