@@ -1,8 +1,10 @@
 // The circuit breaker: a service that fails again and again is left alone for a while.
-import { FlagstreamError } from './errors.js';
+'use strict';
+
+const { FlagstreamError } = require('./errors.js');
 
 /** Opens after so many failures in a row; after `recoveryTimeoutMs` it lets one attempt through, which decides. */
-export class Breaker {
+class Breaker {
   #threshold;
   #recoveryTimeoutMs;
   #now;
@@ -51,3 +53,5 @@ export class Breaker {
     if (this.isOpen) this.#opened = this.#now() - this.#recoveryTimeoutMs;
   }
 }
+
+module.exports = { Breaker };

@@ -1,19 +1,15 @@
-// Answers, until they are old or an invalidation overtakes them.
+// The layers of a client's cache.
+'use strict';
 
-/** Beyond it an invalidation counts for all of them. */
-const MAX_ENVIRONMENTS = 1_000;
+const { Announcements } = require('./announcements.js');
+const { RedisCache } = require('./redis.js');
 
-/**
- * Bounded; what was used last stays.
- *
- * An answer carries the newest version that the service knew when it gave it (`flags_version`). An invalidation of any
- * flag of its environment with a higher version makes it old: flags depend on each other, and only the service knows
- * how. So an answer that was on its way meanwhile is not kept either.
- */
-export class Cache {
+/** Marks booleans that come from Redis: they are no complete answers. */
+const BOOLEAN_PREFIX = 'b:';
+
+/** Answers in memory, until they expire. Bounded: the least recently used one is evicted. */
+class MemoryCache {
   #entries = new Map();
-  /** The newest version announced, by environment; under null that of all. */
-  #announced = new Map();
   #maxEntries;
   #ttlMs;
   #now;
@@ -24,37 +20,119 @@ export class Cache {
     this.#now = now;
   }
 
-  /** The newest version that was announced, or 0. */
-  get newest() {
-    return Math.max(0, ...this.#announced.values());
-  }
-
   get(key) {
     const entry = this.#entries.get(key);
     if (!entry) return undefined;
     this.#entries.delete(key);
-    if (this.#now() >= entry.until || !this.#isNew(entry.evaluation)) return undefined;
+    if (this.#now() >= entry.until || !entry.isCurrent()) return undefined;
     this.#entries.set(key, entry);
     return entry.evaluation;
   }
 
-  put(key, evaluation) {
-    if (this.#maxEntries === 0 || evaluation.reason === 'ERROR' || !this.#isNew(evaluation)) return;
+  /** Keeps an answer for as long as `isCurrent` returns true, at most for its lifetime. */
+  put(key, evaluation, isCurrent) {
+    if (this.#maxEntries === 0 || !isCurrent()) return;
     this.#entries.delete(key);
-    this.#entries.set(key, { evaluation, until: this.#now() + this.#ttlMs });
+    this.#entries.set(key, { evaluation: asCached(evaluation), isCurrent, until: this.#now() + this.#ttlMs });
     if (this.#entries.size > this.#maxEntries) this.#entries.delete(this.#entries.keys().next().value);
-  }
-
-  invalidate(version, named) {
-    const environment = this.#announced.has(named) || this.#announced.size < MAX_ENVIRONMENTS ? named : null;
-    this.#announced.set(environment, Math.max(version, this.#announced.get(environment) ?? 0));
   }
 
   clear() {
     this.#entries.clear();
   }
+}
 
-  #isNew({ flags_version, environment }) {
-    return flags_version >= Math.max(this.#announced.get(null) ?? 0, this.#announced.get(environment) ?? 0);
+/**
+ *     question ─► memory ─► Redis (booleans of users without context) ─► service
+ *                    ▲         ▲
+ *     change ────────┴─────────┴── announced versions: an older answer is not used
+ */
+class AnswerCache {
+  #announcements = new Announcements();
+  #memory;
+  #redis;
+
+  constructor({ memoryTtlMs, maxEntries, redis, redisTtlMs }, now) {
+    this.#memory = memoryTtlMs === null ? null : new MemoryCache(maxEntries, memoryTtlMs, now);
+    this.#redis = redis === null ? null : new RedisCache(redis, redisTtlMs, now);
+  }
+
+  get hasRedis() {
+    return this.#redis !== null;
+  }
+
+  /** The newest announced version of all environments, or 0. */
+  get newest() {
+    return this.#announcements.newest;
+  }
+
+  /** The complete answer to a question, from memory. */
+  get(key) {
+    return this.#memory?.get(key);
+  }
+
+  /** Keeps a complete answer in memory. */
+  put(key, evaluation) {
+    if (evaluation.reason !== 'ERROR') this.#memory?.put(key, evaluation, () => this.#isCurrent(evaluation));
+  }
+
+  /** A boolean of a user without context, from memory or Redis; `undefined` if neither has it. */
+  async getBoolean(key, environment, flag, user) {
+    const kept = this.#memory?.get(BOOLEAN_PREFIX + key);
+    if (kept || !this.#redis) return kept;
+    const found = await this.#redis.get(environment, flag, user);
+    if (!found) return undefined;
+    const isCurrent = () =>
+      found.basisVersion === null
+        ? found.flagVersion >= this.#announcements.ofFlag(environment, flag)
+        : found.basisVersion >= this.#announcements.of(environment);
+    // Compared after the value was read: a change may have been announced meanwhile.
+    if (!isCurrent()) return undefined;
+    const evaluation = asCached({
+      flag_name: flag,
+      value: found.enabled,
+      enabled: found.enabled,
+      variant: null,
+      reason: 'CACHED',
+      error_code: null,
+      error_message: null,
+      killed: false,
+      flag_version: found.flagVersion,
+      environment,
+      flags_version: found.basisVersion ?? found.flagVersion,
+    });
+    this.#memory?.put(BOOLEAN_PREFIX + key, evaluation, isCurrent);
+    return evaluation;
+  }
+
+  /** Writes a boolean of a user without context to Redis. */
+  putBoolean(environment, flag, user, evaluation) {
+    const isUsable = evaluation.reason !== 'ERROR' && typeof evaluation.value === 'boolean' && evaluation.environment === environment;
+    if (isUsable && this.#isCurrent(evaluation)) this.#redis?.put(environment, flag, user, evaluation);
+  }
+
+  /** Makes answers that are older than a change unusable. */
+  announce(change) {
+    this.#announcements.add(change);
+  }
+
+  /** Records the version with which a stream of changes begins. */
+  begin(version) {
+    this.#announcements.begin(version);
+  }
+
+  /** Drops all answers in memory. */
+  clear() {
+    this.#memory?.clear();
+  }
+
+  #isCurrent({ flags_version, environment }) {
+    return flags_version >= this.#announcements.of(environment);
   }
 }
+
+function asCached(evaluation) {
+  return evaluation.cached ? evaluation : Object.freeze({ ...evaluation, cached: true });
+}
+
+module.exports = { AnswerCache };

@@ -1,27 +1,32 @@
 // The stream of changes (`GET /api/v1/changes`).
-import { FlagstreamError, errorOf } from './errors.js';
-import { pause, until } from './http.js';
+'use strict';
+
+const { FlagstreamError, errorOf } = require('./errors.js');
+const { pause, until } = require('./http.js');
 
 /** The service writes something every 15 s; a connection that is silent for longer is dead. */
 const SILENCE_MS = 45_000;
-export const MAX_LINE_CHARS = 64 << 10;
+const MAX_LINE_CHARS = 64 << 10;
 const RETRY_BASE_MS = 1_000;
 const RETRY_CAP_MS = 30_000;
 
-/** Reads server-sent events, and tells the cache. */
-export class ChangeReader {
-  #cache;
+/** Reads server-sent events, however they are cut into pieces. */
+class ChangeReader {
+  #changed;
+  #begins;
   #decoder = new TextDecoder();
   #rest = '';
   #id = '';
   #data = '';
   lastId = null;
 
-  constructor(cache) {
-    this.#cache = cache;
+  /** `changed` receives each change, `begins` the version with which a stream begins. */
+  constructor(changed, begins) {
+    this.#changed = changed;
+    this.#begins = begins;
   }
 
-  /** For a new connection, which goes on where the last one ended. */
+  /** The headers of a new connection, which resumes where the last one ended. */
   headers() {
     this.#decoder = new TextDecoder();
     this.#rest = '';
@@ -30,7 +35,7 @@ export class ChangeReader {
     return { accept: 'text/event-stream', ...(this.lastId && { 'last-event-id': this.lastId }) };
   }
 
-  /** Takes what has come; whether it is known by now from where on changes are heard. */
+  /** Takes a piece; returns whether it is known from which version on changes arrive. */
   feed(chunk) {
     const lines = (this.#rest + this.#decoder.decode(chunk, { stream: true })).split('\n');
     this.#rest = lines.pop();
@@ -45,9 +50,10 @@ export class ChangeReader {
     // The service writes all of it in one line.
     else if (name === 'data') this.#data = value;
     else if (line === '' && this.#id) {
-      // Where the stream begins only an id stands: what changed before is not told.
-      if (this.#data) apply(this.#cache, this.#data);
-      else if (/^\d+$/.test(this.#id)) this.#cache.invalidate(Number(this.#id), null);
+      // The first event has only an id: earlier changes are not reported.
+      const change = this.#data ? changeOf(this.#data) : null;
+      if (change) this.#changed(change);
+      else if (!this.#data && /^\d+$/.test(this.#id)) this.#begins(Number(this.#id));
       this.lastId = this.#id;
       this.#id = '';
       this.#data = '';
@@ -55,39 +61,45 @@ export class ChangeReader {
   }
 }
 
-/** Takes one invalidation, as it stands in the stream or in `feature-flag-updates`; whether it was understood. */
-export function apply(cache, text) {
-  let event;
-  try {
-    event = JSON.parse(text);
-  } catch {
-    return false;
+/** The change that an event of the stream or of `feature-flag-updates` is; `null` if it is none. */
+function changeOf(message) {
+  let event = message;
+  if (typeof message === 'string' || message instanceof Uint8Array) {
+    try {
+      event = JSON.parse(typeof message === 'string' ? message : new TextDecoder().decode(message));
+    } catch {
+      return null;
+    }
   }
-  if (!Number.isSafeInteger(event?.version)) return false;
-  cache.invalidate(event.version, typeof event.environment === 'string' ? event.environment : null);
-  return true;
+  if (!Number.isSafeInteger(event?.version)) return null;
+  const text = (value) => (typeof value === 'string' ? value : null);
+  return Object.freeze({
+    event_type: text(event.event_type) ?? 'RESET',
+    flag_name: text(event.flag_name),
+    environment: text(event.environment),
+    version: event.version,
+  });
 }
 
-/** Listens until `signal` ends it. `heard(true)` when changes are heard of, `heard(false)` when no more. */
-export async function follow(settings, cache, breaker, heard, signal) {
-  const reader = new ChangeReader(cache);
+/** Reads the stream until `signal` ends it. `following` is called with whether changes arrive. */
+async function follow(settings, reader, breaker, following, signal) {
   for (let failures = 0; !signal.aborted; failures += 1) {
     try {
-      await listen(settings, reader, signal, () => {
+      await read(settings, reader, signal, () => {
         failures = 0;
         breaker.mayBeWell();
-        heard(true);
+        following(true);
       });
     } catch (error) {
-      if (!signal.aborted) console.warn(`flagstream: changes are not heard of: ${error.cause?.message ?? error.message}`);
+      if (!signal.aborted) console.warn(`flagstream: no changes arrive: ${error.cause?.message ?? error.message}`);
     }
-    heard(false);
+    following(false);
     const most = Math.min(RETRY_CAP_MS, RETRY_BASE_MS * 2 ** failures);
     await pause(Math.random() * most, [signal]).catch(() => {});
   }
 }
 
-async function listen(settings, reader, signal, following) {
+async function read(settings, reader, signal, arrived) {
   const query = settings.environment === null ? '' : `?${new URLSearchParams({ environment: settings.environment })}`;
   const url = `${settings.configServiceUrl}/api/v1/changes${query}`;
   await until([signal], async (signal, abort) => {
@@ -103,10 +115,12 @@ async function listen(settings, reader, signal, following) {
       for await (const chunk of response.body) {
         clearTimeout(timer);
         timer = setTimeout(silent, SILENCE_MS);
-        if (reader.feed(chunk)) following();
+        if (reader.feed(chunk)) arrived();
       }
     } finally {
       clearTimeout(timer);
     }
   });
 }
+
+module.exports = { MAX_LINE_CHARS, ChangeReader, changeOf, follow };

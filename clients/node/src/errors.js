@@ -1,10 +1,12 @@
 // What can go wrong: one class, whose `kind` says how to react.
+'use strict';
+
 
 /** Failures that may be different the next time. */
 const PASSING = new Set(['connection_failed', 'timed_out', 'rate_limited', 'unavailable']);
 const KINDS = { 401: 'unauthorized', 403: 'forbidden', 404: 'not_found', 429: 'rate_limited' };
 
-export class FlagstreamError extends Error {
+class FlagstreamError extends Error {
   constructor(kind, detail, { status = null, errors = [], retryAfterMs = null, cause } = {}) {
     super(status === null ? detail : `${status}: ${detail}`, { cause });
     this.name = 'FlagstreamError';
@@ -17,7 +19,7 @@ export class FlagstreamError extends Error {
 }
 
 /** The error that an answer other than 200 is; its details are those of its problem+json (RFC 9457). */
-export function errorOf(status, headers, text) {
+function errorOf(status, headers, text) {
   const problem = parsed(text);
   const kind = KINDS[status] ?? (status >= 500 ? 'unavailable' : status >= 400 ? 'invalid_request' : 'invalid_answer');
   const errors = (Array.isArray(problem.errors) ? problem.errors : [])
@@ -39,3 +41,5 @@ function parsed(text) {
 function milliseconds(text) {
   return text !== null && /^\d+(\.\d+)?$/.test(text) ? Number(text) * 1000 : null;
 }
+
+module.exports = { FlagstreamError, errorOf };

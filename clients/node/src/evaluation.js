@@ -1,13 +1,15 @@
 // Questions and answers as they cross the wire.
-import { createHash } from 'node:crypto';
+'use strict';
 
-import { FlagstreamError } from './errors.js';
+const { createHash } = require('node:crypto');
 
-export const ONE_PATH = '/api/v1/feature-flags/evaluate';
-export const MANY_PATH = '/api/v1/feature-flags/evaluate/bulk';
+const { FlagstreamError } = require('./errors.js');
+
+const ONE_PATH = '/api/v1/feature-flags/evaluate';
+const MANY_PATH = '/api/v1/feature-flags/evaluate/bulk';
 
 /** JSON without the members that are null; what is none (NaN, a cycle) is the caller's mistake. */
-export function encode(body) {
+function encode(body) {
   try {
     return JSON.stringify(body, (_name, value) => {
       if (typeof value === 'number' && !Number.isFinite(value)) throw new TypeError(`${value}`);
@@ -19,18 +21,42 @@ export function encode(body) {
 }
 
 /** The members that say something. */
-export function given(members) {
+function given(members) {
   return Object.fromEntries(Object.entries(members).filter(([, value]) => value !== undefined && value !== null));
 }
 
 /** What an object of the caller's says of a flag, whatever the flag's name. */
-export function member(values, flag) {
+function member(values, flag) {
   return values && Object.hasOwn(values, flag) ? values[flag] : undefined;
 }
 
-/** The same for the same question, and of one length. */
-export function keyOf(flag, question, defaultValue, valueType) {
-  const { user_id, session_id, context, environment } = question;
+/** Whom flags are evaluated for. */
+function subjectOf(userId, { sessionId, context, environment } = {}, ownEnvironment = null) {
+  return { user_id: userId, session_id: sessionId, context, environment: environment ?? ownEnvironment };
+}
+
+/** Whether a subject has neither session nor context. */
+function isPlain({ session_id: session, context }) {
+  return !session && (context == null || Object.keys(context).length === 0);
+}
+
+/** The body of a request for one flag. */
+function bodyOfOne({ flag, defaultValue, valueType }, subject) {
+  return { flag_name: flag, ...given({ ...subject, default_value: defaultValue, value_type: valueType }) };
+}
+
+/** The body of a request for many flags. */
+function bodyOfMany(queries, subject) {
+  const body = { flag_names: queries.map(({ flag }) => flag), ...given(subject) };
+  for (const [name, what] of [['default_values', 'defaultValue'], ['value_types', 'valueType']]) {
+    const asked = given(Object.fromEntries(queries.map((query) => [query.flag, query[what]])));
+    if (Object.keys(asked).length > 0) body[name] = asked;
+  }
+  return body;
+}
+
+/** A text of one length that is the same for the same question. */
+function keyOf({ flag, defaultValue, valueType }, { user_id, session_id, context, environment }) {
   const parts = [flag, defaultValue, valueType, user_id, session_id, context, environment].map((part) => part ?? null);
   return createHash('sha256').update(sorted(JSON.parse(encode(parts)))).digest('base64');
 }
@@ -42,25 +68,38 @@ function sorted(value) {
 }
 
 /** The answer for one flag. */
-export function one(answer) {
+function one(answer) {
   const members = object(answer);
   return evaluation(String(members.flag_name), members, members);
 }
 
 /** The answers for these flags. */
-export function many(answer, flags) {
+function many(answer, flags) {
   const around = object(answer);
   const results = object(around.results);
   return new Map(flags.map((flag) => [flag, evaluation(flag, object(member(results, flag) ?? null), around)]));
 }
 
 /** The answer where there is none. */
-export function failed(flag, defaultValue, error) {
+function failed(flag, defaultValue, error) {
   const result = { value: defaultValue ?? null, enabled: false, reason: 'ERROR', error_code: 'GENERAL', error_message: error.message };
   return evaluation(flag, result, {});
 }
 
-export function boolean(evaluation) {
+/** The answer of a mock that has a value for the flag. */
+function mocked(flag, value, environment = null, variant = null) {
+  const isOn = value !== false;
+  const result = { value, enabled: isOn, variant, reason: isOn ? 'TARGETING_MATCH' : 'DEFAULT', flag_version: 1 };
+  return evaluation(flag, result, { environment, flags_version: 1 });
+}
+
+/** The answer of a mock that does not know the flag. */
+function unknown(flag, defaultValue, environment = null) {
+  const result = { value: defaultValue ?? null, enabled: false, reason: 'DEFAULT', error_code: 'FLAG_NOT_FOUND' };
+  return evaluation(flag, { ...result, error_message: 'the mock has no flag of this name' }, { environment, flags_version: 1 });
+}
+
+function boolean(evaluation) {
   if (typeof evaluation.value === 'boolean') return evaluation.value;
   throw new FlagstreamError('invalid_answer', `${evaluation.flag_name}: the value is not a boolean`, { status: 200 });
 }
@@ -77,9 +116,11 @@ function evaluation(flag_name, result, around) {
     reason: result.reason,
     error_code: result.error_code ?? null,
     error_message: result.error_message ?? null,
+    killed: result.killed === true,
     flag_version: result.flag_version ?? null,
     environment: around.environment ?? null,
     flags_version: Number.isSafeInteger(around.flags_version) ? around.flags_version : 0,
+    cached: false,
   });
 }
 
@@ -91,3 +132,22 @@ function object(value) {
 function invalid(what) {
   return new FlagstreamError('invalid_answer', `unexpected response: ${what}`, { status: 200 });
 }
+
+module.exports = {
+  ONE_PATH,
+  MANY_PATH,
+  bodyOfMany,
+  bodyOfOne,
+  boolean,
+  encode,
+  failed,
+  given,
+  isPlain,
+  keyOf,
+  many,
+  member,
+  mocked,
+  one,
+  subjectOf,
+  unknown,
+};

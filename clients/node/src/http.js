@@ -1,13 +1,15 @@
 // One request, bounded in time and size.
-import { setTimeout as sleep } from 'node:timers/promises';
+'use strict';
 
-import { FlagstreamError } from './errors.js';
+const { setTimeout: sleep } = require('node:timers/promises');
+
+const { FlagstreamError } = require('./errors.js');
 
 /** Larger answers are refused. The service's own are at most about half of it. */
-export const MAX_ANSWER_BYTES = 32 << 20;
+const MAX_ANSWER_BYTES = 32 << 20;
 
 /** Posts, and gives `{status, headers, text}`; rejects with the reason of whichever of `signals` is aborted. */
-export function post(url, headers, body, timeoutMs, signals) {
+function post(url, headers, body, timeoutMs, signals) {
   const timedOut = new FlagstreamError('timed_out', `no answer within ${Math.ceil(timeoutMs)} ms`);
   return until(signals, async (signal, abort) => {
     const timer = setTimeout(() => abort(timedOut), Math.max(0, timeoutMs));
@@ -23,12 +25,12 @@ export function post(url, headers, body, timeoutMs, signals) {
   });
 }
 
-export function pause(ms, signals) {
+function pause(ms, signals) {
   return until(signals, (signal) => sleep(ms, undefined, { signal }));
 }
 
 /** Works until one of `signals` is aborted. They may live long, so nothing of ours stays with them. */
-export async function until(signals, work) {
+async function until(signals, work) {
   const own = new AbortController();
   const abort = (reason) => own.abort(reason);
   const heard = signals.filter(Boolean).map((signal) => ({ signal, end: () => abort(signal.reason) }));
@@ -56,3 +58,5 @@ async function read(response) {
   }
   return Buffer.concat(chunks).toString('utf8');
 }
+
+module.exports = { MAX_ANSWER_BYTES, post, pause, until };

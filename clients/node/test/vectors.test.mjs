@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs';
 import { describe, test } from 'node:test';
 
 import { FeatureFlagsClient, FlagstreamError } from '../src/index.js';
-import { checkRequests, scripted } from './scripted.js';
+import { checkRequests, scripted } from './scripted.mjs';
 
 const vectors = JSON.parse(readFileSync(new URL('../../vectors.json', import.meta.url)));
 const url = process.env.FLAGSTREAM_URL;
