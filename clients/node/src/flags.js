@@ -312,4 +312,4 @@ function notify(listeners, what) {
   }
 }
 
-module.exports = { EARLIER, FOLLOWING, Flags };
+module.exports = { EARLIER, FOLLOWING, Flags, queriesOf };
