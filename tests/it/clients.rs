@@ -13,7 +13,9 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::harness::{Flag, Flags, Group, Service, Stack, TEST_TIMEOUT, Topics, wait_until};
+use crate::harness::{
+    Database, Flag, Flags, Group, Redis, Service, Stack, TEST_TIMEOUT, Topics, temporary_folder, wait_until,
+};
 
 /// A folder of the repository.
 fn folder(path: &str) -> PathBuf {
@@ -105,18 +107,40 @@ fn the_client_for_python_hears_of_changes_in_avro() {
     assert!(said.contains(" passed") && !said.contains("skipped"), "{said}");
 }
 
+/// A copy of the client for Node, with the packages that its tests use.
+fn node_client(stack: &Stack) -> tempfile::TempDir {
+    let copy = temporary_folder();
+    run(Command::new("cp")
+        .args(["-r"])
+        .args([folder("clients/node"), folder("clients/vectors.json")])
+        .arg(copy.path()));
+    let modules = copy.path().join("node/node_modules");
+    let _ = std::fs::remove_file(&modules);
+    std::os::unix::fs::symlink(&stack.node_modules, modules).unwrap();
+    copy
+}
+
 #[test]
 fn the_client_for_node_passes_its_tests() {
     let (stack, _shared) = Stack::shared();
-    let group = group(stack);
-    let service = start(&group, &[Flag::on("killed-in-node")]);
+    let (database, redis) = (Database::create(stack), Redis::database(stack));
+    let group = group(stack)
+        .set("DATABASE_URL", &database.url)
+        .set("REDIS_URL", &redis.url)
+        .set("UNLEASH_ENVIRONMENT", "production");
+    let flags =
+        [Flag::on("killed-in-node"), Flag::experiment("node-experiment", &[("dark", 500), ("light", 500)])];
+    let service = start(&group, &flags);
+    let client = node_client(stack);
+    let package = client.path().join("node");
     let mut command = Command::new("npm");
-    command.args(["test", "--silent"]).current_dir(folder("clients/node"));
+    command.args(["test", "--silent"]).current_dir(&package);
+    command.env("CLIENT_REDIS_URL", &redis.url).env("REPLY_TOPIC", group.topics.reply_topic("node"));
     let said = run(told(&mut command, &service, &group.topics));
     assert!(said.contains("# fail 0") && said.contains("# skipped 0"), "{said}");
 
     let compiler = format!("{}/typescript/bin/tsc", stack.node_modules);
-    run(Command::new("node").args([&compiler, "-p", "test/types.json"]).current_dir(folder("clients/node")));
+    run(Command::new("node").args([&compiler, "-p", "test/types.json"]).current_dir(&package));
 }
 
 #[test]

@@ -4,7 +4,7 @@ import { AsyncLocalStorage } from 'node:async_hooks';
 import { test } from 'node:test';
 
 import { ErrorCode, OpenFeature, ProviderEvents } from '@openfeature/server-sdk';
-import { context as otelContext, trace } from '@opentelemetry/api';
+import { ROOT_CONTEXT, context as otelContext, trace } from '@opentelemetry/api';
 import express from 'express';
 
 import { FeatureFlagsClient, MockFeatureFlagsClient } from 'flagstream-client';
@@ -86,7 +86,7 @@ test('tracking events are conversions', async (context) => {
 class Contexts {
   #storage = new AsyncLocalStorage();
   active() {
-    return this.#storage.getStore() ?? null;
+    return this.#storage.getStore() ?? ROOT_CONTEXT;
   }
   with(context, call, self, ...rest) {
     return this.#storage.run(context, () => call.apply(self, rest));
@@ -104,10 +104,7 @@ class Contexts {
 
 test('the hook adds evaluations to the current span, whose trace the service receives', async (context) => {
   const server = await scripted(vectors.answer, [{ body: { value: 'dark', variant: 'dark' } }, {}]);
-  const contexts = new Contexts();
-  contexts.active = ((active) => () => active.call(contexts) ?? ROOT)(contexts.active);
-  const { ROOT_CONTEXT: ROOT } = await import('@opentelemetry/api');
-  otelContext.setGlobalContextManager(contexts);
+  otelContext.setGlobalContextManager(new Contexts());
   context.after(() => {
     otelContext.disable();
     OpenFeature.clearHooks();
@@ -118,7 +115,7 @@ test('the hook adds evaluations to the current span, whose trace the service rec
   const span = { isRecording: () => true, spanContext: () => ids, addEvent: (name, attributes) => events.push([name, attributes]) };
   OpenFeature.addHooks(new TelemetryHook());
   const client = await openFeature(context, new FeatureFlagsClient({ configServiceUrl: server.url, traceparent: TelemetryHook.traceparent }));
-  await otelContext.with(trace.setSpan(ROOT, span), () => client.getStringValue('f', 'light', { targetingKey: 'u' }));
+  await otelContext.with(trace.setSpan(ROOT_CONTEXT, span), () => client.getStringValue('f', 'light', { targetingKey: 'u' }));
   await client.getBooleanValue('f', false);
   assert.equal(events.length, 1);
   const [name, attributes] = events[0];

@@ -159,8 +159,9 @@ class TopicReader {
         minBytes: 1,
         maxBytes: MAX_FETCH_BYTES,
         maxWaitTime: FETCH_WAIT_MS,
-        // 1 is read_committed. With the number the client filters aborted records itself, and fails at the marker of an
-        // aborted transaction without records. On the wire both are the same; `committed` below does the filtering.
+        // 1 is read_committed. With the number the client filters aborted records itself, but it knows only one aborted
+        // transaction of each producer, and fails at the marker of one without records. On the wire both are the same;
+        // `committed` below does the filtering.
         isolationLevel: true,
       });
       if (stopped.aborted) return;
