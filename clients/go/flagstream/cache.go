@@ -2,100 +2,150 @@ package flagstream
 
 import (
 	"container/list"
+	"context"
+	"encoding/json"
 	"sync"
 	"time"
 )
-
-// maxEnvironments: beyond it an invalidation counts for all of them.
-const maxEnvironments = 1_000
 
 type key [32]byte
 
 type entry struct {
 	key        key
 	evaluation Evaluation
+	isCurrent  func() bool
 	until      time.Time
 }
 
-// cache keeps answers until they are old or an invalidation overtakes them. It is bounded; what was used last stays.
-//
-// An answer carries the newest version that the service knew when it gave it (FlagsVersion). An invalidation of any flag of its
-// environment with a higher version makes it old: flags depend on each other, and only the service knows how. So an answer that
-// was on its way meanwhile is not kept either.
-type cache struct {
+// memory keeps answers until they expire or a change overtakes them. It is bounded: the least recently used one is evicted.
+type memory struct {
 	mutex      sync.Mutex
 	maxEntries int
 	ttl        time.Duration
 	now        func() time.Time
 	entries    map[key]*list.Element
-	used       *list.List        // of entry, the last one used first
-	announced  map[string]uint64 // the newest version, by environment; under "" that of all
+	used       *list.List // of entry, the last one used first
 }
 
-func newCache(maxEntries int, ttl time.Duration, now func() time.Time) *cache {
-	return &cache{maxEntries: maxEntries, ttl: ttl, now: now, entries: map[key]*list.Element{}, used: list.New(), announced: map[string]uint64{}}
+func newMemory(maxEntries int, ttl time.Duration, now func() time.Time) *memory {
+	return &memory{maxEntries: maxEntries, ttl: ttl, now: now, entries: map[key]*list.Element{}, used: list.New()}
 }
 
-func (c *cache) newest() (newest uint64) {
-	c.mutex.Lock()
-	defer c.mutex.Unlock()
-	for _, version := range c.announced {
-		newest = max(newest, version)
-	}
-	return newest
-}
-
-func (c *cache) get(key key) (Evaluation, bool) {
-	c.mutex.Lock()
-	defer c.mutex.Unlock()
-	element, found := c.entries[key]
+func (m *memory) get(key key) (Evaluation, bool) {
+	m.mutex.Lock()
+	defer m.mutex.Unlock()
+	element, found := m.entries[key]
 	if !found {
 		return Evaluation{}, false
 	}
 	kept := element.Value.(entry)
-	if !c.now().Before(kept.until) || !c.isNew(kept.evaluation) {
-		c.remove(element)
+	if !m.now().Before(kept.until) || !kept.isCurrent() {
+		m.remove(element)
 		return Evaluation{}, false
 	}
-	c.used.MoveToFront(element)
+	m.used.MoveToFront(element)
 	return kept.evaluation, true
 }
 
-func (c *cache) put(key key, evaluation Evaluation) {
-	c.mutex.Lock()
-	defer c.mutex.Unlock()
-	if c.maxEntries == 0 || evaluation.Reason == "ERROR" || !c.isNew(evaluation) {
+// put keeps an answer for as long as isCurrent returns true, at most for its lifetime.
+func (m *memory) put(key key, evaluation Evaluation, isCurrent func() bool) {
+	m.mutex.Lock()
+	defer m.mutex.Unlock()
+	if m.maxEntries == 0 || !isCurrent() {
 		return
 	}
-	if element, found := c.entries[key]; found {
-		c.remove(element)
+	if element, found := m.entries[key]; found {
+		m.remove(element)
 	}
-	c.entries[key] = c.used.PushFront(entry{key, evaluation, c.now().Add(c.ttl)})
-	if c.used.Len() > c.maxEntries {
-		c.remove(c.used.Back())
+	evaluation.Cached = true
+	m.entries[key] = m.used.PushFront(entry{key, evaluation, isCurrent, m.now().Add(m.ttl)})
+	if m.used.Len() > m.maxEntries {
+		m.remove(m.used.Back())
 	}
 }
 
-func (c *cache) invalidate(version uint64, environment string) {
-	c.mutex.Lock()
-	defer c.mutex.Unlock()
-	if _, known := c.announced[environment]; !known && len(c.announced) >= maxEnvironments {
-		environment = ""
+func (m *memory) clear() {
+	m.mutex.Lock()
+	defer m.mutex.Unlock()
+	clear(m.entries)
+	m.used.Init()
+}
+
+func (m *memory) remove(element *list.Element) {
+	delete(m.entries, m.used.Remove(element).(entry).key)
+}
+
+// cache has the layers of a client's cache:
+//
+//	question ─► memory ─► Redis (booleans of users without context) ─► service
+//	               ▲         ▲
+//	change ────────┴─────────┴── announced versions: an older answer is not used
+type cache struct {
+	*announcements
+	memory *memory     // complete answers
+	shared *memory     // booleans that come from Redis: they are no complete answers
+	redis  *redisCache // nil without a layer in Redis
+}
+
+func newCache(options Options) *cache {
+	entries, ttl := 0, options.CacheTTL
+	if options.Cache {
+		entries = options.CacheMaxEntries
 	}
-	c.announced[environment] = max(version, c.announced[environment])
+	if options.Redis != nil {
+		ttl = options.LocalTTL
+	}
+	c := &cache{announcements: newAnnouncements(), memory: newMemory(entries, ttl, options.now), shared: newMemory(entries, ttl, options.now)}
+	if options.Redis != nil {
+		c.redis = newRedisCache(options.Redis, options.CacheTTL, options.now)
+	}
+	return c
+}
+
+func (c *cache) get(key key) (Evaluation, bool) { return c.memory.get(key) }
+
+func (c *cache) put(key key, evaluation Evaluation) {
+	if evaluation.Reason != "ERROR" {
+		c.memory.put(key, evaluation, func() bool { return c.isCurrent(evaluation) })
+	}
+}
+
+// getBoolean returns a boolean of a user without context, from memory or Redis.
+func (c *cache) getBoolean(ctx context.Context, key key, who Who, flag string) (Evaluation, bool) {
+	if kept, found := c.shared.get(key); found {
+		return kept, true
+	}
+	value, found := c.redis.get(ctx, who.Environment, flag, who.UserID)
+	isCurrent := func() bool {
+		if value.BasisVersion != nil {
+			return *value.BasisVersion >= c.of(who.Environment)
+		}
+		return *value.FlagVersion >= c.ofFlag(who.Environment, flag)
+	}
+	// Compared after the value was read: a change may have been announced meanwhile.
+	if !found || !isCurrent() {
+		return Evaluation{}, false
+	}
+	encoded, _ := json.Marshal(*value.Enabled)
+	evaluation := Evaluation{FlagName: flag, Value: encoded, Enabled: *value.Enabled, Reason: "CACHED", FlagVersion: *value.FlagVersion,
+		Environment: who.Environment, FlagsVersion: value.version(), Cached: true}
+	c.shared.put(key, evaluation, isCurrent)
+	return evaluation, true
+}
+
+// putBoolean writes a boolean of a user without context to Redis.
+func (c *cache) putBoolean(who Who, flag string, evaluation Evaluation) {
+	_, err := evaluation.boolean()
+	if c.redis != nil && err == nil && evaluation.Reason != "ERROR" && evaluation.Environment == who.Environment && c.isCurrent(evaluation) {
+		c.redis.put(who.Environment, flag, who.UserID, evaluation)
+	}
 }
 
 func (c *cache) clear() {
-	c.mutex.Lock()
-	defer c.mutex.Unlock()
-	clear(c.entries)
-	c.used.Init()
+	c.memory.clear()
+	c.shared.clear()
 }
 
-func (c *cache) remove(element *list.Element) {
-	delete(c.entries, c.used.Remove(element).(entry).key)
-}
-
-func (c *cache) isNew(evaluation Evaluation) bool {
-	return evaluation.FlagsVersion >= max(c.announced[""], c.announced[evaluation.Environment])
+func (c *cache) isCurrent(evaluation Evaluation) bool {
+	return evaluation.FlagsVersion >= c.of(evaluation.Environment)
 }

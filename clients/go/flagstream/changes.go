@@ -21,12 +21,13 @@ const (
 	retryCap     = 30 * time.Second
 )
 
-// changes reads server-sent events, and tells the cache.
+// changes reads server-sent events.
 type changes struct {
-	cache  *cache
-	lastID string
-	id     string
-	data   []byte
+	changed func(FlagChange)
+	begins  func(version uint64) // receives the version with which a stream begins
+	lastID  string
+	id      string
+	data    []byte
 }
 
 func (c *changes) line(line []byte) {
@@ -40,10 +41,12 @@ func (c *changes) line(line []byte) {
 		c.data = bytes.Clone(value)
 	case len(line) == 0 && c.id != "":
 		if len(c.data) > 0 {
-			apply(c.cache, c.data)
+			if change, isChange := parseChange(c.data); isChange {
+				c.changed(change)
+			}
 		} else if version, err := strconv.ParseUint(c.id, 10, 64); err == nil {
-			// Where the stream begins: what changed before is not told.
-			c.cache.invalidate(version, "")
+			// The first event has only an id: earlier changes are not reported.
+			c.begins(version)
 		}
 		c.lastID = c.id
 		c.restart()
@@ -53,31 +56,41 @@ func (c *changes) line(line []byte) {
 // restart forgets half an event, of a connection that broke.
 func (c *changes) restart() { c.id, c.data = "", nil }
 
-// apply takes one invalidation, as it stands in the stream or in feature-flag-updates, and tells whether it was understood.
-func apply(cache *cache, message []byte) bool {
+// parseChange reads one change, as it is in the stream or in feature-flag-updates.
+func parseChange(message []byte) (FlagChange, bool) {
 	var event struct {
-		Version     *uint64 `json:"version"`
-		Environment string  `json:"environment"`
+		FlagChange
+		Version *uint64 `json:"version"`
 	}
 	if err := json.Unmarshal(message, &event); err != nil || event.Version == nil {
-		return false
+		return FlagChange{}, false
 	}
-	cache.invalidate(*event.Version, event.Environment)
-	return true
+	change := event.FlagChange
+	change.Version = *event.Version
+	if change.Type == "" {
+		change.Type = "RESET"
+	}
+	return change, true
 }
 
 func (c *Client) follow() {
 	defer c.followers.Done()
-	heard := &changes{cache: c.cache}
+	heard := &changes{changed: c.apply, begins: c.cache.begin}
 	for failures := 0; ; failures++ {
 		err := c.listen(heard, func() { failures = 0 })
-		c.following.Store(false)
+		c.setFollowing(false)
 		select {
 		case <-c.life.Done():
 			return
 		case <-time.After(time.Duration(rand.Float64() * float64(min(retryCap, retryBase<<min(failures, 10))))):
-			slog.Warn("flagstream: changes are not heard of", "error", err)
+			slog.Warn("flagstream: no changes arrive", "error", err)
 		}
+	}
+}
+
+func (c *Client) setFollowing(isFollowing bool) {
+	if c.following.Swap(isFollowing) != isFollowing {
+		c.follows(isFollowing)
 	}
 }
 
@@ -115,7 +128,7 @@ func (c *Client) listen(heard *changes, following func()) error {
 		heard.line(lines.Bytes())
 		if heard.lastID != "" {
 			following()
-			c.following.Store(true)
+			c.setFollowing(true)
 			c.hearOnce.Do(func() { close(c.heard) })
 		}
 	}

@@ -1,26 +1,19 @@
 package flagstream
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"io"
-	"math/rand/v2"
 	"net/http"
-	"strconv"
 	"sync"
 	"sync/atomic"
-	"time"
 )
-
-// maxAnswerBytes: larger answers are refused. The service's own are at most about half of it.
-const maxAnswerBytes = 32 << 20
 
 // maxWarnings: combinations of environment and error code that are warned of, each once.
 const maxWarnings = 100
 
-// Client asks flagstream.
+// Client evaluates flags over HTTP.
 type Client struct {
+	*listeners
 	base      string
 	options   Options
 	cache     *cache
@@ -38,7 +31,7 @@ type Client struct {
 
 // IsEnabled tells whether a flag is on.
 func (c *Client) IsEnabled(ctx context.Context, flag string, who Who, value bool) bool {
-	evaluation, err := c.Evaluate(ctx, flag, who, One{Default: value})
+	evaluation, err := c.evaluateBoolean(ctx, flag, who, value)
 	if err == nil {
 		var enabled bool
 		if enabled, err = evaluation.boolean(); err == nil {
@@ -74,14 +67,48 @@ func Value[T any](ctx context.Context, flags Flags, flag string, who Who, value 
 	return value
 }
 
+// evaluateBoolean evaluates with all layers of the cache.
+func (c *Client) evaluateBoolean(ctx context.Context, flag string, who Who, value bool) (Evaluation, error) {
+	if kept, found := c.sharedBoolean(ctx, flag, who, value); found {
+		return kept, nil
+	}
+	return c.Evaluate(ctx, flag, who, One{Default: value})
+}
+
+// sharedBoolean returns a boolean of a user without context and session, if a cache with a layer in Redis has it.
+func (c *Client) sharedBoolean(ctx context.Context, flag string, who Who, value bool) (Evaluation, bool) {
+	who = c.complete(who)
+	if c.cache.redis == nil || !who.isShared() {
+		return Evaluation{}, false
+	}
+	key, err := keyOf(flag, who, value, "")
+	if err != nil {
+		return Evaluation{}, false
+	}
+	if kept, found := c.cache.get(key); found {
+		return kept, true
+	}
+	return c.cache.getBoolean(ctx, key, who, flag)
+}
+
 // BatchEvaluate asks for many flags at once, as booleans.
 func (c *Client) BatchEvaluate(ctx context.Context, flags []string, who Who, value bool) map[string]bool {
 	defaults := make(map[string]any, len(flags))
+	answers := make(map[string]Evaluation, len(flags))
+	var missing []string
 	for _, flag := range flags {
 		defaults[flag] = value
+		if kept, found := c.sharedBoolean(ctx, flag, who, value); found {
+			answers[flag] = kept
+		} else {
+			missing = append(missing, flag)
+		}
+	}
+	for flag, evaluation := range c.BulkEvaluateFlags(ctx, missing, who, Many{Defaults: defaults}) {
+		answers[flag] = evaluation
 	}
 	said := make(map[string]bool, len(flags))
-	for flag, evaluation := range c.BulkEvaluateFlags(ctx, flags, who, Many{Defaults: defaults}) {
+	for flag, evaluation := range answers {
 		enabled, err := evaluation.boolean()
 		if err != nil {
 			c.hide(err)
@@ -122,18 +149,14 @@ func (c *Client) Evaluate(ctx context.Context, flag string, who Who, asked One) 
 		return kept, nil
 	}
 	// The empty name is wrong, which the service shall say.
-	body := struct {
-		question
-		FlagName string `json:"flag_name"`
-	}{question{Default: asked.Default, ValueType: asked.ValueType, Who: who}, flag}
-	answer, err := c.exchange(ctx, onePath, body, asked.MinVersion)
+	body := oneQuestion{question{Default: asked.Default, ValueType: asked.ValueType, Who: who}, flag}
+	answer, err := c.exchange(ctx, onePath, body, requirements{minVersion: asked.MinVersion, newest: c.cache.newest()})
 	if err != nil {
 		return Evaluation{}, err
 	}
 	evaluation, err := one(answer)
 	if err == nil {
-		c.warn(evaluation)
-		c.cache.put(key, evaluation)
+		c.take(key, flag, who, asked.Default, asked.ValueType, evaluation)
 	}
 	return evaluation, err
 }
@@ -168,34 +191,54 @@ func (c *Client) EvaluateMany(ctx context.Context, flags []string, who Who, aske
 	if len(body.FlagNames) == 0 {
 		return found, nil
 	}
-	answer, err := c.exchange(ctx, manyPath, body, asked.MinVersion)
+	answer, err := c.exchange(ctx, manyPath, body, requirements{minVersion: asked.MinVersion, newest: c.cache.newest()})
 	if err != nil {
 		return nil, err
 	}
 	answers, err := many(answer, body.FlagNames)
 	for flag, evaluation := range answers {
-		c.warn(evaluation)
-		c.cache.put(keys[flag], evaluation)
+		c.take(keys[flag], flag, who, asked.Defaults[flag], asked.ValueTypes[flag], evaluation)
 		found[flag] = evaluation
 	}
 	return found, err
 }
 
-// Invalidate: answers that don't know of this version are kept no longer (of all environments, if none is named).
-func (c *Client) Invalidate(version uint64, environment string) {
-	c.cache.invalidate(version, environment)
+// take keeps an answer of the service.
+func (c *Client) take(key key, flag string, who Who, value any, valueType string, evaluation Evaluation) {
+	c.warn(evaluation)
+	c.cache.put(key, evaluation)
+	_, isBoolean := value.(bool)
+	if (isBoolean || value == nil) && (valueType == "" || valueType == "boolean") && who.isShared() {
+		c.cache.putBoolean(who, flag, evaluation)
+	}
 }
 
-// ApplyInvalidation takes a message of feature-flag-updates, and tells whether it was understood.
-func (c *Client) ApplyInvalidation(message []byte) bool { return apply(c.cache, message) }
+// Invalidate makes cached answers older than this version unusable (of all environments, if none is named).
+func (c *Client) Invalidate(version uint64, environment string) {
+	c.apply(FlagChange{Type: "RESET", Environment: environment, Version: version})
+}
 
-// ClearCache forgets all answers.
+// ApplyInvalidation takes a message of feature-flag-updates, and returns whether it was understood.
+func (c *Client) ApplyInvalidation(message []byte) bool {
+	change, isChange := parseChange(message)
+	if isChange {
+		c.apply(change)
+	}
+	return isChange
+}
+
+func (c *Client) apply(change FlagChange) {
+	c.cache.add(change)
+	c.changed(change)
+}
+
+// ClearCache drops all answers that are cached in memory.
 func (c *Client) ClearCache() { c.cache.clear() }
 
-// IsFollowing tells whether changes are heard of right now.
+// IsFollowing returns whether changes arrive.
 func (c *Client) IsFollowing() bool { return c.following.Load() }
 
-// WaitUntilFollowing returns when changes were heard of for the first time.
+// WaitUntilFollowing returns when changes arrive for the first time.
 func (c *Client) WaitUntilFollowing(ctx context.Context) error {
 	select {
 	case <-c.heard:
@@ -217,129 +260,6 @@ func (c *Client) complete(who Who) Who {
 		who.Environment = c.options.Environment
 	}
 	return who
-}
-
-func (c *Client) exchange(ctx context.Context, path string, body any, minVersion uint64) ([]byte, error) {
-	encoded, err := encode(body)
-	if err != nil {
-		return nil, err
-	}
-	deadline := c.options.now().Add(c.options.Timeout)
-	// An instance that has not heard of a change yet waits for it. If it takes too long, an older answer, which is not kept, is
-	// better than none: retries don't ask for it.
-	wanted := max(minVersion, c.cache.newest())
-	for attempt := 0; ; attempt++ {
-		answer, err := c.attempt(ctx, path, encoded, wanted, deadline)
-		if err == nil {
-			return answer, nil
-		}
-		pause := c.pause(attempt, err)
-		isLate := !c.options.now().Add(pause).Before(deadline)
-		if !err.IsPassing() || attempt >= c.options.MaxRetries || isLate || c.breaker.isOpen() {
-			return nil, err
-		}
-		if err := c.wait(ctx, pause); err != nil {
-			return nil, err
-		}
-		wanted = minVersion
-	}
-}
-
-func (c *Client) attempt(ctx context.Context, path string, body []byte, wanted uint64, deadline time.Time) ([]byte, *Error) {
-	if err := c.breaker.enter(); err != nil {
-		return nil, err.(*Error)
-	}
-	timeout := min(c.options.AttemptTimeout, deadline.Sub(c.options.now()))
-	status, header, answer, err := c.post(ctx, path, body, wanted, timeout)
-	if err != nil {
-		if err.Kind == Cancelled || err.Kind == InvalidAnswer {
-			c.breaker.abandoned()
-		} else {
-			c.breaker.failed()
-		}
-		return nil, err
-	}
-	if status >= 500 {
-		c.breaker.failed()
-	} else {
-		c.breaker.succeeded()
-	}
-	if status != http.StatusOK {
-		return nil, errorOf(status, header, answer)
-	}
-	return answer, nil
-}
-
-func (c *Client) post(ctx context.Context, path string, body []byte, wanted uint64, timeout time.Duration) (int, http.Header, []byte, *Error) {
-	attempt, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	defer context.AfterFunc(c.life, cancel)()
-	request, err := c.request(attempt, http.MethodPost, path, bytes.NewReader(body))
-	if err != nil {
-		return 0, nil, nil, &Error{Kind: InvalidRequest, Detail: err.Error(), Cause: err}
-	}
-	if wanted != 0 {
-		request.Header.Set("If-Flags-Version", strconv.FormatUint(wanted, 10))
-	}
-	response, err := c.http.Do(request)
-	if err != nil {
-		return 0, nil, nil, c.failure(ctx, err)
-	}
-	defer response.Body.Close()
-	answer, err := io.ReadAll(io.LimitReader(response.Body, maxAnswerBytes+1))
-	if err != nil {
-		return 0, nil, nil, c.failure(ctx, err)
-	}
-	if len(answer) > maxAnswerBytes {
-		return 0, nil, nil, invalidAnswer(response.StatusCode, "the answer is too large")
-	}
-	return response.StatusCode, response.Header, answer, nil
-}
-
-func (c *Client) request(ctx context.Context, method, path string, body io.Reader) (*http.Request, error) {
-	request, err := http.NewRequestWithContext(ctx, method, c.base+path, body)
-	if err != nil {
-		return nil, err
-	}
-	request.Header.Set("Content-Type", "application/json")
-	request.Header.Set("User-Agent", "flagstream-client-go/0.1.0")
-	if c.options.Token != "" {
-		request.Header.Set("Authorization", "Bearer "+c.options.Token)
-	}
-	return request, nil
-}
-
-func (c *Client) failure(ctx context.Context, err error) *Error {
-	switch {
-	case c.life.Err() != nil:
-		return &Error{Kind: Cancelled, Detail: "the client is closed", Cause: err}
-	case ctx.Err() != nil:
-		return &Error{Kind: Cancelled, Detail: ctx.Err().Error(), Cause: ctx.Err()}
-	case errors.Is(err, context.DeadlineExceeded):
-		return &Error{Kind: TimedOut, Detail: "no response before the timeout", Cause: err}
-	}
-	return &Error{Kind: ConnectionFailed, Detail: err.Error(), Cause: err}
-}
-
-// pause is exponential with full jitter, so that clients don't come back together.
-func (c *Client) pause(attempt int, err *Error) time.Duration {
-	most := c.options.BackoffCap
-	if doubled := c.options.BackoffBase << min(attempt, 30); doubled > 0 {
-		most = min(most, doubled)
-	}
-	return err.RetryAfter + time.Duration(rand.Float64()*float64(most))
-}
-
-func (c *Client) wait(ctx context.Context, pause time.Duration) error {
-	timer := time.NewTimer(pause)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-c.life.Done():
-	case <-ctx.Done():
-	}
-	return c.failure(ctx, context.Canceled)
 }
 
 // warn reports, once for each environment and code, that the service answers with defaults because of an error.

@@ -9,6 +9,7 @@ import (
 	"math"
 	"net/http"
 	"net/url"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -142,8 +143,12 @@ func TestTheMockSaysWhatItWasTold(t *testing.T) {
 }
 
 func TestTheStreamOfChangesIsRead(t *testing.T) {
-	cache := newCache(10, time.Minute, time.Now)
-	heard := &changes{cache: cache}
+	cache := newAnnouncements()
+	var received []FlagChange
+	heard := &changes{begins: cache.begin, changed: func(change FlagChange) {
+		cache.add(change)
+		received = append(received, change)
+	}}
 	feed := func(text string) {
 		for _, line := range bytes.Split([]byte(text), []byte("\n")) {
 			heard.line(line)
@@ -156,6 +161,9 @@ func TestTheStreamOfChangesIsRead(t *testing.T) {
 	feed("id: 9\ndata: {\"event_type\":\"RESET\",\"version\":9}\n\nid: 10\ndata: what")
 	if cache.newest() != 9 || heard.lastID != "9" {
 		t.Error(cache.newest(), heard.lastID)
+	}
+	if expected := []FlagChange{{"RESET", "", "p", 7}, {"RESET", "", "", 9}}; !slices.Equal(received, expected) {
+		t.Error(received)
 	}
 	heard.restart()
 	feed("id: 11\n\n")

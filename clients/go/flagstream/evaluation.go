@@ -19,6 +19,11 @@ type Who struct {
 	Environment string         `json:"environment,omitempty"` // default: that of the client, else that of the service
 }
 
+// isShared returns whether booleans for it may be in Redis.
+func (w Who) isShared() bool {
+	return w.UserID != "" && w.Environment != "" && w.SessionID == "" && len(w.Context) == 0
+}
+
 // One is what can be said about one flag asked for.
 type One struct {
 	Default    any
@@ -42,9 +47,11 @@ type Evaluation struct {
 	Reason       string          `json:"reason"` // OpenFeature's: TARGETING_MATCH, DEFAULT, DISABLED, ERROR
 	ErrorCode    string          `json:"error_code"`
 	ErrorMessage string          `json:"error_message"`
+	Killed       bool            `json:"killed"` // whether the flag is off because of its kill switch
 	FlagVersion  uint64          `json:"flag_version"`
 	Environment  string          `json:"environment"`
-	FlagsVersion uint64          `json:"flags_version"` // the newest change that the answer knows of
+	FlagsVersion uint64          `json:"flags_version"` // the newest version that the answer is based on
+	Cached       bool            `json:"-"`             // whether it comes from a cache of the client: then it is no event
 }
 
 // Decode reads the value into a variable of its type.
@@ -79,6 +86,12 @@ type question struct {
 	ValueType  string            `json:"value_type,omitempty"`
 	ValueTypes map[string]string `json:"value_types,omitempty"`
 	Who
+}
+
+// oneQuestion has a flag's name even if it is empty: that is an error which the service reports.
+type oneQuestion struct {
+	question
+	FlagName string `json:"flag_name"`
 }
 
 // The same for the same question, and of one length.

@@ -7,13 +7,14 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"os"
 	"strings"
 	"time"
 )
 
 // Options are what a client can be told. The zero value of each is its default.
 type Options struct {
-	Environment      string        // default: the service's
+	Environment      string        // default: ENVIRONMENT, else the service's
 	Token            string        // an API token (fst_…)
 	Timeout          time.Duration // for a call with all its attempts: 5 s
 	AttemptTimeout   time.Duration // for one attempt: 3 s; more than the 2 s that the service may wait for a version
@@ -22,12 +23,17 @@ type Options struct {
 	BackoffCap       time.Duration // no wait is longer: 2 s
 	FailureThreshold int           // failed attempts in a row that open the circuit: 5
 	RecoveryTimeout  time.Duration // how long it stays open: 60 s
-	Cache            bool          // keep answers here
-	CacheTTL         time.Duration // 300 s
-	CacheMaxEntries  int           // 10,000
-	// FollowChanges listens to /api/v1/changes, so that what is kept is never older than a change heard of. It implies Cache and
+	Cache            bool          // cache answers in memory; with Redis as a layer above it
+	CacheTTL         time.Duration // 300 s; given, it turns the cache on
+	LocalTTL         time.Duration // in memory above Redis: 60 s
+	CacheMaxEntries  int           // in memory: 10,000
+	// Redis caches booleans for users without context, which services in all languages share.
+	Redis RedisStore
+	// FollowChanges reads /api/v1/changes, so that a cached answer is never older than a change received. It turns the cache on, and
 	// needs the scope read.
 	FollowChanges bool
+	// Traceparent returns the W3C traceparent of the call's context, which events carry.
+	Traceparent func(ctx context.Context) string
 	// Transport brings own TLS settings or proxies.
 	Transport http.RoundTripper
 	// OnError is told of each failure that a default hides. By default it is logged.
@@ -39,31 +45,33 @@ type Options struct {
 	now func() time.Time // replaced in tests
 }
 
-// New makes a client. Make one, share it, close it.
+// New returns a client. Create one for the whole process, and close it. The default of the address is CONFIG_SERVICE_URL.
 func New(configServiceURL string, options Options) (*Client, error) {
+	if configServiceURL == "" {
+		configServiceURL = os.Getenv("CONFIG_SERVICE_URL")
+	}
 	address, err := url.Parse(configServiceURL)
 	if err != nil || (address.Scheme != "http" && address.Scheme != "https") || address.Host == "" {
-		return nil, fmt.Errorf("flagstream: configServiceURL: expected http://… or https://…, got %q", configServiceURL)
+		return nil, fmt.Errorf("flagstream: configServiceURL (or CONFIG_SERVICE_URL): expected http://… or https://…, got %q", configServiceURL)
 	}
 	for name, value := range map[string]int64{
 		"Timeout": int64(options.Timeout), "AttemptTimeout": int64(options.AttemptTimeout), "BackoffBase": int64(options.BackoffBase),
 		"BackoffCap": int64(options.BackoffCap), "FailureThreshold": int64(options.FailureThreshold),
-		"RecoveryTimeout": int64(options.RecoveryTimeout), "CacheTTL": int64(options.CacheTTL), "CacheMaxEntries": int64(options.CacheMaxEntries),
+		"RecoveryTimeout": int64(options.RecoveryTimeout), "CacheTTL": int64(options.CacheTTL), "LocalTTL": int64(options.LocalTTL),
+		"CacheMaxEntries": int64(options.CacheMaxEntries),
 	} {
 		if value < 0 {
 			return nil, fmt.Errorf("flagstream: %s: expected 0 or more, got %d", name, value)
 		}
 	}
 	options = options.withDefaults()
-	entries := 0
-	if options.Cache || options.FollowChanges {
-		entries = options.CacheMaxEntries
-	}
 	life, end := context.WithCancel(context.Background())
 	client := &Client{
+		listeners: newListeners(),
+
 		base:    strings.TrimRight(configServiceURL, "/"),
 		options: options,
-		cache:   newCache(entries, options.CacheTTL, options.now),
+		cache:   newCache(options),
 		breaker: &breaker{threshold: options.FailureThreshold, recovery: options.RecoveryTimeout, now: options.now},
 		http: &http.Client{Transport: options.Transport, CheckRedirect: func(*http.Request, []*http.Request) error {
 			return http.ErrUseLastResponse
@@ -82,6 +90,10 @@ func New(configServiceURL string, options Options) (*Client, error) {
 }
 
 func (o Options) withDefaults() Options {
+	// A lifetime, or changes, turn the cache on: in Redis if there is one, else in memory.
+	o.Cache = o.Cache || (o.Redis == nil && (o.CacheTTL > 0 || o.FollowChanges))
+	o.Environment = cmp.Or(o.Environment, os.Getenv("ENVIRONMENT"))
+	o.LocalTTL = cmp.Or(o.LocalTTL, time.Minute)
 	o.Timeout = cmp.Or(o.Timeout, 5*time.Second)
 	o.AttemptTimeout = cmp.Or(o.AttemptTimeout, 3*time.Second)
 	o.MaxRetries = cmp.Or(o.MaxRetries, 2)
