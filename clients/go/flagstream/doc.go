@@ -1,5 +1,5 @@
 // Package flagstream is a client of flagstream: the service evaluates the flags, the client retries, caches the answers, and
-// drops them when a flag changes.
+// does not use them after a flag has changed.
 //
 //	flags, err := flagstream.New("http://flagstream:8082", flagstream.Options{Environment: "production"})
 //	if err != nil {
@@ -10,6 +10,6 @@
 //		fmt.Println("the new one")
 //	}
 //
-// IsEnabled, EvaluateFlag, Value, BatchEvaluate and BulkEvaluateFlags always answer: with the default if the service does not.
-// Evaluate and EvaluateMany return an *Error instead. Any number of goroutines may use a Client.
+// IsEnabled, EvaluateFlag, Value, BatchEvaluate, BulkEvaluateFlags and GetVariant always return a value: the default if the
+// service does not answer. Evaluate and EvaluateMany return an *Error instead. Any number of goroutines may use a Client.
 package flagstream

@@ -128,3 +128,69 @@ func ExampleNewMock() {
 	// Welcome to the new interface
 	// Welcome
 }
+
+// The variant of an experiment, and a conversion.
+func ExampleClient_TrackConversion() {
+	checkout := func(ctx context.Context, flags flagstream.Flags, user flagstream.Who, total float64) error {
+		if flags.GetVariant(ctx, "checkout-test", user, "classic") == "one-page" {
+			fmt.Println("one page")
+		}
+		conversion := flagstream.Conversion{Experiment: "checkout-test", Metric: "purchase", EventID: "order-77"}
+		return flags.TrackConversion(ctx, conversion.WithValue(total), user)
+	}
+	flags := flagstream.NewMock(nil)
+	flags.SetVariant("checkout-test", "one-page")
+	err := checkout(context.Background(), flags, flagstream.Who{UserID: "user-123"}, 12.5)
+	fmt.Println(err, *flags.Tracked()[0].Conversion.Value)
+	// Output:
+	// one page
+	// <nil> 12.5
+}
+
+// A cache of booleans in Redis, under one in memory. Any client of Redis will do; this one has nothing.
+func ExampleRedis() {
+	server := service()
+	defer server.Close()
+	// With go-redis: return client.Do(ctx, command...).Result()
+	store := flagstream.Redis(func(ctx context.Context, command ...any) (any, error) {
+		return []any{nil}, nil
+	})
+	flags, err := flagstream.New(server.URL, flagstream.Options{Environment: "production", Redis: store, Cache: true})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer flags.Close()
+	fmt.Println(flagstream.Value(context.Background(), flags, "theme-variant", flagstream.Who{UserID: "user-123"}, "light"))
+	// Output: dark
+}
+
+// Listeners receive each change, here from a message of feature-flag-updates.
+func ExampleClient_OnChange() {
+	flags, err := flagstream.New("http://flagstream:8082", flagstream.Options{Cache: true})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer flags.Close()
+	stop := flags.OnChange(func(change flagstream.FlagChange) { fmt.Println(change.Type, change.FlagName, change.Version) })
+	defer stop()
+	flags.ApplyInvalidation([]byte(`{"event_type": "FEATURE_FLAG_UPDATED", "flag_name": "theme-variant", "environment": "production", "version": 7}`))
+	// Output: FEATURE_FLAG_UPDATED theme-variant 7
+}
+
+// Each request has the flags of its user.
+func ExampleMiddleware() {
+	flags := flagstream.NewMock(map[string]any{"new-checkout": true})
+	page := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if flagstream.FromContext(r.Context()).IsEnabled(r.Context(), "new-checkout", false) {
+			fmt.Fprint(w, "one page")
+		}
+	})
+	// A real service takes the user from its session.
+	options := flagstream.RequestOptions{User: func(*http.Request) string { return "user-123" }}
+	answer := httptest.NewRecorder()
+	flagstream.Middleware(flags, options)(page).ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/checkout", nil))
+	fmt.Println(answer.Body, flags.Asked()[0].Who.UserID)
+	// Output: one page user-123
+}

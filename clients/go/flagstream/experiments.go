@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
-	"net/http"
 	"net/url"
 	"time"
 )
@@ -71,7 +70,7 @@ func (c *Client) TrackConversion(ctx context.Context, conversion Conversion, who
 	body := conversionBody{UserID: who.UserID, Metric: conversion.Metric, Value: conversion.Value,
 		OccurredAt: occurredAt.UTC().Format("2006-01-02T15:04:05.000000Z"), EventID: eventID(conversion.EventID)}
 	path := "/api/v1/experiments/" + url.PathEscape(conversion.Experiment) + "/conversions" + c.inEnvironment(who)
-	_, err := c.exchange(ctx, path, body, requirements{accepted: http.StatusAccepted})
+	_, err := c.exchange(ctx, path, body, requirements{})
 	return err
 }
 

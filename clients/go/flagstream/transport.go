@@ -19,8 +19,7 @@ type requirements struct {
 	minVersion uint64 // the version that every attempt requires, or 0
 	// newest is the newest announced version: the first attempt waits for it, because an instance that does not have it yet would
 	// give an outdated answer. If that takes too long, such an answer, which is not cached, is better than none.
-	newest   uint64
-	accepted int // the status of success beside 200, or 0
+	newest uint64
 }
 
 func (c *Client) exchange(ctx context.Context, path string, body any, required requirements) ([]byte, error) {
@@ -31,7 +30,7 @@ func (c *Client) exchange(ctx context.Context, path string, body any, required r
 	deadline := c.options.now().Add(c.options.Timeout)
 	wanted := max(required.minVersion, required.newest)
 	for attempt := 0; ; attempt++ {
-		answer, err := c.attempt(ctx, path, encoded, wanted, required.accepted, deadline)
+		answer, err := c.attempt(ctx, path, encoded, wanted, deadline)
 		if err == nil {
 			return answer, nil
 		}
@@ -47,7 +46,7 @@ func (c *Client) exchange(ctx context.Context, path string, body any, required r
 	}
 }
 
-func (c *Client) attempt(ctx context.Context, path string, body []byte, wanted uint64, accepted int, deadline time.Time) ([]byte, *Error) {
+func (c *Client) attempt(ctx context.Context, path string, body []byte, wanted uint64, deadline time.Time) ([]byte, *Error) {
 	if err := c.breaker.enter(); err != nil {
 		return nil, err.(*Error)
 	}
@@ -66,7 +65,7 @@ func (c *Client) attempt(ctx context.Context, path string, body []byte, wanted u
 	} else {
 		c.breaker.succeeded()
 	}
-	if status != http.StatusOK && status != accepted {
+	if status != http.StatusOK && status != http.StatusAccepted {
 		return nil, errorOf(status, header, answer)
 	}
 	return answer, nil
