@@ -3,19 +3,16 @@ import { pathToFileURL } from 'node:url';
 
 import express from 'express';
 import { FeatureFlagsClient } from 'flagstream-client';
+import { flagsMiddleware } from 'flagstream-client/express';
 
 export function service(flags) {
   const app = express();
-  app.use(async (request, _response, next) => {
-    // A real service takes the user from its session, not from a header that anybody can send.
-    const user = request.get('x-user');
-    const context = { subscription_tier: request.get('x-tier') };
-    request.flags = await flags.batchEvaluate(['on', 'premium'], user, false, { context });
-    next();
-  });
+  // A real service takes the user from its session, not from a header that anybody can send.
+  const resolve = (request) => ({ userId: request.get('x-user'), context: { subscription_tier: request.get('x-tier') } });
+  app.use(flagsMiddleware(flags, { resolve }));
   app.get('/api/users/:userId/dashboard', async (request, response) => {
     const theme = await flags.evaluateFlag('theme', request.params.userId, 'light');
-    response.json({ template: request.flags.premium ? 'new_dashboard' : 'old_dashboard', theme });
+    response.json({ template: (await request.flags.isEnabled('premium')) ? 'new_dashboard' : 'old_dashboard', theme });
   });
   return app;
 }

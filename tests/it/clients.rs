@@ -17,6 +17,9 @@ use crate::harness::{
     Database, Flag, Flags, Group, Redis, Service, Stack, TEST_TIMEOUT, Topics, temporary_folder, wait_until,
 };
 
+/// Variants of the flags of experiments.
+const VARIANTS: &[(&str, u32)] = &[("dark", 500), ("light", 500)];
+
 /// A folder of the repository.
 fn folder(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
@@ -41,6 +44,14 @@ fn start(group: &Group, more: &[Flag]) -> Service {
 /// A group whose callers may listen to changes, and kill flags.
 fn group(stack: &Stack) -> Group {
     Group::new(stack).set("FLAGSTREAM_AUTH__ANONYMOUS_SCOPES", "evaluate,read,write")
+}
+
+/// A group with a cache in Redis, and a database for experiments.
+fn with_experiments(stack: &Stack, database: &Database, redis: &Redis) -> Group {
+    group(stack)
+        .set("DATABASE_URL", &database.url)
+        .set("REDIS_URL", &redis.url)
+        .set("UNLEASH_ENVIRONMENT", "production")
 }
 
 /// Sets the environment variables with the addresses of the service and its Kafka.
@@ -115,7 +126,7 @@ fn node_client(stack: &Stack) -> tempfile::TempDir {
         .args([folder("clients/node"), folder("clients/vectors.json")])
         .arg(copy.path()));
     let modules = copy.path().join("node/node_modules");
-    let _ = std::fs::remove_file(&modules);
+    let _ = std::fs::remove_dir_all(&modules);
     std::os::unix::fs::symlink(&stack.node_modules, modules).unwrap();
     copy
 }
@@ -124,13 +135,8 @@ fn node_client(stack: &Stack) -> tempfile::TempDir {
 fn the_client_for_node_passes_its_tests() {
     let (stack, _shared) = Stack::shared();
     let (database, redis) = (Database::create(stack), Redis::database(stack));
-    let group = group(stack)
-        .set("DATABASE_URL", &database.url)
-        .set("REDIS_URL", &redis.url)
-        .set("UNLEASH_ENVIRONMENT", "production");
-    let flags =
-        [Flag::on("killed-in-node"), Flag::experiment("node-experiment", &[("dark", 500), ("light", 500)])];
-    let service = start(&group, &flags);
+    let group = with_experiments(stack, &database, &redis);
+    let service = start(&group, &[Flag::on("killed-in-node"), Flag::experiment("node-experiment", VARIANTS)]);
     let client = node_client(stack);
     let package = client.path().join("node");
     let mut command = Command::new("npm");
@@ -147,9 +153,15 @@ fn the_client_for_node_passes_its_tests() {
 fn the_client_for_go_passes_its_tests() {
     let (stack, _shared) = Stack::shared();
     let Some(mut command) = go(stack, "clients/go") else { return };
-    let group = group(stack);
-    let service = start(&group, &[Flag::on("killed-in-go")]);
+    let (database, redis) = (Database::create(stack), Redis::database(stack));
+    let group = with_experiments(stack, &database, &redis);
+    let service = start(&group, &[Flag::on("killed-in-go"), Flag::experiment("go-experiment", VARIANTS)]);
     command.args(["test", "-count=1", "-v", "./..."]).current_dir(folder("clients/go"));
+    command.env("CLIENT_REDIS_URL", &redis.url);
     let said = run(told(&mut command, &service, &group.topics));
     assert!(said.contains("--- PASS: TestLive") && !said.contains("--- SKIP"), "{said}");
+
+    // A module of its own, so that the client needs no other modules.
+    let said = run(command.current_dir(folder("clients/go/openfeature")));
+    assert!(said.contains("--- PASS: Example") && !said.contains("--- SKIP"), "{said}");
 }
