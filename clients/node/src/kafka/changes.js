@@ -20,6 +20,7 @@ class KafkaChanges {
   #format;
   #topic;
   #reader;
+  #isReading = false;
   /** Decoding may wait for a schema registry; changes stay in order. */
   #last = Promise.resolve();
 
@@ -28,11 +29,12 @@ class KafkaChanges {
     this.#format = format;
     this.#topic = topic;
     const options = { bootstrapServers: serversOf(bootstrapServers), kafka };
-    this.#reader = new TopicReader(options, topic, LOOK_BACK_RECORDS, (record) => {
+    const receive = (record) => {
       this.#last = this.#last.then(() => this.#take(record));
-    });
-    this.#reader.ready.then(() => {
-      if (this.#reader.isReady) flags[FOLLOWING](true);
+    };
+    this.#reader = new TopicReader(options, topic, LOOK_BACK_RECORDS, receive, (isReading) => {
+      this.#isReading = isReading;
+      flags[FOLLOWING](isReading);
     });
   }
 
@@ -41,9 +43,9 @@ class KafkaChanges {
     return new KafkaChanges(flags, options);
   }
 
-  /** Whether every later change will be reported. */
+  /** Whether changes arrive. Those of an interruption are reported after it. */
   get isFollowing() {
-    return this.#reader.isReady;
+    return this.#isReading;
   }
 
   /** Resolves when every later change will be reported. */
@@ -53,6 +55,7 @@ class KafkaChanges {
 
   async close() {
     await this.#reader.close();
+    this.#isReading = false;
     this.#flags[FOLLOWING](false);
   }
 

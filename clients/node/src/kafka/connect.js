@@ -7,7 +7,7 @@ async function load() {
     return await import('@platformatic/kafka');
   } catch (cause) {
     if (cause.code !== 'ERR_MODULE_NOT_FOUND') throw cause;
-    throw new Error('flagstream-client/kafka needs the package @platformatic/kafka: npm install @platformatic/kafka@1', { cause });
+    throw new Error('flagstream-client/kafka needs the package @platformatic/kafka: npm install @platformatic/kafka (@1 for Node 20)', { cause });
   }
 }
 

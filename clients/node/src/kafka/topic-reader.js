@@ -26,6 +26,7 @@ class TopicReader {
   #topic;
   #lookBack;
   #receive;
+  #reading;
   #consumer = null;
   /** The next offset of each partition. */
   #positions = new Map();
@@ -43,11 +44,13 @@ class TopicReader {
     this.#resolveReady = resolve;
   });
 
-  constructor(options, topic, lookBack, receive) {
+  /** `reading` is called with whether records arrive: when reading begins, fails, and resumes. */
+  constructor(options, topic, lookBack, receive, reading = () => {}) {
     this.#options = options;
     this.#topic = topic;
     this.#lookBack = BigInt(lookBack);
     this.#receive = receive;
+    this.#reading = reading;
     this.#done = this.#run();
   }
 
@@ -67,6 +70,7 @@ class TopicReader {
         await this.#read();
       } catch (error) {
         this.#failed(error);
+        this.#reading(false);
         // A consumer whose connection failed is replaced as a whole.
         await this.#disconnect();
         await sleep(RETRY_INTERVAL_MS, undefined, { signal: closing }).catch(() => {});
@@ -97,6 +101,7 @@ class TopicReader {
     this.problem = null;
     this.#isReady = true;
     this.#resolveReady();
+    this.#reading(true);
     const round = new AbortController();
     const stop = () => round.abort();
     this.#closing.signal.addEventListener('abort', stop, { once: true });
