@@ -118,14 +118,14 @@ fn the_client_for_python_hears_of_changes_in_avro() {
     assert!(said.contains(" passed") && !said.contains("skipped"), "{said}");
 }
 
-/// A copy of the client for Node, with the packages that its tests use.
+/// A copy of the client for Node, with what its tests read, and the packages that they use.
 fn node_client(stack: &Stack) -> tempfile::TempDir {
     let copy = temporary_folder();
-    run(Command::new("cp")
-        .args(["-r"])
-        .args([folder("clients/node"), folder("clients/vectors.json")])
-        .arg(copy.path()));
-    let modules = copy.path().join("node/node_modules");
+    let clients = copy.path().join("clients");
+    std::fs::create_dir(&clients).unwrap();
+    run(Command::new("cp").arg("-r").args(["clients/node", "clients/vectors.json"].map(folder)).arg(&clients));
+    run(Command::new("cp").arg("-r").arg(folder("schemas")).arg(copy.path()));
+    let modules = clients.join("node/node_modules");
     let _ = std::fs::remove_dir_all(&modules);
     std::os::unix::fs::symlink(&stack.node_modules, modules).unwrap();
     copy
@@ -136,12 +136,14 @@ fn the_client_for_node_passes_its_tests() {
     let (stack, _shared) = Stack::shared();
     let (database, redis) = (Database::create(stack), Redis::database(stack));
     let group = with_experiments(stack, &database, &redis);
-    let service = start(&group, &[Flag::on("killed-in-node"), Flag::experiment("node-experiment", VARIANTS)]);
+    let flags = [Flag::on("killed-in-node"), Flag::experiment("node-experiment", VARIANTS)];
+    let service = start(&group, &flags);
+    let (_avro_group, _avro, avro) = java::in_avro(stack, &flags);
     let client = node_client(stack);
-    let package = client.path().join("node");
+    let package = client.path().join("clients/node");
     let mut command = Command::new("npm");
     command.args(["test", "--silent"]).current_dir(&package);
-    command.env("CLIENT_REDIS_URL", &redis.url).env("REPLY_TOPIC", group.topics.reply_topic("node"));
+    command.env("CLIENT_REDIS_URL", &redis.url).env("REPLY_TOPIC", group.topics.reply_topic("node")).envs(avro);
     let said = run(told(&mut command, &service, &group.topics));
     assert!(said.contains("# fail 0") && said.contains("# skipped 0"), "{said}");
 

@@ -7,6 +7,13 @@ export interface MessageFormat {
   /** Returns the message's members, or `null` if it has another format. */
   decode(message: Uint8Array): unknown;
 }
+/** Requests and conversions in Avro; what is read may be in Avro or in JSON. It needs the package `avsc`. */
+export class AvroFormat implements MessageFormat {
+  /** `subjectOf` names the subject of a schema; by default `{topic}-value`. */
+  constructor(registryUrl: string, options?: { subjectOf?: (topic: string, recordName: string) => string });
+  encode(topic: string, record: string, body: { [name: string]: unknown }): Promise<Uint8Array>;
+  decode(message: Uint8Array): Promise<unknown>;
+}
 export interface KafkaConnection {
   /** `HOST:PORT`, several with commas or as a list. Default: `KAFKA_BOOTSTRAP_SERVERS`. */
   bootstrapServers?: string | readonly string[];

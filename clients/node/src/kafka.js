@@ -5,6 +5,7 @@ const { Breaker } = require('./breaker.js');
 const { AnswerCache } = require('./cache.js');
 const { subjectOf } = require('./evaluation.js');
 const { queriesOf, Flags } = require('./flags.js');
+const { AvroFormat } = require('./kafka/avro.js');
 const { KafkaChanges, UPDATES_TOPIC } = require('./kafka/changes.js');
 const { serversOf } = require('./kafka/connect.js');
 const { JSON_FORMAT } = require('./kafka/format.js');
@@ -78,4 +79,4 @@ class KafkaFeatureFlagsClient extends Flags {
   }
 }
 
-module.exports = { KafkaChanges, KafkaFeatureFlagsClient };
+module.exports = { AvroFormat, KafkaChanges, KafkaFeatureFlagsClient };

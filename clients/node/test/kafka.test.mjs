@@ -1,11 +1,13 @@
 // Requests and replies through Kafka.
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { createServer } from 'node:http';
 import { describe, test } from 'node:test';
 
 import { Admin, Producer } from '@platformatic/kafka';
 
 import { FeatureFlagsClient } from 'flagstream-client';
-import { KafkaChanges, KafkaFeatureFlagsClient } from 'flagstream-client/kafka';
+import { AvroFormat, KafkaChanges, KafkaFeatureFlagsClient } from 'flagstream-client/kafka';
 import { PendingReplies } from '../src/kafka/pending.js';
 import { readersCount } from '../src/kafka/replies.js';
 import { TopicReader, committed } from '../src/kafka/topic-reader.js';
@@ -91,6 +93,65 @@ describe('without Kafka', () => {
     assert.equal(await flags.evaluateFlag('theme', 'u', 'light'), 'light');
     assert.equal(failures[0].kind, 'timed_out');
     assert.match(failures[0].message, /ECONNREFUSED|connect/);
+  });
+});
+
+/** A schema registry in memory. */
+async function registry(context) {
+  const schemas = [];
+  const calls = [];
+  const server = createServer(async (request, response) => {
+    calls.push(`${request.method} ${request.url}`);
+    const chunks = [];
+    for await (const chunk of request) chunks.push(chunk);
+    const id = Number(/ids\/(\d+)$/.exec(request.url)?.[1]);
+    if (request.method === 'POST') response.end(JSON.stringify({ id: schemas.push(JSON.parse(Buffer.concat(chunks)).schema) }));
+    else if (schemas[id - 1]) response.end(JSON.stringify({ schema: schemas[id - 1] }));
+    else response.writeHead(404).end('{}');
+  });
+  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
+  context.after(() => server.close());
+  return { url: `http://127.0.0.1:${server.address().port}/`, schemas, calls };
+}
+
+describe('Avro', () => {
+  const schemaOf = (name) => readFileSync(new URL(`../../../schemas/${name}.avsc`, import.meta.url), 'utf8');
+
+  test('the schemas are those of the service', () => {
+    for (const name of ['evaluation-request', 'conversion']) {
+      assert.equal(readFileSync(new URL(`../src/kafka/${name}.avsc`, import.meta.url), 'utf8'), schemaOf(name));
+    }
+  });
+
+  test('what is written is read again, with one lookup for each schema', async (context) => {
+    const { url: address, calls } = await registry(context);
+    const [writer, reader] = [new AvroFormat(address), new AvroFormat(address)];
+    const body = {
+      request_id: 'r', flag_names: ['a', 'b'], user_id: 7, context: { n: [1, { x: null }] }, default_values: { a: 'light', b: { c: 1 } },
+      value_types: { a: 'string' }, environment: 'production', requested_at: '2026-01-15T10:30:00.123Z',
+    };
+    const messages = await Promise.all([1, 2].map(() => writer.encode('requests', 'EvaluationRequest', body)));
+    assert.deepEqual(messages[0], messages[1]);
+    const [decoded] = await Promise.all(messages.map((message) => reader.decode(message)));
+    const micros = Date.parse(body.requested_at) * 1_000;
+    for (const [name, value] of Object.entries({ ...body, user_id: '7', requested_at: micros, flag_name: null })) assert.deepEqual(decoded[name], value, name);
+    assert.deepEqual(calls, ['POST /subjects/requests-value/versions', 'GET /schemas/ids/1']);
+    const conversion = { experiment: 'e', user_id: 'u', metric: 'm', value: 2, occurred_at: body.requested_at, event_id: 'o' };
+    assert.equal((await reader.decode(await writer.encode('c', 'Conversion', conversion))).value, 2);
+    assert.deepEqual(await reader.decode(Buffer.from('{"in":"json"}')), { in: 'json' });
+    await assert.rejects(writer.encode('requests', 'EvaluationRequest', { flag_names: 'no list' }), { kind: 'invalid_request' });
+    await assert.rejects(reader.decode(Buffer.from([0, 0, 0, 0, 9, 1])), { kind: 'unavailable', message: /ids\/9.*404/ });
+  });
+
+  test('a reply is read with its values', async (context) => {
+    const { url: address, schemas } = await registry(context);
+    const { Type } = (await import('avsc')).default;
+    schemas.push(schemaOf('reply'));
+    const result = { value: '{"a":[1]}', enabled: true, variant: 'v', reason: 'TARGETING_MATCH', killed: false, error_code: null, error_message: null, flag_version: 5 };
+    const reply = { request_id: 'r', correlation_id: 'c', user_id: null, environment: 'production', results: { one: result, two: { ...result, value: null } }, flags_version: 6, evaluated_at: 1 };
+    const message = Buffer.concat([Buffer.from([0, 0, 0, 0, 1]), Type.forSchema(JSON.parse(schemas[0]), { wrapUnions: 'never' }).toBuffer(reply)]);
+    const { results, flags_version: version, user_id: user } = await new AvroFormat(address).decode(message);
+    assert.deepEqual([results.one.value, results.two.value, results.one.flag_version, version, user], [{ a: [1] }, null, 5, 6, null]);
   });
 });
 
@@ -206,5 +267,24 @@ describe('with Kafka', { skip: (!url || !kafka) && 'KAFKA_BOOTSTRAP_SERVERS is n
     const short = client(context, { timeoutMs: 1_000 });
     await short.waitUntilReady();
     await assert.rejects(short.evaluate('on', 'u', false, { minVersion: Number.MAX_SAFE_INTEGER }), { isPassing: true });
+  });
+});
+
+const { SCHEMA_REGISTRY_URL: registryUrl, AVRO_REQUESTS: requestsTopic, AVRO_REPLY_TOPIC: avroReplies, AVRO_UPDATES: updatesTopic, AVRO_URL: avroUrl } = process.env;
+describe('with Kafka in Avro', { skip: !requestsTopic && 'AVRO_REQUESTS is not set' }, () => {
+  test('requests, replies and changes are in Avro', async (context) => {
+    const format = new AvroFormat(registryUrl);
+    const flags = client(context, { format, requestsTopic, replyTopic: avroReplies, updatesTopic, followChanges: true });
+    await flags.waitUntilFollowing(AbortSignal.timeout(LIMIT_MS));
+    assert.equal(await flags.evaluateFlag('theme', 'u', 'light', USER), 'dark');
+    assert.equal(await flags.evaluateFlag('max-retries', 'u', 3, USER), 5);
+    assert.deepEqual(await flags.evaluateFlag('config', 'u', {}, USER), { threshold: 0.8, regions: ['us', 'eu'] });
+    const many = await flags.bulkEvaluateFlags(['theme', 'premium'], 'u', { ...USER, defaultValues: { theme: 'light' } });
+    assert.deepEqual(Object.values(many).map(({ value }) => value), ['dark', true]);
+    assert.ok((await flags.evaluate('theme', 'u', 'light', USER)).cached);
+    const body = JSON.stringify({ reason: 'a test' });
+    const killed = await fetch(`${avroUrl}/api/v1/feature-flags/${FLAG}/kill?environment=production`, { method: 'POST', headers: { 'content-type': 'application/json' }, body });
+    assert.equal(killed.status, 200);
+    await until('the change', async () => !(await flags.evaluate('theme', 'u', 'light', USER)).cached);
   });
 });

@@ -1,7 +1,7 @@
 // Compiled, not run: what TypeScript sees of an ES module's imports.
 import FeatureFlagsClient, { type Evaluation, type FlagChange, FlagstreamError, MockFeatureFlagsClient, mockFlag } from 'flagstream-client';
 import { flagsMiddleware } from 'flagstream-client/express';
-import { KafkaChanges, KafkaFeatureFlagsClient } from 'flagstream-client/kafka';
+import { AvroFormat, KafkaChanges, KafkaFeatureFlagsClient } from 'flagstream-client/kafka';
 import { FlagstreamProvider, TelemetryHook } from 'flagstream-client/openfeature';
 import { OpenFeature } from '@openfeature/server-sdk';
 import { Redis } from 'ioredis';
@@ -23,7 +23,7 @@ const restore: () => void = mockFlag('new_ui', true);
 const kind = (error: unknown) => error instanceof FlagstreamError && error.kind === 'circuit_open' && error.errors[0]?.field;
 const shared = new FeatureFlagsClient({ redis: new Redis('redis://redis'), cache: 'hybrid', localTtl: 30 });
 const alsoShared = new FeatureFlagsClient({ redis: createClient({ url: 'redis://redis' }) });
-const throughKafka = new KafkaFeatureFlagsClient({ bootstrapServers: 'kafka:9092', replyTopic: 'feature-flag-replies-shop' });
+const throughKafka = new KafkaFeatureFlagsClient({ bootstrapServers: 'kafka:9092', replyTopic: 'feature-flag-replies-shop', format: new AvroFormat('http://registry:8081') });
 const requestId: string = await throughKafka.request(['theme'], 'u', { defaultValues: { theme: 'light' } });
 const changes: KafkaChanges = KafkaChanges.start(flags, { bootstrapServers: ['kafka:9092'] });
 await OpenFeature.setProviderAndWait(new FlagstreamProvider(throughKafka));

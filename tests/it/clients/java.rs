@@ -80,7 +80,7 @@ impl Drop for Running {
 }
 
 /// A service whose messages are in Avro, with its topics for the environment of the tests.
-fn in_avro(kafka: &Stack, flags: &[Flag]) -> (Group, Service, Vec<(&'static str, String)>) {
+pub(super) fn in_avro(kafka: &Stack, flags: &[Flag]) -> (Group, Service, Vec<(&'static str, String)>) {
     let group = group(kafka).set("UNLEASH_ENVIRONMENT", "production").in_avro(&kafka.registry);
     let service = start(&group, flags);
     let topics = vec![
