@@ -123,7 +123,10 @@ fn node_client(stack: &Stack) -> tempfile::TempDir {
     let copy = temporary_folder();
     let clients = copy.path().join("clients");
     std::fs::create_dir(&clients).unwrap();
-    run(Command::new("cp").arg("-r").args(["clients/node", "clients/vectors.json"].map(folder)).arg(&clients));
+    run(Command::new("cp")
+        .arg("-r")
+        .args(["clients/node", "clients/vectors.json"].map(folder))
+        .arg(&clients));
     run(Command::new("cp").arg("-r").arg(folder("schemas")).arg(copy.path()));
     let modules = clients.join("node/node_modules");
     let _ = std::fs::remove_dir_all(&modules);
@@ -143,7 +146,10 @@ fn the_client_for_node_passes_its_tests() {
     let package = client.path().join("clients/node");
     let mut command = Command::new("npm");
     command.args(["test", "--silent"]).current_dir(&package);
-    command.env("CLIENT_REDIS_URL", &redis.url).env("REPLY_TOPIC", group.topics.reply_topic("node")).envs(avro);
+    command
+        .env("CLIENT_REDIS_URL", &redis.url)
+        .env("REPLY_TOPIC", group.topics.reply_topic("node"))
+        .envs(avro);
     let said = run(told(&mut command, &service, &group.topics));
     assert!(said.contains("# fail 0") && said.contains("# skipped 0"), "{said}");
 
