@@ -12,6 +12,7 @@ from flagstream_client import (
     CircuitOpenError,
     FeatureFlagClient,
     FeatureFlagsClient,
+    FlagChange,
     Flags,
     InvalidRequestError,
     MockFeatureFlagsClient,
@@ -19,9 +20,10 @@ from flagstream_client import (
     SyncFeatureFlagClient,
     UnavailableError,
 )
-from flagstream_client.cache import Cache
 from flagstream_client.changes import MAX_LINE_BYTES, Changes
 from flagstream_client.errors import InvalidAnswerError
+from flagstream_client.http_core import HttpCore
+from flagstream_client.options import HttpSettings
 from scripted import ScriptedServer
 
 
@@ -188,19 +190,22 @@ def test_a_stream_that_ended_goes_on_where_it_was_and_closes_the_circuit(make):
 
 
 def test_the_stream_of_changes_is_read_however_it_is_cut():
-    cache = Cache(10, 300, lambda: 0.0)
-    changes = Changes(cache, "é &")
+    core = HttpCore(HttpSettings.of(base_url="http://x"))
+    heard = []
+    core.changes.add(heard.append)
+    changes = Changes(core, "é &")
     assert changes.path == "/api/v1/changes?environment=%C3%A9+%26"
     text = (
         b"retry: 1000\nid: 5\n\n: heartbeat\n\nid: 7\r\n"
         b'data: {"event_type":"FEATURE_FLAG_UPDATED","flag_name":"f","environment":"p","version":7}\r\n\r\n'
     )
-    heard = [changes.feed(bytes([byte])) for byte in text]
-    assert heard.index(True) == text.index(b"\n\n") + 1
-    assert cache.newest == 7
+    fed = [changes.feed(bytes([byte])) for byte in text]
+    assert fed.index(True) == text.index(b"\n\n") + 1
+    assert core.cache.newest == 7
+    assert heard == [FlagChange("FEATURE_FLAG_UPDATED", "f", "p", 7)]
     assert changes.headers()["last-event-id"] == "7"
     changes.feed(b'id: 9\ndata: {"event_type":"RESET","version":9}\n\nid: 10\ndata: what')
-    assert (cache.newest, changes.last_id) == (9, "9")
+    assert (core.cache.newest, changes.last_id) == (9, "9")
     changes.headers()
     changes.feed(b"id: 11\n\n")
     assert changes.last_id == "11", "half an event of a broken connection is forgotten"

@@ -5,6 +5,7 @@
 ...         ...
 """
 
+from .announcements import FlagChange
 from .blocking import SyncFeatureFlagClient
 from .blocking_calls import Flags
 from .calls import AsyncFlags
@@ -24,18 +25,21 @@ from .errors import (
     UnauthorizedError,
     UnavailableError,
 )
-from .evaluation import Evaluation, JsonValue, ValueType
+from .evaluation import Conversion, Evaluation, JsonValue, ValueType
 from .mock import MockFeatureFlagsClient, MockSyncFeatureFlagsClient
 from .options import Options
+from .testing import mock_flag
 
 __all__ = [
     "AsyncFlags",
     "CircuitOpenError",
     "ConnectionFailedError",
+    "Conversion",
     "Evaluation",
     "FeatureFlagClient",
     "FeatureFlagsClient",
     "FieldError",
+    "FlagChange",
     "Flags",
     "FlagstreamError",
     "ForbiddenError",
@@ -53,4 +57,5 @@ __all__ = [
     "UnauthorizedError",
     "UnavailableError",
     "ValueType",
+    "mock_flag",
 ]

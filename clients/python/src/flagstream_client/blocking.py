@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
-from typing import TypeVar, Unpack
+from typing import Any, TypeVar, Unpack
 
 import httpx2 as httpx
 
 from .blocking_calls import Flags
 from .changes import SILENCE_S, Changes
-from .core import MAX_ANSWER_BYTES, Core, Reply, Send, Steps, Wait, logger
+from .core import logger
 from .errors import ConnectionFailedError, FlagstreamError, InvalidAnswerError, TimedOutError, error_of
-from .options import Options, Settings
+from .http_core import MAX_ANSWER_BYTES, HttpCore
+from .options import HttpSettings, Options
+from .redis_cache import BlockingRedis
+from .steps import ReadRedis, Reply, Send, Step, Steps, Wait, WriteRedis, run
 
 T = TypeVar("T")
 
@@ -28,20 +30,24 @@ class SyncFeatureFlagClient(Flags):
 
     def __init__(
         self,
-        config_service_url: str,
+        config_service_url: str | None = None,
         environment: str | None = None,
-        cache_ttl: float = 300,
+        cache_ttl: float | None = None,
         *,
         http_client: httpx.Client | None = None,
+        redis_client: Any = None,
         **options: Unpack[Options],
     ) -> None:
         """Connects with the first call, or at once with `follow_changes`.
 
         Args:
-            config_service_url: where the service is, such as `http://flagstream:8082`.
-            environment: the environment of all calls that give none. Default: the service's own.
-            cache_ttl: seconds for which an answer is cached, with `cache` or `follow_changes`. Default: 300.
+            config_service_url: where the service is, such as `http://flagstream:8082`. Default: the variable
+                CONFIG_SERVICE_URL.
+            environment: the environment of all calls that give none. Default: the variable ENVIRONMENT, else the service's own.
+            cache_ttl: seconds for which an answer is cached. It turns the cache on. Default: 300, with `cache`,
+                `follow_changes` or Redis.
             http_client: an `httpx2.Client` with its own TLS settings or proxies. It is closed with this client.
+            redis_client: a `redis.Redis` with its own options, instead of `redis`. It is not closed with this client.
 
         Options, with times in seconds:
             token: an API token (`fst_…`). Default: None, an anonymous caller.
@@ -53,21 +59,30 @@ class SyncFeatureFlagClient(Flags):
             backoff_cap: the longest wait before a retry. Default: 2.
             failure_threshold: failed attempts in a row that open the circuit breaker. Default: 5.
             recovery_timeout: how long the circuit breaker stays open before one attempt is let through. Default: 60.
-            cache: whether answers are cached in this process. A cached answer is no event in Kafka. Default: False.
-            cache_max_entries: cached answers at most; the least recently used one is evicted. Default: 10000.
-            follow_changes: whether to read the stream `/api/v1/changes` and drop what a change made out of date. Implies
-                `cache`; the token needs the scope `read`. Default: False.
+            cache: whether answers are cached in this process. A cached answer is no event in Kafka. With Redis, answers are
+                kept in memory for `local_ttl` over those in Redis. Default: False.
+            cache_max_entries: cached answers in memory at most; the least recently used one is evicted. Default: 10000.
+            local_ttl: seconds for which an answer stays in memory, with `cache` and Redis. Default: 60.
+            redis: a URL such as `redis://localhost:6379`. The booleans of users without context are shared there under the
+                keys `ff_eval:…` for `cache_ttl`; an environment is required. Default: None.
+            follow_changes: whether to read the stream `/api/v1/changes` and drop what a change made out of date. Turns the
+                cache on; the token needs the scope `read`. Default: False.
             max_connections: open connections at most. Default: 100.
             on_error: called with each error that a default hides. Default: None, a warning in the log.
+            traceparent: returns the header `traceparent` of a request, or None. Default: None.
 
         Raises:
             ValueError: an option is out of range, or the URL is not `http://…` or `https://…`.
         """
-        self._settings = Settings.of(config_service_url, environment, cache_ttl, **options)
-        self._core = Core(self._settings)
+        self._settings = HttpSettings.of(
+            base_url=config_service_url, environment=environment, cache_ttl=cache_ttl, redis_client=redis_client, **options
+        )
+        self._core: HttpCore = HttpCore(self._settings)
+        has_redis = self._settings.has_redis
+        self._redis = BlockingRedis(self._settings.redis, redis_client) if has_redis else None
         limits = httpx.Limits(max_connections=self._settings.max_connections + 1)
         self._http = http_client or httpx.Client(limits=limits)
-        self._changes = Changes(self._core.cache, environment)
+        self._changes = Changes(self._core, self._settings.environment)
         self._following = threading.Event()
         self._closing = threading.Event()
         if self._settings.follow_changes:
@@ -80,32 +95,28 @@ class SyncFeatureFlagClient(Flags):
 
     def wait_until_following(self, timeout: float | None = None) -> None:
         if not self._following.wait(timeout):
-            raise TimeoutError("changes are not heard of yet")
+            raise TimeoutError("changes do not arrive yet")
 
     def close(self) -> None:
         self._closing.set()
         self._http.close()
+        if self._redis is not None:
+            self._redis.close()
 
     def _run(self, steps: Steps[T]) -> T:
-        with contextlib.closing(steps):
-            try:
-                step = next(steps)
-                while True:
-                    try:
-                        reply = self._do(step)
-                    except FlagstreamError as error:
-                        step = steps.throw(error)
-                    else:
-                        step = steps.send(reply)
-            except StopIteration as end:
-                result: T = end.value
-                return result
+        return run(steps, self._do)
 
-    def _do(self, step: Send | Wait) -> Reply | None:
-        if isinstance(step, Send):
-            return self._send(step)
-        self._closing.wait(step.seconds)
-        return None
+    def _do(self, step: Step) -> Any:
+        match step:
+            case Send():
+                return self._send(step)
+            case Wait():
+                return self._closing.wait(step.seconds)
+            case ReadRedis() if self._redis is not None:
+                return self._redis.read(step.keys)
+            case WriteRedis() if self._redis is not None:
+                return self._redis.write(step.writes)
+        raise AssertionError(step)
 
     def _send(self, send: Send) -> Reply:
         if self._http.is_closed:
@@ -134,11 +145,13 @@ class SyncFeatureFlagClient(Flags):
             try:
                 self._listen()
             except Exception as error:
-                # Whatever it is, also that the client was closed meanwhile: changes must be heard of again.
+                # Whatever it is, also that the client was closed meanwhile: changes must arrive again.
                 if not self._closing.is_set():
-                    logger.warning("changes are not heard of: %s", error or type(error).__name__)
+                    logger.warning("changes do not arrive: %s", error or type(error).__name__)
             finally:
-                self._following.clear()
+                if self._following.is_set():
+                    self._following.clear()
+                    self._core.following.notify(False)
             self._closing.wait(self._changes.pause())
 
     def _listen(self) -> None:
@@ -152,5 +165,6 @@ class SyncFeatureFlagClient(Flags):
             for chunk in response.iter_bytes():
                 if self._closing.is_set():
                     return
-                if self._changes.feed(chunk):
+                if self._changes.feed(chunk) and not self._following.is_set():
                     self._following.set()
+                    self._core.following.notify(True)

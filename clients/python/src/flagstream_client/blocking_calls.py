@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, Literal, Self, Unpack, overload
 
 from .calls import Calls, T, V, Who
-from .core import Steps
-from .evaluation import Context, Evaluation, JsonValue, UserId, ValueType
+from .evaluation import Context, Conversion, Evaluation, JsonValue, UserId, ValueType
+from .steps import Steps
 
 
 class Flags(Calls, ABC):
@@ -172,6 +173,63 @@ class Flags(Calls, ABC):
         question = self._question(user_id, context, who)
         steps = self._core.evaluate_many(flag_names, question, default_values or {}, value_types or {}, min_version)
         return self._run(steps)
+
+    def get_variant(
+        self,
+        flag_name: str,
+        user_id: UserId,
+        default_variant: str,
+        context: Context | None = None,
+        **who: Unpack[Who],
+    ) -> str:
+        """Returns the name of the variant of a flag or of an experiment.
+
+        Returns `default_variant` if the flag has none for the user, or if the service does not answer. Never raises a
+        `FlagstreamError`.
+        """
+        return self._run(self._core.variant(flag_name, self._question(user_id, context, who), default_variant))
+
+    def track_exposure(
+        self, flag_name: str, user_id: UserId, context: Context | None = None, **who: Unpack[Who]
+    ) -> bool:
+        """Reports that a user saw the variant of an experiment; returns whether the report was accepted.
+
+        It evaluates the flag without a cache, because exposures are counted from evaluations. Each user counts once,
+        however often this is called. A failure is logged, or given to `on_error`.
+        """
+        question = self._question(user_id, context, who)
+        return self._run(self._core.report(self._core.expose(flag_name, question), question, flag_name))
+
+    def track_conversion(
+        self,
+        experiment: str,
+        user_id: UserId,
+        metric: str,
+        value: float | None = None,
+        *,
+        event_id: str | None = None,
+        occurred_at: datetime | None = None,
+        environment: str | None = None,
+    ) -> bool:
+        """Reports a conversion; returns whether the report was accepted. The token needs the scope `track`.
+
+        A conversion that has the `event_id` of an earlier one is not counted again. Without `occurred_at` the time of
+        the report counts. A failure is logged, or given to `on_error`.
+        """
+        question = self._question(user_id, None, {"environment": environment} if environment else {})
+        conversion = Conversion(experiment, metric, value, **({"event_id": event_id} if event_id else {}), occurred_at=occurred_at)
+        return self._run(self._core.report(self._core.convert(conversion, question), question, metric))
+
+    def track(
+        self, metric: str, user_id: UserId, value: float | None = None, *, environment: str | None = None
+    ) -> bool:
+        """Reports what a user did, for every running experiment that has a metric of this name (experimental).
+
+        Returns whether the report was accepted. Only clients over HTTP support it. A failure is logged, or given to
+        `on_error`.
+        """
+        question = self._question(user_id, None, {"environment": environment} if environment else {})
+        return self._run(self._core.report(self._core.send_metric(metric, question, value), question, metric))
 
     @property
     @abstractmethod

@@ -1,7 +1,7 @@
 """The calls that the client for asyncio and its mock have in common.
 
 ```text
- call ─► question ─► Core: steps (send, wait) ─► `_run` of the client or the mock ─► answer
+ call ─► question ─► Core: steps ─► `_run` of the client or the mock ─► answer
 ```
 
 [`Flags`](blocking_calls.py) has the same methods for code that blocks; a test compares the two.
@@ -9,12 +9,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, Literal, Self, TypedDict, TypeVar, Unpack, overload
 
-from .core import Core, Steps
-from .evaluation import Context, Evaluation, JsonValue, Question, UserId, ValueType
+from .announcements import RESET, UPDATED, FlagChange
+from .core import Core
+from .evaluation import Context, Conversion, Evaluation, JsonValue, Question, UserId, ValueType
+from .steps import Steps
 
 T = TypeVar("T")
 #: The type of a default, and of the value: the first of these that fits. A whole number as the default asks for a number,
@@ -29,18 +34,54 @@ class Who(TypedDict, total=False):
     environment: str
 
 
+def _in_loop(listener: Callable[[Any], object]) -> Callable[[Any], object]:
+    """A coroutine function as one that starts it in the running event loop, from any thread."""
+    if not inspect.iscoroutinefunction(listener):
+        return listener
+    loop = asyncio.get_running_loop()
+    return lambda what: asyncio.run_coroutine_threadsafe(listener(what), loop)
+
+
 class Calls:
     """The methods that neither wait nor ask."""
 
     _core: Core
 
-    def invalidate(self, version: int, environment: str | None = None) -> None:
-        """Drops the cached answers that are older than this version (of all environments, if none is given)."""
-        self._core.cache.invalidate(version, environment)
+    def invalidate(self, version: int, environment: str | None = None, flag_name: str | None = None) -> None:
+        """Makes cached answers older than a change unusable, and reports the change to the listeners.
+
+        Without an environment the change counts for all of them, without a flag for all flags. Pass the flag for values
+        that flagstream wrote to Redis; all other answers are compared with the changes of their whole environment.
+        """
+        self._core.change(FlagChange(RESET if flag_name is None else UPDATED, flag_name, environment, version))
 
     def clear_cache(self) -> None:
         """Drops all cached answers."""
         self._core.cache.clear()
+
+    def on_change(self, listener: Callable[[FlagChange], object]) -> Callable[[], None]:
+        """Registers a listener for changes of flags; calling the result removes it.
+
+        Changes arrive with `follow_changes`, with `KafkaInvalidations` and through `invalidate`, after the caches were
+        invalidated. A function is called on a thread or in the event loop of the client, and must not block. A coroutine
+        function runs in the event loop in which it was registered.
+        """
+        return self._core.changes.add(_in_loop(listener))
+
+    def register_invalidation_callback(self, callback: Callable[[str | None], object]) -> Callable[[], None]:
+        """Registers a function that receives the name of each flag that changes, None if any may have changed.
+
+        Otherwise it is as `on_change`; calling the result removes it.
+        """
+        call = _in_loop(callback)
+        return self._core.changes.add(lambda change: call(change.flag_name))
+
+    def on_following(self, listener: Callable[[bool], object]) -> Callable[[], None]:
+        """Registers a listener for the connection to the source of changes; calling the result removes it.
+
+        It receives True when changes arrive, and False when they no longer do. Otherwise it is as `on_change`.
+        """
+        return self._core.following.add(_in_loop(listener))
 
     def _question(self, user_id: UserId, context: Context | None, who: Who) -> Question:
         environment = who.get("environment") or self._core.settings.environment
@@ -208,6 +249,63 @@ class AsyncFlags(Calls, ABC):
         question = self._question(user_id, context, who)
         steps = self._core.evaluate_many(flag_names, question, default_values or {}, value_types or {}, min_version)
         return await self._run(steps)
+
+    async def get_variant(
+        self,
+        flag_name: str,
+        user_id: UserId,
+        default_variant: str,
+        context: Context | None = None,
+        **who: Unpack[Who],
+    ) -> str:
+        """Returns the name of the variant of a flag or of an experiment.
+
+        Returns `default_variant` if the flag has none for the user, or if the service does not answer. Never raises a
+        `FlagstreamError`.
+        """
+        return await self._run(self._core.variant(flag_name, self._question(user_id, context, who), default_variant))
+
+    async def track_exposure(
+        self, flag_name: str, user_id: UserId, context: Context | None = None, **who: Unpack[Who]
+    ) -> bool:
+        """Reports that a user saw the variant of an experiment; returns whether the report was accepted.
+
+        It evaluates the flag without a cache, because exposures are counted from evaluations. Each user counts once,
+        however often this is called. A failure is logged, or given to `on_error`.
+        """
+        question = self._question(user_id, context, who)
+        return await self._run(self._core.report(self._core.expose(flag_name, question), question, flag_name))
+
+    async def track_conversion(
+        self,
+        experiment: str,
+        user_id: UserId,
+        metric: str,
+        value: float | None = None,
+        *,
+        event_id: str | None = None,
+        occurred_at: datetime | None = None,
+        environment: str | None = None,
+    ) -> bool:
+        """Reports a conversion; returns whether the report was accepted. The token needs the scope `track`.
+
+        A conversion that has the `event_id` of an earlier one is not counted again. Without `occurred_at` the time of
+        the report counts. A failure is logged, or given to `on_error`.
+        """
+        question = self._question(user_id, None, {"environment": environment} if environment else {})
+        conversion = Conversion(experiment, metric, value, **({"event_id": event_id} if event_id else {}), occurred_at=occurred_at)
+        return await self._run(self._core.report(self._core.convert(conversion, question), question, metric))
+
+    async def track(
+        self, metric: str, user_id: UserId, value: float | None = None, *, environment: str | None = None
+    ) -> bool:
+        """Reports what a user did, for every running experiment that has a metric of this name (experimental).
+
+        Returns whether the report was accepted. Only clients over HTTP support it. A failure is logged, or given to
+        `on_error`.
+        """
+        question = self._question(user_id, None, {"environment": environment} if environment else {})
+        return await self._run(self._core.report(self._core.send_metric(metric, question, value), question, metric))
 
     @property
     @abstractmethod

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import random
 from urllib.parse import urlencode
 
-from .cache import Cache
+from .announcements import parse_change, parse_json
+from .core import Core
 from .errors import InvalidAnswerError
-from .evaluation import JsonValue
 
 #: The service writes something every 15 s; a connection that is silent for longer is dead.
 SILENCE_S = 45.0
@@ -18,10 +17,10 @@ RETRY_CAP_S = 30.0
 
 
 class Changes:
-    """Reads server-sent events, and tells the cache."""
+    """Reads server-sent events, and reports each change to the client's core."""
 
-    def __init__(self, cache: Cache, environment: str | None) -> None:
-        self._cache = cache
+    def __init__(self, core: Core, environment: str | None) -> None:
+        self._core = core
         self._rest = b""
         self._id = ""
         self._data = ""
@@ -30,18 +29,18 @@ class Changes:
         self.path = "/api/v1/changes" + (f"?{urlencode({'environment': environment})}" if environment else "")
 
     def headers(self) -> dict[str, str]:
-        """Of a new connection, which goes on where the last one ended."""
+        """The headers of a new connection, which resumes where the last one ended."""
         self._rest, self._id, self._data = b"", "", ""
         return {"accept": "text/event-stream"} | ({"last-event-id": self.last_id} if self.last_id else {})
 
     def pause(self) -> float:
-        """How long to wait before the next connection."""
+        """The time before the next connection."""
         most = min(RETRY_CAP_S, RETRY_BASE_S * 2**self._failures)
         self._failures += 1
         return random.uniform(0, most)  # noqa: S311
 
     def feed(self, chunk: bytes) -> bool:
-        """Takes what has come; whether it is known by now from where on changes are heard."""
+        """Takes a piece; returns whether it is known from which version on changes arrive."""
         *lines, self._rest = (self._rest + chunk).split(b"\n")
         if len(self._rest) > MAX_LINE_BYTES:
             raise InvalidAnswerError("a line of the stream of changes is too long")
@@ -63,26 +62,10 @@ class Changes:
 
     def _event(self, data: str) -> None:
         if not data:
-            # Where the stream begins: what changed before is not told.
+            # Where the stream begins: earlier changes are not announced.
             if self._id.isdecimal():
-                self._cache.invalidate(int(self._id), None)
+                self._core.cache.announcements.begin(None, int(self._id))
             return
-        apply(self._cache, parse(data))
-
-
-def parse(text: str | bytes) -> JsonValue:
-    """An invalidation as it stands in the stream or in `feature-flag-updates`; None if it is not JSON."""
-    try:
-        event: JsonValue = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    return event
-
-
-def apply(cache: Cache, event: object) -> bool:
-    """Takes one invalidation; whether it was understood."""
-    if not isinstance(event, dict) or not isinstance(event.get("version"), int):
-        return False
-    environment = event.get("environment")
-    cache.invalidate(event["version"], environment if isinstance(environment, str) else None)
-    return True
+        change = parse_change(parse_json(data))
+        if change is not None:
+            self._core.change(change)

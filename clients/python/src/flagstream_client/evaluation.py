@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any, Literal, TypeAlias
+from uuid import uuid4
 
 from .errors import InvalidAnswerError, InvalidRequestError
 
@@ -36,15 +38,44 @@ class Evaluation:
     environment: str | None = None
     #: The newest change that the answer knows of.
     flags_version: int = 0
+    #: Whether the flag is killed.
+    killed: bool = False
+    #: Whether the answer comes from a cache of the client. Two answers that differ only in this are equal.
+    cached: bool = field(default=False, compare=False)
 
     def as_dict(self) -> dict[str, JsonValue]:
-        """The answer as the service writes it."""
+        """The answer as the service writes it, and `cached`."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
+class Conversion:
+    """What a metric of an experiment counts."""
+
+    experiment: str
+    metric: str
+    value: float | None = None
+    #: A conversion with the id of an earlier one is not counted again. Default: an id of its own.
+    event_id: str = field(default_factory=lambda: str(uuid4()))
+    #: Default: the time of the report.
+    occurred_at: datetime | None = None
+
+    def body(self, user_id: str | int) -> dict[str, JsonValue]:
+        """The members of a report, without experiment and environment."""
+        value = {} if self.value is None else {"value": self.value}
+        return {"user_id": user_id, "metric": self.metric, **value, "occurred_at": instant(self.occurred_at),
+                "event_id": self.event_id}
+
+
+def instant(time: datetime | None = None) -> str:
+    """A time, or now, as the service reads it. A time without zone is a local one."""
+    utc = datetime.now(UTC) if time is None else time.astimezone(UTC)
+    return utc.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+@dataclass(frozen=True)
 class Question:
-    """Who asks; with a flag it is a whole question."""
+    """Whom flags are evaluated for."""
 
     environment: str | None
     user_id: UserId
@@ -54,9 +85,15 @@ class Question:
     def body(self) -> dict[str, JsonValue]:
         return {name: value for name, value in vars(self).items() if value is not None}
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether there is a user without session and context, so that answers can be shared in Redis."""
+        has_user = self.user_id is not None and self.user_id != ""
+        return has_user and self.session_id is None and not self.context and self.environment is not None
+
     def key(self, flag: str, default: JsonValue, value_type: str | None) -> bytes:
         """The same for the same question, and of one length."""
-        parts = [flag, default, value_type, *vars(self).values()]
+        parts = [flag, default, value_type, self.environment, self.user_id, self.session_id, self.context or None]
         return sha256(encode(parts, sort_keys=True)).digest()
 
 
@@ -106,8 +143,9 @@ def like(evaluation: Evaluation, default: JsonValue) -> JsonValue:
     return evaluation.value
 
 
-def named(evaluation: Evaluation, flag: str) -> Evaluation:
-    return replace(evaluation, flag_name=flag)
+def cached(evaluation: Evaluation, flag: str) -> Evaluation:
+    """The answer as it is returned from a cache."""
+    return replace(evaluation, flag_name=flag, cached=True)
 
 
 def _evaluation(flag: JsonValue, result: dict[str, JsonValue], around: dict[str, JsonValue]) -> Evaluation:
@@ -125,6 +163,7 @@ def _evaluation(flag: JsonValue, result: dict[str, JsonValue], around: dict[str,
         flag_version=result.get("flag_version"),
         environment=around.get("environment"),
         flags_version=version if isinstance(version, int) else 0,
+        killed=result.get("killed") is True,
     )
 
 

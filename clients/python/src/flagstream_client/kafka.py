@@ -10,7 +10,7 @@ from typing import Any, Protocol, Self
 
 from confluent_kafka import Consumer, TopicPartition
 
-from .changes import apply, parse
+from .announcements import parse_change, parse_json
 from .core import logger
 
 POLL_S = 0.5
@@ -40,7 +40,7 @@ class KafkaInvalidations:
     ) -> None:
         self._client = client
         self._topic = topic
-        self._deserialize = deserialize or parse
+        self._deserialize = deserialize or parse_json
         # A group must be named, although none is joined.
         own = {
             "group.id": f"flagstream-client-{uuid.uuid4()}",
@@ -92,5 +92,8 @@ class KafkaInvalidations:
             event = self._deserialize(value)
         except Exception as error:  # noqa: BLE001 Whatever a stranger's function raises.
             event = error
-        if not apply(self._client._core.cache, event):
+        change = parse_change(event)
+        if change is not None:
+            self._client._core.change(change)
+        else:
             logger.warning("%s: not understood: %r: %r", self._topic, event, value[:200])

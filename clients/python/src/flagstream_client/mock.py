@@ -1,16 +1,21 @@
-"""Clients for tests of services: they answer with the values they were given, and send nothing."""
+"""Clients for tests of services: they answer with the values that they were given, and send nothing."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count
 from typing import TypeVar
 
+from .announcements import FlagChange
 from .blocking_calls import Flags
 from .calls import AsyncFlags, Calls
-from .core import Core, Steps
-from .evaluation import Evaluation, JsonValue, Question, UserId, ValueType
+from .core import Core
+from .evaluation import Conversion, Evaluation, JsonValue, Question, UserId, ValueType
 from .options import Settings
+from .overrides import given
+from .steps import Steps
 
 T = TypeVar("T")
 
@@ -18,21 +23,38 @@ T = TypeVar("T")
 _MISSING: JsonValue = object()
 
 
+@dataclass(frozen=True)
+class Tracked:
+    """A metric that was reported without an experiment."""
+
+    metric: str
+    user_id: UserId
+    value: float | None
+
+
 class _MockCore(Core):
     """Answers each call from a dictionary, with values as they are there, of whatever type."""
 
     def __init__(self, flags: Mapping[str, JsonValue] | None) -> None:
-        super().__init__(Settings(base_url="http://mock", environment=None, cache_ttl=0))
+        super().__init__(Settings())
         self.flags = dict(flags or {})
         self.asked: list[tuple[str, UserId]] = []
+        self.exposures: list[tuple[str, UserId]] = []
+        self.conversions: list[tuple[Conversion, UserId]] = []
+        self.tracked: list[Tracked] = []
+        self.versions = count(1)
 
-    def evaluate(
+    @property
+    def address(self) -> str:
+        return "mock"
+
+    def ask(
         self, flag: str, question: Question, default: JsonValue, value_type: ValueType | None, min_version: int | None
     ) -> Steps[Evaluation]:
         yield from ()
         return self._answer(flag, question, default)
 
-    def evaluate_many(
+    def ask_many(
         self,
         flags: Sequence[str],
         question: Question,
@@ -46,23 +68,32 @@ class _MockCore(Core):
     def value_or_default(
         self, flag: str, question: Question, default: JsonValue, value_type: ValueType | None
     ) -> Steps[JsonValue]:
-        yield from ()
-        return self._answer(flag, question, default).value
+        return (yield from self.evaluate(flag, question, default, value_type, None)).value
 
     def is_enabled(self, flag: str, question: Question, default: bool) -> Steps[bool]:
-        yield from ()
-        return bool(self._answer(flag, question, default).value)
+        return bool((yield from self.evaluate(flag, question, default, None, None)).value)
 
     def batch(self, flags: Sequence[str], question: Question, default: bool) -> Steps[dict[str, bool]]:
+        found = yield from self.evaluate_many(flags, question, dict.fromkeys(flags, default), {}, None)
+        return {flag: bool(evaluation.value) for flag, evaluation in found.items()}
+
+    def expose(self, flag: str, question: Question) -> Steps[None]:
         yield from ()
-        return {flag: bool(self._answer(flag, question, default).value) for flag in flags}
+        self.exposures.append((flag, question.user_id))
+
+    def convert(self, conversion: Conversion, question: Question) -> Steps[None]:
+        yield from ()
+        self.conversions.append((conversion, question.user_id))
+
+    def send_metric(self, metric: str, question: Question, value: float | None) -> Steps[None]:
+        yield from ()
+        self.tracked.append(Tracked(metric, question.user_id, value))
 
     def _answer(self, flag: str, question: Question, default: JsonValue) -> Evaluation:
         self.asked.append((flag, question.user_id))
         if flag not in self.flags:
             return Evaluation(flag, default, False, None, "DEFAULT", "FLAG_NOT_FOUND")
-        value = self.flags[flag]
-        return Evaluation(flag, value, value is not False, None, "TARGETING_MATCH")
+        return given(flag, self.flags[flag], question.environment)
 
 
 class _Mock(Calls):
@@ -71,10 +102,11 @@ class _Mock(Calls):
     def __init__(self, flags: Mapping[str, JsonValue] | None = None) -> None:
         """`flags` are the values by the flags' names. A flag that is not there has the default of the call."""
         self._core = self._answers = _MockCore(flags)
+        self._is_following = True
 
     @property
     def flags(self) -> dict[str, JsonValue]:
-        """The values by the flags' names. They may be changed at any time."""
+        """The values by the flags' names. They may be changed at any time. Text is the variant as well."""
         return self._answers.flags
 
     @flags.setter
@@ -86,23 +118,57 @@ class _Mock(Calls):
         """Each flag and user that was asked for, in order."""
         return self._answers.asked
 
+    @property
+    def exposures(self) -> list[tuple[str, UserId]]:
+        """The flag and user of each exposure that was reported, in order."""
+        return self._answers.exposures
+
+    @property
+    def conversions(self) -> list[tuple[Conversion, UserId]]:
+        """Each conversion that was reported with its user, in order."""
+        return self._answers.conversions
+
+    @property
+    def tracked(self) -> list[Tracked]:
+        """The metrics that were reported without an experiment, in order."""
+        return self._answers.tracked
+
+    def set(self, flag_name: str, value: JsonValue) -> None:
+        """Sets a flag. This is a change, which listeners receive."""
+        event_type = "FEATURE_FLAG_UPDATED" if flag_name in self.flags else "FEATURE_FLAG_CREATED"
+        self.flags[flag_name] = value
+        self._announce(event_type, flag_name)
+
+    def remove(self, flag_name: str) -> None:
+        """Removes a flag: calls get their defaults. This is a change, which listeners receive."""
+        if self.flags.pop(flag_name, _MISSING) is not _MISSING:
+            self._announce("FEATURE_FLAG_DELETED", flag_name)
+
     @contextlib.contextmanager
     def set_for(self, flag_name: str, value: JsonValue) -> Iterator[None]:
         """Sets a flag for the length of a `with` block."""
         before = self.flags.get(flag_name, _MISSING)
-        self.flags[flag_name] = value
+        self.set(flag_name, value)
         try:
             yield
         finally:
             if before is _MISSING:
-                self.flags.pop(flag_name, None)
+                self.remove(flag_name)
             else:
-                self.flags[flag_name] = before
+                self.set(flag_name, before)
+
+    def set_following(self, is_following: bool) -> None:
+        """Sets whether changes arrive, which listeners receive."""
+        self._is_following = is_following
+        self._core.following.notify(is_following)
 
     @property
     def is_following(self) -> bool:
-        """Always true: a mock has no connection that could be missing."""
-        return True
+        """True, unless `set_following` has changed it."""
+        return self._is_following
+
+    def _announce(self, event_type: str, flag_name: str) -> None:
+        self._core.change(FlagChange(event_type, flag_name, None, next(self._answers.versions)))
 
 
 class MockFeatureFlagsClient(_Mock, AsyncFlags):
@@ -138,4 +204,4 @@ def _result(steps: Steps[T]) -> T:
     except StopIteration as end:
         result: T = end.value
         return result
-    raise AssertionError(f"a mock has nobody to ask: {step}")
+    raise AssertionError(f"a mock sends nothing: {step}")
