@@ -1,0 +1,63 @@
+"""Properties of librdkafka's clients, and its errors as those of the package."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException
+
+from ..errors import (
+    ConnectionFailedError,
+    FlagstreamError,
+    ForbiddenError,
+    InvalidRequestError,
+    NotFoundError,
+    TimedOutError,
+    UnauthorizedError,
+)
+
+#: How long a message without a reply may wait for Kafka.
+DELIVERY_TIMEOUT_MS = 120_000
+_RECONNECT = {"reconnect.backoff.ms": 50, "reconnect.backoff.max.ms": 1_000}
+
+_KINDS: dict[int, type[FlagstreamError]] = {
+    KafkaError._MSG_TIMED_OUT: TimedOutError,
+    KafkaError._TIMED_OUT: TimedOutError,
+    KafkaError.MSG_SIZE_TOO_LARGE: InvalidRequestError,
+    KafkaError._AUTHENTICATION: UnauthorizedError,
+    KafkaError.SASL_AUTHENTICATION_FAILED: UnauthorizedError,
+    KafkaError.TOPIC_AUTHORIZATION_FAILED: ForbiddenError,
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED: ForbiddenError,
+    KafkaError._UNKNOWN_TOPIC: NotFoundError,
+    KafkaError.UNKNOWN_TOPIC_OR_PART: NotFoundError,
+    KafkaError.TOPIC_EXCEPTION: NotFoundError,
+}
+
+
+def consumer_properties(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Properties of a consumer that belongs to no group and commits nothing."""
+    own = {
+        # Replies and changes are written in transactions: what was aborted must not be read.
+        "isolation.level": "read_committed",
+        "auto.offset.reset": "latest",
+        "allow.auto.create.topics": False,
+        # Brokers answer as soon as there is a record, but the embedded one of `flagstream dev` at the end of this time.
+        "fetch.wait.max.ms": 100,
+        **_RECONNECT,
+    }
+    # A group must be named, although none is joined.
+    return {**own, **given, "group.id": f"flagstream-client-{uuid.uuid4()}", "enable.auto.commit": False}
+
+
+def producer_properties(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Properties of a producer that sends each message at once."""
+    return {"linger.ms": 0, "message.timeout.ms": DELIVERY_TIMEOUT_MS, **_RECONNECT, **given}
+
+
+def error_of(topic: str, error: KafkaError | KafkaException) -> FlagstreamError:
+    """The error of the package for one of librdkafka."""
+    cause: KafkaError = error.args[0] if isinstance(error, KafkaException) else error
+    kind = _KINDS.get(cause.code(), ConnectionFailedError)
+    return kind(f"topic {topic}: {cause.str()}")
