@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from flagstream_client import FeatureFlagClient, SyncFeatureFlagClient
+from flagstream_client.kafka import KafkaFeatureFlagClient, SyncKafkaFeatureFlagClient
 
 VECTORS = json.loads((Path(__file__).parents[2] / "vectors.json").read_text())
 
@@ -15,13 +16,14 @@ VECTORS = json.loads((Path(__file__).parents[2] / "vectors.json").read_text())
 class Blocking:
     """The client for asyncio, called as that for threads is."""
 
+    kind = FeatureFlagClient
+
     def __init__(self, *arguments, **options):
         self.runner = asyncio.Runner()
         self.client = self.runner.run(self._make(arguments, options))
 
-    @staticmethod
-    async def _make(arguments, options):
-        return FeatureFlagClient(*arguments, **options)
+    async def _make(self, arguments, options):
+        return self.kind(*arguments, **options)
 
     def __getattr__(self, name):
         found = getattr(self.client, name)
@@ -34,17 +36,40 @@ class Blocking:
         self.runner.close()
 
 
-@pytest.fixture(params=[Blocking, SyncFeatureFlagClient], ids=["async", "sync"])
-def make(request):
+class BlockingKafka(Blocking):
+    """The client for asyncio over Kafka, called as that for threads is."""
+
+    kind = KafkaFeatureFlagClient
+
+
+def maker(kind):
+    """A function that creates clients, which are closed after the test."""
     made = []
 
     def make(*arguments, **options):
-        made.append(request.param(*arguments, **options))
+        made.append(kind(*arguments, **options))
         return made[-1]
 
     yield make
     for client in made:
         client.close()
+
+
+@pytest.fixture(autouse=True)
+def no_defaults(monkeypatch):
+    """No defaults from the environment of the tests, but the addresses of the service."""
+    for name in ("CONFIG_SERVICE_URL", "ENVIRONMENT"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(params=[Blocking, SyncFeatureFlagClient], ids=["async", "sync"])
+def make(request):
+    yield from maker(request.param)
+
+
+@pytest.fixture(params=[BlockingKafka, SyncKafkaFeatureFlagClient], ids=["async", "sync"])
+def make_kafka(request):
+    yield from maker(request.param)
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from .properties import consumer_properties
 POLL_S = 0.1
 LOOKUP_TIMEOUT_S = 10.0
 RETRY_INTERVAL_S = 1.0
+CLOSE_TIMEOUT_S = 1.0
 #: Records before the end that are read first, so that answers from before the start are compared with them.
 LOOK_BACK_RECORDS = 100
 
@@ -60,7 +61,8 @@ class ChangeReader:
         """Ends the thread."""
         self._closing.set()
         if self._thread.is_alive() and self._thread is not threading.current_thread():
-            self._thread.join()
+            # It may be in a lookup that Kafka does not answer; then it ends by itself.
+            self._thread.join(CLOSE_TIMEOUT_S)
         self.following.clear()
 
     def _run(self) -> None:

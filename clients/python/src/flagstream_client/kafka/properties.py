@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Mapping
 from typing import Any
@@ -17,6 +18,9 @@ from ..errors import (
     TimedOutError,
     UnauthorizedError,
 )
+
+#: librdkafka's own log.
+logger = logging.getLogger("flagstream_client.kafka")
 
 #: How long a message without a reply may wait for Kafka.
 DELIVERY_TIMEOUT_MS = 120_000
@@ -36,6 +40,14 @@ _KINDS: dict[int, type[FlagstreamError]] = {
 }
 
 
+#: Beginnings of properties that only one kind of client knows; the other one warns of them.
+_OF_CONSUMERS = ("fetch.", "isolation.", "auto.offset.", "queued.", "check.crcs", "max.partition.fetch.", "max.poll.")
+_OF_PRODUCERS = (
+    "linger.", "batch.", "queue.buffering.", "message.timeout.", "message.send.", "delivery.", "acks", "request.required.",
+    "request.timeout.", "compression.", "enable.idempotence", "partitioner", "sticky.", "retries", "retry.",
+)  # fmt: skip
+
+
 def consumer_properties(given: Mapping[str, Any]) -> dict[str, Any]:
     """Properties of a consumer that belongs to no group and commits nothing."""
     own = {
@@ -48,12 +60,14 @@ def consumer_properties(given: Mapping[str, Any]) -> dict[str, Any]:
         **_RECONNECT,
     }
     # A group must be named, although none is joined.
-    return {**own, **given, "group.id": f"flagstream-client-{uuid.uuid4()}", "enable.auto.commit": False}
+    known = {name: value for name, value in given.items() if not name.startswith(_OF_PRODUCERS)}
+    return {"logger": logger, **own, **known, "group.id": f"flagstream-client-{uuid.uuid4()}", "enable.auto.commit": False}
 
 
 def producer_properties(given: Mapping[str, Any]) -> dict[str, Any]:
     """Properties of a producer that sends each message at once."""
-    return {"linger.ms": 0, "message.timeout.ms": DELIVERY_TIMEOUT_MS, **_RECONNECT, **given}
+    known = {name: value for name, value in given.items() if not name.startswith(_OF_CONSUMERS)}
+    return {"logger": logger, "linger.ms": 0, "message.timeout.ms": DELIVERY_TIMEOUT_MS, **_RECONNECT, **known}
 
 
 def error_of(topic: str, error: KafkaError | KafkaException) -> FlagstreamError:

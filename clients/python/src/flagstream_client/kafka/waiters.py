@@ -45,12 +45,18 @@ class BlockingWaiter:
 
 
 class Deliveries:
-    """Outcomes on their way into an event loop: one wake-up of the loop serves all that come meanwhile."""
+    """Outcomes on their way into an event loop: one wake-up of the loop serves all that come meanwhile.
+
+    All deadlines share one timer, because timers of asyncio are expensive.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self._queue: deque[tuple[asyncio.Future[Any], Any]] = deque()
         self._is_scheduled = False
+        #: In the order of their deadlines.
+        self._watched: deque[tuple[float, AsyncWaiter, Await]] = deque()
+        self._has_timer = False
 
     def put(self, future: asyncio.Future[Any], outcome: Any) -> None:
         """Takes an outcome, from any thread."""
@@ -61,6 +67,20 @@ class Deliveries:
             with contextlib.suppress(RuntimeError):
                 self.loop.call_soon_threadsafe(self._drain)
 
+    def watch(self, waiter: AsyncWaiter, step: Await) -> None:
+        """Expires a waiter at its deadline."""
+        watched = self._watched
+        while watched and watched[0][1].future.done():
+            watched.popleft()
+        deadline = self.loop.time() + step.timeout_s
+        if watched and deadline < watched[-1][0]:
+            self.loop.call_later(step.timeout_s, waiter.expire, step)
+            return
+        watched.append((deadline, waiter, step))
+        if not self._has_timer:
+            self._has_timer = True
+            self.loop.call_at(deadline, self._expire)
+
     def _drain(self) -> None:
         # Before the queue is emptied: what comes afterwards schedules the next call.
         self._is_scheduled = False
@@ -68,6 +88,18 @@ class Deliveries:
             future, outcome = self._queue.popleft()
             if not future.done():
                 settle(future, outcome)
+
+    def _expire(self) -> None:
+        self._has_timer = False
+        while self._watched:
+            deadline, waiter, step = self._watched[0]
+            if not waiter.future.done():
+                if deadline > self.loop.time():
+                    self._has_timer = True
+                    self.loop.call_at(deadline, self._expire)
+                    return
+                waiter.expire(step)
+            self._watched.popleft()
 
 
 class AsyncWaiter:
@@ -84,16 +116,15 @@ class AsyncWaiter:
 
     async def wait(self, step: Await) -> Any:
         """The result; raises the error that the request ended with."""
-        timer = self._deliveries.loop.call_later(step.timeout_s, self._expire, step)
+        self._deliveries.watch(self, step)
         try:
             return await self.future
         except asyncio.CancelledError:
             step.abandon()
             raise
-        finally:
-            timer.cancel()
 
-    def _expire(self, step: Await) -> None:
+    def expire(self, step: Await) -> None:
+        """Ends the wait at its deadline."""
         if not self.future.done() and (error := step.expire()) is not None:
             settle(self.future, error)
 
