@@ -211,3 +211,30 @@ def test_the_stream_of_changes_is_read_however_it_is_cut():
     assert changes.last_id == "11", "half an event of a broken connection is forgotten"
     with pytest.raises(InvalidAnswerError):
         changes.feed(b"x" * (MAX_LINE_BYTES + 1))
+
+
+def test_variables_of_the_environment_are_defaults(make, monkeypatch):
+    with pytest.raises(ValueError, match="CONFIG_SERVICE_URL"):
+        make()
+    with ScriptedServer(VECTORS["answer"], [{}, {}, {}]) as server:
+        monkeypatch.setenv("CONFIG_SERVICE_URL", server.url + "/")
+        monkeypatch.setenv("ENVIRONMENT", "staging")
+        make().is_enabled("f")
+        make(environment="production").is_enabled("f")
+        monkeypatch.setenv("ENVIRONMENT", "")
+        make().is_enabled("f")
+    assert [request["body"].get("environment") for request in server.requests] == ["staging", "production", None]
+
+
+def test_a_lifetime_alone_turns_the_cache_on(make):
+    with ScriptedServer(VECTORS["answer"], [{}]) as server:
+        client = make(server.url, cache_ttl=60)
+        assert [client.evaluate("f", "u").cached for _ in range(2)] == [False, True]
+
+
+def test_requests_carry_a_trace(make):
+    traces = iter(["00-a-b-01", None])
+    with ScriptedServer(VECTORS["answer"], [{}, {}]) as server:
+        client = make(server.url, traceparent=lambda: next(traces))
+        assert client.is_enabled("f") and client.is_enabled("f")
+    assert [request["headers"].get("traceparent") for request in server.requests] == ["00-a-b-01", None]
