@@ -95,9 +95,18 @@ fn run(command: &mut Command) -> String {
 #[test]
 fn the_client_for_python_passes_its_tests() {
     let (stack, _shared) = Stack::shared();
-    let group = group(stack);
-    let service = start(&group, &[Flag::on("killed-in-python")]);
+    let (database, redis) = (Database::create(stack), Redis::database(stack));
+    let group = group(stack)
+        .set("DATABASE_URL", &database.url)
+        .set("REDIS_URL", &redis.url)
+        .set("UNLEASH_ENVIRONMENT", "production");
+    let experiment = Flag::experiment("python-experiment", &[("dark", 500), ("light", 500)]);
+    let service = start(&group, &[Flag::on("killed-in-python"), experiment]);
     let mut command = python(stack);
+    command
+        .env("DATABASE_URL", &database.url)
+        .env("CLIENT_REDIS_URL", &redis.url)
+        .env("REPLY_TOPIC", group.topics.reply_topic("python"));
     // Plugins of other packages that tests use.
     command.env("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1");
     command.args(["-m", "pytest", "-q", "-p", "no:cacheprovider"]).current_dir(folder("clients/python"));
@@ -106,13 +115,16 @@ fn the_client_for_python_passes_its_tests() {
 }
 
 #[test]
-fn the_client_for_python_hears_of_changes_in_avro() {
+fn the_client_for_python_receives_changes_and_replies_in_avro() {
     let (stack, _shared) = Stack::shared();
     let group = group(stack).in_avro(&stack.registry);
     let service = start(&group, &[Flag::on("killed-in-python")]);
     let mut command = python(stack);
-    command.env("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1").env("SCHEMA_REGISTRY_URL", &stack.registry);
-    command.args(["-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "updates_topic"]);
+    command
+        .env("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+        .env("SCHEMA_REGISTRY_URL", &stack.registry)
+        .env("REPLY_TOPIC", group.topics.reply_topic("python"));
+    command.args(["-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "updates_topic or in_avro"]);
     let command = command.current_dir(folder("clients/python"));
     let said = run(told(command, &service, &group.topics));
     assert!(said.contains(" passed") && !said.contains("skipped"), "{said}");

@@ -61,8 +61,8 @@ class FakeKafka:
 class FakeService:
     """Answers each request as `self.answer` says; None is no reply."""
 
-    def __init__(self, kafka, answer=answer):
-        self.kafka, self.answer, self.requests = kafka, answer, []
+    def __init__(self, kafka, answer=answer, read=json.loads):
+        self.kafka, self.answer, self.read, self.requests = kafka, answer, read, []
         self.open = threading.Event()
         self.open.set()
         self.closing = threading.Event()
@@ -76,7 +76,7 @@ class FakeService:
             if message is None:
                 continue
             self.open.wait()
-            body, headers = json.loads(message.value()), dict(message.headers() or [])
+            body, headers = self.read(message.value()), dict(message.headers() or [])
             self.requests.append((message.key(), headers, body))
             reply = self.answer(body)
             if reply is not None and "reply-to" in headers:
@@ -90,3 +90,4 @@ class FakeService:
         self.open.set()
         self.closing.set()
         self.thread.join()
+        self.kafka.producer.flush(LIMIT_S)

@@ -1,30 +1,11 @@
 """Invalidation, by a real service: a flag is killed, and no answer from before is given any more."""
 
-import json
 import os
-import time
-import urllib.request
 
 import pytest
+from live import kafka_options, turn, variable, wait_until
 
-CHANGED_WITHIN_S = 30
-
-
-def turn(url, flag, action):
-    request = urllib.request.Request(
-        f"{url}/api/v1/feature-flags/{flag}/{action}?environment=production",
-        json.dumps({"reason": "a test"}).encode(),
-        {"content-type": "application/json"},
-    )
-    with urllib.request.urlopen(request, timeout=10) as answer:
-        return json.load(answer)["version"]
-
-
-def wait_until(condition):
-    deadline = time.monotonic() + CHANGED_WITHIN_S
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+FLAG = os.environ.get("KILLED_FLAG", "killed-in-python")
 
 
 def check_kill(client, url, flag):
@@ -32,23 +13,26 @@ def check_kill(client, url, flag):
     def answer():
         return client.is_enabled(flag, "u")
 
+    heard = []
+    client.on_change(lambda change: heard.append(change.flag_name))
     wait_until(answer)
     event = client.evaluate(flag, "u", False)
-    assert client.evaluate(flag, "u", False) == event, "kept"
+    assert client.evaluate(flag, "u", False) == event, "cached"
     version = turn(url, flag, "kill")
     wait_until(lambda: not answer())
     killed = client.evaluate(flag, "u", False)
-    assert killed.reason == "DISABLED" and killed.flags_version >= version
+    assert killed.reason == "DISABLED" and killed.killed and killed.flags_version >= version
     restored = turn(url, flag, "restore")
     wait_until(answer)
     assert client.evaluate(flag, "u", False, min_version=restored).value is True
+    wait_until(lambda: heard.count(flag) == 2, "both changes are reported")
 
 
 def test_the_stream_of_changes(make, url):
     client = make(url, "production", follow_changes=True)
     client.wait_until_following(10)
     assert client.is_following
-    check_kill(client, url, "killed-in-python")
+    check_kill(client, url, FLAG)
 
 
 def test_the_updates_topic(make, url):
@@ -62,6 +46,32 @@ def test_the_updates_topic(make, url):
 
         deserialize = AvroDeserializer(SchemaRegistryClient({"url": registry}))
     client = make(url, "production", cache=True)
-    kafka = {"bootstrap.servers": os.environ["KAFKA_BOOTSTRAP_SERVERS"]}
-    with KafkaInvalidations(client, kafka, os.environ["FLAGSTREAM_TOPICS__UPDATES"], deserialize):
-        check_kill(client, url, "killed-in-python")
+    options = kafka_options()
+    with KafkaInvalidations(client, {"bootstrap.servers": options["bootstrap_servers"]}, options["updates_topic"], deserialize):
+        check_kill(client, url, FLAG)
+
+
+def test_the_updates_topic_invalidates_a_client_over_kafka(make_kafka, url):
+    more = {}
+    if registry := os.environ.get("SCHEMA_REGISTRY_URL"):
+        from flagstream_client.kafka.avro import AvroFormat
+
+        more["format"] = AvroFormat(registry)
+    client = make_kafka(**kafka_options(follow_changes=True, **more))
+    client.wait_until_following(30)
+    check_kill(client, url, FLAG)
+
+
+@pytest.mark.json_only
+def test_the_updates_topic_invalidates_memory_over_redis(make, url):
+    from flagstream_client.kafka import KafkaInvalidations
+
+    client = make(url, "production", cache=True, redis=variable("CLIENT_REDIS_URL"))
+    options = kafka_options()
+    with KafkaInvalidations(client, {"bootstrap.servers": options["bootstrap_servers"]}, options["updates_topic"]):
+        wait_until(lambda: client.is_enabled(FLAG, "redis-user"))
+        assert client.is_enabled(FLAG, "redis-user")
+        turn(url, FLAG, "kill")
+        wait_until(lambda: not client.is_enabled(FLAG, "redis-user"))
+        turn(url, FLAG, "restore")
+        wait_until(lambda: client.is_enabled(FLAG, "redis-user"))
