@@ -96,11 +96,8 @@ fn run(command: &mut Command) -> String {
 fn the_client_for_python_passes_its_tests() {
     let (stack, _shared) = Stack::shared();
     let (database, redis) = (Database::create(stack), Redis::database(stack));
-    let group = group(stack)
-        .set("DATABASE_URL", &database.url)
-        .set("REDIS_URL", &redis.url)
-        .set("UNLEASH_ENVIRONMENT", "production");
-    let experiment = Flag::experiment("python-experiment", &[("dark", 500), ("light", 500)]);
+    let group = with_experiments(stack, &database, &redis);
+    let experiment = Flag::experiment("python-experiment", VARIANTS);
     let service = start(&group, &[Flag::on("killed-in-python"), experiment]);
     let mut command = python(stack);
     command

@@ -5,7 +5,7 @@ import os
 import pytest
 from live import kafka_options, turn, variable, wait_until
 
-FLAG = os.environ.get("KILLED_FLAG", "killed-in-python")
+FLAG = "killed-in-python"
 
 
 def check_kill(client, url, flag):

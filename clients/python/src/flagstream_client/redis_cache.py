@@ -155,9 +155,11 @@ class BlockingRedis:
         self._is_owned = client is None
         self._client = client
         if client is None:
-            import redis
+            from redis import Redis
+            from redis.backoff import NoBackoff
+            from redis.retry import Retry
 
-            self._client = redis.Redis.from_url(url or "", **_own_options())
+            self._client = Redis.from_url(url or "", retry=Retry(NoBackoff(), 0), **_own_options())
 
     def read(self, keys: Sequence[str]) -> list[str | None]:
         """Reads keys; raises `RedisFailure`."""
@@ -191,8 +193,10 @@ class AsyncRedis:
         self._client = client
         if client is None:
             from redis.asyncio import Redis
+            from redis.asyncio.retry import Retry
+            from redis.backoff import NoBackoff
 
-            self._client = Redis.from_url(url or "", **_own_options())
+            self._client = Redis.from_url(url or "", retry=Retry(NoBackoff(), 0), **_own_options())
 
     async def read(self, keys: Sequence[str]) -> list[str | None]:
         """Reads keys; raises `RedisFailure`."""
@@ -222,15 +226,7 @@ class AsyncRedis:
 
 def _own_options() -> dict[str, Any]:
     """Options of our own connections: short timeouts, and no retries, because the service can be asked instead."""
-    from redis.backoff import NoBackoff
-    from redis.retry import Retry
-
-    return {
-        "socket_timeout": READ_TIMEOUT_S,
-        "socket_connect_timeout": READ_TIMEOUT_S,
-        "retry": Retry(NoBackoff(), 0),
-        "decode_responses": True,
-    }
+    return {"socket_timeout": READ_TIMEOUT_S, "socket_connect_timeout": READ_TIMEOUT_S, "decode_responses": True}
 
 
 def _text(value: object) -> str | None:
