@@ -75,9 +75,9 @@ func parseChange(message []byte) (FlagChange, bool) {
 
 func (c *Client) follow() {
 	defer c.followers.Done()
-	heard := &changes{changed: c.apply, begins: c.cache.begin}
+	reader := &changes{changed: c.apply, begins: c.cache.begin}
 	for failures := 0; ; failures++ {
-		err := c.listen(heard, func() { failures = 0 })
+		err := c.listen(reader, func() { failures = 0 })
 		c.setFollowing(false)
 		select {
 		case <-c.life.Done():
@@ -94,7 +94,7 @@ func (c *Client) setFollowing(isFollowing bool) {
 	}
 }
 
-func (c *Client) listen(heard *changes, following func()) error {
+func (c *Client) listen(reader *changes, following func()) error {
 	ctx, cancel := context.WithCancel(c.life)
 	defer cancel()
 	silent := time.AfterFunc(c.options.AttemptTimeout, cancel)
@@ -108,8 +108,8 @@ func (c *Client) listen(heard *changes, following func()) error {
 		return err
 	}
 	request.Header.Set("Accept", "text/event-stream")
-	if heard.lastID != "" {
-		request.Header.Set("Last-Event-ID", heard.lastID)
+	if reader.lastID != "" {
+		request.Header.Set("Last-Event-ID", reader.lastID)
 	}
 	response, err := c.http.Do(request)
 	if err != nil {
@@ -120,16 +120,16 @@ func (c *Client) listen(heard *changes, following func()) error {
 		return errorOf(response.StatusCode, response.Header, nil)
 	}
 	c.breaker.mayBeWell()
-	heard.restart()
+	reader.restart()
 	lines := bufio.NewScanner(response.Body)
 	lines.Buffer(nil, maxLineBytes)
 	for lines.Scan() {
 		silent.Reset(silence)
-		heard.line(lines.Bytes())
-		if heard.lastID != "" {
+		reader.line(lines.Bytes())
+		if reader.lastID != "" {
 			following()
 			c.setFollowing(true)
-			c.hearOnce.Do(func() { close(c.heard) })
+			c.arriveOnce.Do(func() { close(c.arrived) })
 		}
 	}
 	return lines.Err()

@@ -14,22 +14,22 @@ const maxWarnings = 100
 // Client evaluates flags over HTTP.
 type Client struct {
 	*listeners
-	base      string
-	options   Options
-	cache     *cache
-	breaker   *breaker
-	http      *http.Client
-	life      context.Context // until it is closed
-	end       context.CancelFunc
-	followers sync.WaitGroup
-	following atomic.Bool
-	hearOnce  sync.Once
-	heard     chan struct{}
-	warnings  sync.Mutex
-	warned    map[[2]string]bool // environments and error codes that were warned of
+	base       string
+	options    Options
+	cache      *cache
+	breaker    *breaker
+	http       *http.Client
+	life       context.Context // until it is closed
+	end        context.CancelFunc
+	followers  sync.WaitGroup
+	following  atomic.Bool
+	arriveOnce sync.Once
+	arrived    chan struct{}
+	warnings   sync.Mutex
+	warned     map[[2]string]bool // environments and error codes that were warned of
 }
 
-// IsEnabled tells whether a flag is on.
+// IsEnabled returns whether a flag is on.
 func (c *Client) IsEnabled(ctx context.Context, flag string, who Who, value bool) bool {
 	evaluation, err := c.evaluateBoolean(ctx, flag, who, value)
 	if err == nil {
@@ -241,7 +241,7 @@ func (c *Client) IsFollowing() bool { return c.following.Load() }
 // WaitUntilFollowing returns when changes arrive for the first time.
 func (c *Client) WaitUntilFollowing(ctx context.Context) error {
 	select {
-	case <-c.heard:
+	case <-c.arrived:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
@@ -280,7 +280,7 @@ func (c *Client) warn(evaluation Evaluation) {
 }
 
 func (c *Client) hide(err error) {
-	// Whatever opened the circuit was told.
+	// Whatever opened the circuit was reported.
 	var known *Error
 	if errors.As(err, &known) && known.Kind != CircuitOpen {
 		c.options.OnError(err)

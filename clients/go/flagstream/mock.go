@@ -232,13 +232,13 @@ func (m *Mock) track(tracked Tracked) error {
 func (m *Mock) say(flag string, who Who, value any) Evaluation {
 	m.mutex.Lock()
 	m.asked = append(m.asked, Asked{flag, who})
-	told, known := m.flags[flag]
+	set, known := m.flags[flag]
 	variant := m.variants[flag]
 	m.mutex.Unlock()
 	evaluation := Evaluation{FlagName: flag, Reason: "DEFAULT", ErrorCode: "FLAG_NOT_FOUND", ErrorMessage: "the mock has no flag of this name"}
 	if known {
-		value = told
-		evaluation = Evaluation{FlagName: flag, Enabled: told != false, Variant: variant, Reason: "TARGETING_MATCH", FlagVersion: 1, FlagsVersion: 1}
+		value = set
+		evaluation = Evaluation{FlagName: flag, Enabled: set != false, Variant: variant, Reason: "TARGETING_MATCH", FlagVersion: 1, FlagsVersion: 1}
 	}
 	encoded, err := json.Marshal(value)
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// Options are what a client can be told. The zero value of each is its default.
+// Options of a client. The zero value of each is its default.
 type Options struct {
 	Environment      string        // default: ENVIRONMENT, else the service's
 	Token            string        // an API token (fst_…)
@@ -36,10 +36,10 @@ type Options struct {
 	Traceparent func(ctx context.Context) string
 	// Transport brings own TLS settings or proxies.
 	Transport http.RoundTripper
-	// OnError is told of each failure that a default hides. By default it is logged.
+	// OnError receives each failure that a default hides. By default it is logged.
 	OnError func(error)
-	// OnWarning is told, once for each environment and code, that the service answers with defaults because of an error, with the
-	// first such answer. By default it is logged.
+	// OnWarning receives, once for each environment and code, an answer that is the default because of an error.
+	// By default it is logged.
 	OnWarning func(Evaluation)
 
 	now func() time.Time // replaced in tests
@@ -76,9 +76,9 @@ func New(configServiceURL string, options Options) (*Client, error) {
 		http: &http.Client{Transport: options.Transport, CheckRedirect: func(*http.Request, []*http.Request) error {
 			return http.ErrUseLastResponse
 		}},
-		life:  life,
-		end:   end,
-		heard: make(chan struct{}),
+		life:    life,
+		end:     end,
+		arrived: make(chan struct{}),
 
 		warned: map[[2]string]bool{},
 	}

@@ -33,8 +33,8 @@ function pause(ms, signals) {
 async function until(signals, work) {
   const own = new AbortController();
   const abort = (reason) => own.abort(reason);
-  const heard = signals.filter(Boolean).map((signal) => ({ signal, end: () => abort(signal.reason) }));
-  for (const { signal, end } of heard) {
+  const ended = signals.filter(Boolean).map((signal) => ({ signal, end: () => abort(signal.reason) }));
+  for (const { signal, end } of ended) {
     if (signal.aborted) end();
     signal.addEventListener('abort', end, { once: true });
   }
@@ -44,7 +44,7 @@ async function until(signals, work) {
   } catch (error) {
     throw own.signal.aborted ? own.signal.reason : error;
   } finally {
-    for (const { signal, end } of heard) signal.removeEventListener('abort', end);
+    for (const { signal, end } of ended) signal.removeEventListener('abort', end);
   }
 }
 

@@ -168,9 +168,9 @@ describe('with Kafka', { skip: (!url || !kafka) && 'KAFKA_BOOTSTRAP_SERVERS is n
     assert.deepEqual(Object.values(many).map(({ value }) => value), ['dark', 5, false]);
   });
 
-  test('a thousand requests at once get their own replies', async (context) => {
+  test('hundreds of requests at once get their own replies', async (context) => {
     const flags = client(context);
-    const users = Array.from({ length: 1_000 }, (_, number) => `user-${number}`);
+    const users = Array.from({ length: 300 }, (_, number) => `user-${number}`);
     const values = await Promise.all(users.map((user) => flags.evaluateFlag('unknown', user, `of ${user}`)));
     assert.deepEqual(values, users.map((user) => `of ${user}`));
     assert.deepEqual([flags.pendingRequests, flags.lateReplies], [0, 0]);

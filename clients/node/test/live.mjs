@@ -15,7 +15,7 @@ export const topics = {
 };
 export const eventsTopic = variable('FEATURE_FLAG_KAFKA_TOPIC', 'feature-flag-events');
 export const FLAG = 'killed-in-node';
-export const LIMIT_MS = 30_000;
+export const LIMIT_MS = 60_000;
 
 export const vectors = JSON.parse(readFileSync(new URL('../../vectors.json', import.meta.url)));
 
