@@ -23,6 +23,8 @@ class AvroFormat {
   /** Promises of the id of each subject, and of each schema by id. */
   #ids = new Map();
   #schemas = new Map();
+  /** The schemas of the messages that are written, by record. */
+  #own = new Map();
 
   /** `subjectOf(topic, recordName)` names the subject of a schema; by default `{topic}-value`. */
   constructor(registryUrl, { subjectOf = (topic) => `${topic}-value` } = {}) {
@@ -31,14 +33,14 @@ class AvroFormat {
   }
 
   async encode(topic, record, body) {
-    const schema = JSON.parse(readFileSync(join(__dirname, FILES[record]), 'utf8'));
+    const { schema, type } = this.#ownSchema(record);
     const subject = this.#subjectOf(topic, `${schema.namespace}.${schema.name}`);
     const id = await cached(this.#ids, subject, () => this.#register(subject, schema));
     const members = Object.fromEntries(schema.fields.map((field) => [field.name, written(field, body[field.name])]));
     const header = Buffer.alloc(HEADER_BYTES);
     header.writeUInt32BE(id, 1);
     try {
-      return Buffer.concat([header, this.#avsc.Type.forSchema(schema, { wrapUnions: 'never' }).toBuffer(members)]);
+      return Buffer.concat([header, type.toBuffer(members)]);
     } catch (cause) {
       throw new FlagstreamError('invalid_request', `cannot be written in Avro: ${cause.message}`, { cause });
     }
@@ -58,7 +60,16 @@ class AvroFormat {
   }
 
   async #schema(id) {
-    const schema = JSON.parse((await this.#call(`/schemas/ids/${id}`)).schema);
+    return this.#parsed((await this.#call(`/schemas/ids/${id}`)).schema);
+  }
+
+  #ownSchema(record) {
+    if (!this.#own.has(record)) this.#own.set(record, this.#parsed(readFileSync(join(__dirname, FILES[record]), 'utf8')));
+    return this.#own.get(record);
+  }
+
+  #parsed(text) {
+    const schema = JSON.parse(text);
     return { schema, type: this.#avsc.Type.forSchema(schema, { wrapUnions: 'never' }) };
   }
 
