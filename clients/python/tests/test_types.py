@@ -9,9 +9,14 @@ from dataclasses import fields
 from pathlib import Path
 from typing import get_type_hints
 
-import flagstream_client
+import flagstream_client.fastapi
+import flagstream_client.kafka
+import flagstream_client.openfeature
+import flagstream_client.testing
 import pytest
 from flagstream_client import AsyncFlags, FeatureFlagClient, Flags, Options, SyncFeatureFlagClient
+from flagstream_client.kafka import KafkaFeatureFlagClient, KafkaOptions, SyncKafkaFeatureFlagClient
+from flagstream_client.kafka.options import KafkaSettings
 from flagstream_client.options import DEFAULT_TTL_S, HttpSettings
 
 FOLDER = Path(__file__).parents[1]
@@ -40,19 +45,30 @@ def public_of(module):
 def test_everything_public_has_a_docstring():
     found = dict(public_of(flagstream_client))
     assert {"FeatureFlagClient.is_enabled", "MockSyncFeatureFlagsClient.set_for", "Evaluation.as_dict"} <= set(found)
+    for module in (flagstream_client.kafka, flagstream_client.openfeature, flagstream_client.fastapi, flagstream_client.testing):
+        found |= dict(public_of(module))
     assert [name for name, thing in found.items() if not inspect.getdoc(thing)] == []
 
 
-@pytest.mark.parametrize("client", [FeatureFlagClient, SyncFeatureFlagClient])
-def test_the_constructor_documents_every_option_with_its_default(client):
+@pytest.mark.parametrize(
+    ("client", "options", "settings"),
+    [
+        (FeatureFlagClient, Options, HttpSettings),
+        (SyncFeatureFlagClient, Options, HttpSettings),
+        (KafkaFeatureFlagClient, KafkaOptions, KafkaSettings),
+        (SyncKafkaFeatureFlagClient, KafkaOptions, KafkaSettings),
+    ],
+)
+def test_the_constructor_documents_every_option_with_its_default(client, options, settings):
     entries = re.split(r"\n    (?=\w+: )", inspect.getdoc(client.__init__))
     described = {}
     for name, _, text in (entry.partition(": ") for entry in entries):
-        if default := re.search(r"Default: ([\w.]+?)[.,]?(\s|$)", text):
+        if default := re.search(r"Default: ([\w.-]+?)[.,]?(\s|$)", text):
             described[name] = default[1]
-    defaults = {option.name: option.default for option in fields(HttpSettings)}
+    defaults = {option.name: option.default for option in fields(settings)}
     defaults["cache_ttl"] = DEFAULT_TTL_S
-    for name in ["cache_ttl", *get_type_hints(Options)]:
+    defaults |= {"properties": "none", "format": "JSON"}
+    for name in ["cache_ttl", *get_type_hints(options)]:
         default = defaults[name]
         assert described[name] == (f"{default:g}" if isinstance(default, float) else str(default)), name
 
@@ -67,5 +83,6 @@ def signatures(kind):
 
 def test_both_kinds_of_clients_have_the_same_calls():
     assert signatures(AsyncFlags) == signatures(Flags)
-    of_async, of_sync = (inspect.getdoc(client.__init__).partition("Args:")[2] for client in (FeatureFlagClient, SyncFeatureFlagClient))
-    assert of_async.replace("httpx2.AsyncClient", "httpx2.Client").replace("redis.asyncio.Redis", "redis.Redis") == of_sync
+    for pair in ((FeatureFlagClient, SyncFeatureFlagClient), (KafkaFeatureFlagClient, SyncKafkaFeatureFlagClient)):
+        of_async, of_sync = (inspect.getdoc(client.__init__).partition("Args:")[2] for client in pair)
+        assert of_async.replace("httpx2.AsyncClient", "httpx2.Client").replace("redis.asyncio.Redis", "redis.Redis") == of_sync

@@ -37,6 +37,9 @@ async def asynchronous(flags: AsyncFlags, theme: Literal["light", "dark"], perha
     assert_type(await flags.bulk_evaluate_flags(["x"], default_values={"x": 1}), dict[str, dict[str, Any]])
     assert_type(await flags.evaluate("x", "u", "light", min_version=1), Evaluation)
     assert_type(await flags.evaluate_many(["x"], "u"), dict[str, Evaluation])
+    assert_type(await flags.get_variant("x", "u", "none"), str)
+    assert_type(await flags.track_conversion("e", "u", "m", 1.5, event_id="i"), bool)
+    await flags.get_variant("x", "u", None)  # type: ignore[arg-type]
     await flags.evaluate_flag("x", "u", perhaps)
     await flags.is_enabled("x", default="on")  # type: ignore[arg-type]
     await flags.is_enabled("x", tenant="t")  # type: ignore[call-arg]
@@ -61,6 +64,9 @@ def blocking(flags: Flags, theme: Literal["light", "dark"], limits: Limits, kind
     assert_type(flags.bulk_evaluate_flags(["x"], default_values={"x": 1}), dict[str, dict[str, Any]])
     assert_type(flags.evaluate("x", "u", "light", min_version=1), Evaluation)
     assert_type(flags.evaluate_many(["x"], "u"), dict[str, Evaluation])
+    assert_type(flags.get_variant("x", "u", "none"), str)
+    assert_type(flags.track("m", "u", 1.5), bool)
+    flags.on_change(lambda change: print(change.flag_name, change.version))
     flags.evaluate_flag("x", "u", 3, value_type="int")  # type: ignore[call-overload]
 
 
