@@ -38,8 +38,7 @@ function TokenDialog() {
   };
   return html`<${Dialog} title="Token" close=${close}>
     <form onSubmit=${submit}>
-      <p>The token is kept in this tab until it closes, and is sent with every call.
-        <code>flagstream token create</code> makes one.</p>
+      <p>The token is kept in this tab until it closes, and is sent with every call. <code>flagstream token create</code> makes one.</p>
       <label>API token<input name="token" type="password" autocomplete="off" spellcheck=${false} value=${text}
         onInput=${(event) => setText(event.target.value)} /></label>
       <footer><button type="button" class="quiet" onClick=${() => { token.value = ''; close(); }}>Use none</button>
@@ -67,7 +66,7 @@ function Bar({ toggle, open }) {
       <option value="">all</option>${me.value?.environments.map((name) => html`<option value=${name}>${name}</option>`)}
     </select></label>
     <span class="space"></span>
-    <button type="button" class="quiet" onClick=${() => (theme.value = next)} aria-label=${`Colours: ${theme.value}. Change to ${next}`}>${theme.value}</button>
+    <button type="button" class="quiet" onClick=${() => (theme.value = next)} aria-label=${`Colours: ${theme.value}. Change to ${next}`}>◐ ${theme.value}</button>
     <button type="button" class="quiet" onClick=${() => (asksForToken.value = true)}>${me.value?.person ?? (token.value ? me.value?.actor.split(':').at(-1) ?? 'Token' : 'Token')}</button>
   </header>`;
 }

@@ -8,29 +8,32 @@ const precise = new Intl.NumberFormat('en', { maximumFractionDigits: 2 });
 export const count = (number) => (number == null ? '–' : number >= 100_000 ? short.format(number) : whole.format(number));
 /** @param {number | null | undefined} number */
 export const rate = (number) => (number == null ? '–' : number >= 1000 ? short.format(number) : number >= 10 ? whole.format(number) : precise.format(number));
+const significant = new Intl.NumberFormat('en', { notation: 'compact', maximumSignificantDigits: 4 });
+/** A number of a plot, of any size. @param {number} value */
+export const number = (value) => significant.format(value);
 /** @param {number | null | undefined} share */
-export const percent = (share) => (share == null ? '–' : `${precise.format(share * 100)} %`);
+export const percent = (share) => (share == null ? '–' : `${precise.format(share * 100)}\u00a0%`);
 
 /** @param {number | null | undefined} ms */
 export function duration(ms) {
   if (ms == null) return '–';
-  if (ms < 1000) return `${ms < 10 ? precise.format(ms) : whole.format(ms)} ms`;
-  if (ms < 60_000) return `${precise.format(ms / 1000)} s`;
-  if (ms < 3_600_000) return `${whole.format(ms / 60_000)} min`;
-  if (ms < 172_800_000) return `${whole.format(ms / 3_600_000)} h`;
-  return `${whole.format(ms / 86_400_000)} days`;
+  if (ms < 1000) return `${ms < 10 ? precise.format(ms) : whole.format(ms)}\u00a0ms`;
+  if (ms < 60_000) return `${precise.format(ms / 1000)}\u00a0s`;
+  if (ms < 3_600_000) return `${whole.format(ms / 60_000)}\u00a0min`;
+  if (ms < 172_800_000) return `${whole.format(ms / 3_600_000)}\u00a0h`;
+  return `${whole.format(ms / 86_400_000)}\u00a0days`;
 }
 
 /** @param {number} bytes */
 export const bytes = (bytes) => `${short.format(bytes)}B`.replace(/(\d)(\D?B)$/, '$1 $2').replace('KB', 'kB');
 
-/** Local date and time. @param {string | null | undefined} text */
+/** Local date and time, which are not broken over two lines. @param {string | number | null | undefined} text */
 export function time(text) {
   if (!text) return '–';
   const date = new Date(text);
   const two = (number) => String(number).padStart(2, '0');
   const day = `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())}`;
-  return `${day} ${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}`;
+  return `${day}\u00a0${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}`;
 }
 
 /** Local time with milliseconds. @param {string} text */

@@ -3,7 +3,7 @@ import { html, useEffect, useState } from '../lib/html.js';
 import { call, segment } from '../lib/api.js';
 import { count, pretty } from '../lib/format.js';
 import { anEnvironment, me } from '../lib/session.js';
-import { Dialog } from '../parts/dialog.js';
+import { Confirm } from '../parts/dialog.js';
 import { Failure } from '../parts/states.js';
 
 /** Delay between the last keystroke and the preview, in milliseconds. */
@@ -27,31 +27,18 @@ export function document(flag) {
 export function EditDialog({ flag, close }) {
   const initial = flag ? document(flag) : { name: '', environment: anEnvironment.value, is_enabled: false, rollout_percentage: '100' };
   const [text, setText] = useState(pretty(initial));
-  const [reason, setReason] = useState('');
-  const [error, setError] = useState(null);
   const parsed = parse(text);
   const set = (name, value) => parsed.value && setText(pretty({ ...parsed.value, [name]: value }));
-  const submit = async (event) => {
-    event.preventDefault();
-    setError(null);
-    try {
-      if (flag) {
-        const { name, environment, ...rest } = parsed.value;
-        // A member that was removed gets its default.
-        const removed = MEMBERS.filter((member) => !isEmpty(flag[member]) && !(member in rest)).map((member) => [member, null]);
-        const headers = flag.etag ? { 'If-Match': flag.etag } : undefined;
-        await call('PUT', `/api/v1/feature-flags/${segment(flag.name)}`, { query: { environment: flag.environment }, body: { ...Object.fromEntries(removed), ...rest }, reason, headers });
-      } else {
-        await call('POST', '/api/v1/feature-flags', { body: parsed.value, reason });
-      }
-      close(true);
-    } catch (failed) {
-      setError(failed);
-    }
+  const run = async (reason) => {
+    if (!flag) return call('POST', '/api/v1/feature-flags', { body: parsed.value, reason });
+    const { name, environment, ...rest } = parsed.value;
+    // A member that was removed gets its default.
+    const removed = MEMBERS.filter((member) => !isEmpty(flag[member]) && !(member in rest)).map((member) => [member, null]);
+    const headers = flag.etag ? { 'If-Match': flag.etag } : undefined;
+    return call('PUT', `/api/v1/feature-flags/${segment(flag.name)}`, { query: { environment: flag.environment }, body: { ...Object.fromEntries(removed), ...rest }, reason, headers });
   };
   const value = parsed.value ?? {};
-  return html`<${Dialog} title=${flag ? `Edit ${flag.name} in ${flag.environment}` : 'New flag'} close=${() => close(false)} wide>
-    <form onSubmit=${submit}>
+  return html`<${Confirm} title=${flag ? `Edit ${flag.name} in ${flag.environment}` : 'New flag'} action=${flag ? 'Save' : 'Create'} disabled=${!parsed.value} run=${run} close=${close} wide>
       <div class="filters">
         ${!flag && html`<label>Name<input name="name" required value=${value.name ?? ''} onInput=${(event) => set('name', event.target.value)} /></label>
         <label>Environment<select value=${value.environment} onChange=${(event) => set('environment', event.target.value)}>${me.value?.environments.map((it) => html`<option>${it}</option>`)}</select></label>`}
@@ -63,11 +50,6 @@ export function EditDialog({ flag, close }) {
         <textarea class="code" name="definition" rows="14" spellcheck=${false} value=${text} onInput=${(event) => setText(event.target.value)}></textarea></label>
       ${parsed.error && html`<${Failure} error=${{ message: `not JSON: ${parsed.error}` }} />`}
       ${flag && html`<${Preview} flag=${flag} definition=${parsed.value} />`}
-      <label>Reason<textarea name="reason" rows="2" required maxlength="1000" value=${reason} onInput=${(event) => setReason(event.target.value)}></textarea></label>
-      ${error && html`<${Failure} error=${error} />`}
-      <footer><button type="button" class="quiet" onClick=${() => close(false)}>Cancel</button>
-        <button class="primary" disabled=${!parsed.value}>${flag ? 'Save' : 'Create'}</button></footer>
-    </form>
   <//>`;
 }
 
@@ -104,8 +86,7 @@ function Preview({ flag, definition }) {
   }, [body]);
   if (state.error) return html`<${Failure} error=${state.error} />`;
   if (!state.data) return html`<p class="note" role="status">Computing what this would change…</p>`;
-  return html`<div class="effect" role="status" data-preview><p>Of the last ${count(state.data.evaluations)} evaluations, a save changes
-    <strong data-different>${count(state.data.different)}</strong>, of <strong data-users>${count(state.data.users)}</strong> users.</p>
+  return html`<div class="effect" role="status" data-preview><p>Of the last ${count(state.data.evaluations)} evaluations, a save changes <strong data-different>${count(state.data.different)}</strong>, of <strong data-users>${count(state.data.users)}</strong> users.</p>
     ${changes(state.data)}</div>`;
 }
 

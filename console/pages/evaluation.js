@@ -49,8 +49,7 @@ function Why({ row }) {
 /** @param {{explained: any}} props */
 export function Explanation({ explained }) {
   return html`<div class="effect" data-explanation=${explained.decision}><p><strong>${explained.summary}</strong></p>
-    <ul class="plain">${explained.strategies.map((it) => html`<li><${Badge} kind=${it.matched ? 'good' : ''}>${it.matched ? 'matches' : 'no match'}<//>
-      strategy ${it.index + 1} <code>${it.name}</code>${it.failure && html`: ${reason(it.failure)}`}</li>`)}</ul>
+    <ul class="plain">${explained.strategies.map((it) => html`<li><${Badge} kind=${it.matched ? 'good' : ''}>${it.matched ? 'matches' : 'no match'}<//> strategy ${it.index + 1} <code>${it.name}</code>${it.failure && html`: ${reason(it.failure)}`}</li>`)}</ul>
     ${explained.variant && html`<p>Variant <code>${explained.variant.name}</code> of the ${explained.variant.of_strategy ? 'strategy' : 'flag'}.</p>`}
     ${explained.random && html`<p class="note">A part of the result is drawn at random, so this may differ from the recorded evaluation.</p>`}</div>`;
 }

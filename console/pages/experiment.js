@@ -1,8 +1,8 @@
 // Experiment: exposures, sample ratio, effects with their intervals, and the decision in words.
-import { html, useRef, useState } from '../lib/html.js';
+import { html, useState } from '../lib/html.js';
 import { call, get, segment, useLoad } from '../lib/api.js';
 import { address, route } from '../lib/router.js';
-import { count, duration, percent, time } from '../lib/format.js';
+import { count, duration, number, percent, time } from '../lib/format.js';
 import { can } from '../lib/session.js';
 import { Badge, Figure, Heading, Loaded, Panel } from '../parts/states.js';
 import { Confirm } from '../parts/dialog.js';
@@ -10,8 +10,10 @@ import { Plot } from '../parts/plot.js';
 import { Table } from '../parts/table.js';
 
 const REFRESH_MS = 5000;
-/** Readings of an effect that a plot shows. */
-const POINTS = 300;
+/** @type {Record<string, string>} */
+const VERDICTS = { better: 'good', safe_so_far: 'good', worse: 'bad', harmed: 'bad' };
+/** The results over time change with the users, so they are read less often. */
+const HISTORY_REFRESH_MS = 30_000;
 
 export default function Experiment() {
   const [of, name] = route.value.params;
@@ -39,13 +41,14 @@ export default function Experiment() {
 /** @param {{data: any, path: string, of: string}} props */
 function Results({ data, path, of }) {
   const { phase } = data;
-  return html`<${Panel} title="In words"><ul class="plain">${data.conclusions.map((it) => html`<li>${it.text ?? it.sentence ?? it.message ?? JSON.stringify(it)}</li>`)}</ul><//>
+  const history = useLoad((signal) => get(`${path}/history`, { environment: of }, signal), [path, of], HISTORY_REFRESH_MS);
+  return html`<${Panel} title="In words"><ul class="plain">${data.conclusions.map((it) => html`<li>${it.alarm && html`<${Badge} kind="bad">alarm<//> `}${it.text}</li>`)}</ul><//>
     ${phase && html`<div class="figures"><${Figure} label="Exposed users" value=${count(phase.users)} note=${`phase ${phase.number} since ${time(phase.started_at)}`} />
       <${Figure} label="Sample ratio" value=${phase.sample_ratio.alarm ? 'mismatch' : 'as planned'} kind=${phase.sample_ratio.alarm ? 'bad' : ''} note=${phase.sample_ratio.tested && `p ${phase.sample_ratio.tested.p_value.toPrecision(2)}`} />
       <${Figure} label="Crossed over" value=${count(phase.crossed)} kind=${phase.crossed_alarm ? 'bad' : ''} note="users who saw several variants" />
       <${Figure} label="Conversions" value=${count(data.conversions.attributed)} note=${`${count(data.conversions.waiting)} wait for an exposure`} />
       ${data.counted && html`<${Figure} label="Counted" value=${duration(data.counted.age_seconds * 1000)} note="ago" />`}</div>
-    <${Variants} phase=${phase} />${phase.metrics.map((it) => html`<${Metric} key=${it.name} metric=${it} path=${path} of=${of} at=${phase.counted_at} />`)}`}
+    <${Variants} phase=${phase} />${phase.metrics.map((it) => html`<${Metric} key=${it.name} metric=${it} history=${history.data} />`)}`}
     ${data.earlier_phases.length > 0 && html`<${Panel} title="Earlier phases"><ul class="plain">${data.earlier_phases.map((it) => html`<li>phase ${it.number}: ${time(it.started_at)} to ${time(it.ended_at)}, ${count(it.users)} users</li>`)}</ul><//>`}`;
 }
 
@@ -60,59 +63,42 @@ function Variants({ phase }) {
   return html`<${Table} label="Variants" columns=${columns} rows=${phase.variants} rowKey=${(it) => it.name} />`;
 }
 
-/** Bounds of an interval, whatever its members are called. @param {any} interval @returns {[number, number] | null} */
-const bounds = (interval) => (interval ? (Array.isArray(interval) ? [interval[0], interval[1]] : [interval.low ?? interval.lower, interval.high ?? interval.upper]) : null);
-
-/** @param {{metric: any, path: string, of: string, at: string}} props */
-function Metric({ metric, path, of, at }) {
-  const history = useHistory(metric, path, of, at);
+/** @param {{metric: any, history: any}} props */
+function Metric({ metric, history }) {
   const columns = [
     { title: 'Variant', kind: 'main', cell: (it) => it.variant },
-    { title: 'Verdict', cell: (it) => html`<${Badge}>${String(it.verdict).replaceAll('_', ' ')}<//> ${it.missing ?? ''}` },
-    { title: 'Relative effect', cell: (it) => (it.relative ? percent(it.relative.difference) : '–') },
+    { title: 'Verdict', cell: (it) => html`<${Badge} kind=${VERDICTS[it.verdict] ?? ''}>${it.verdict.replaceAll('_', ' ')}<//> <span class="note">${it.missing?.replaceAll('_', ' ')}</span>` },
+    { title: 'Relative effect', kind: 'number', cell: (it) => percent(it.relative?.difference) },
     { title: 'Interval', kind: 'wide', cell: (it) => html`<${Interval} effect=${it.relative} />` },
     { title: 'p', kind: 'number', cell: (it) => it.p_value?.toPrecision(2) ?? '–' },
     { title: 'Still needed', kind: 'number', cell: (it) => (it.users_left == null ? '–' : `${count(it.users_left)} users`) },
   ];
-  return html`<${Panel} title=${metric.name} note=${`${metric.role}, ${metric.goal}; ${metric.levels.map((it) => `${it.variant} ${metric.kind === 'conversion' ? percent(it.mean) : it.mean?.toPrecision(4) ?? '–'}`).join(', ')}`}>
+  const level = (it) => `${it.variant} ${metric.kind === 'conversion' || metric.kind === 'retention' ? percent(it.mean) : it.mean == null ? '–' : number(it.mean)}`;
+  return html`<${Panel} title=${metric.name} note=${`${metric.role}, should ${metric.goal}; ${metric.levels.map(level).join(', ')}`}>
     <div class="stack"><${Table} label=${`Effects on ${metric.name}`} columns=${columns} rows=${metric.comparisons} rowKey=${(it) => it.variant} />
-    ${history.map(({ variant, points, since }) => points.length > 1 && html`<div key=${variant}><h3>${variant} over time <span class="note">relative effect in % with its interval, ${since}</span></h3>
-      <${Plot} label=${`Effect of ${variant} on ${metric.name}`} unit=" %" times=${points.map((it) => it.at)} bands=${[[1, 2]]}
-        series=${[{ name: 'effect', values: points.map((it) => it.effect) }, { name: 'low', values: points.map((it) => it.low), dash: true }, { name: 'high', values: points.map((it) => it.high), dash: true }]} /></div>`)}</div><//>`;
+    ${metric.comparisons.map(({ variant }) => html`<${History} key=${variant} variant=${variant} name=${metric.name} points=${points(history, metric.name, variant)} />`)}</div><//>`;
 }
 
-/** @typedef {{at: number, effect: number, low: number, high: number}} Point */
-
-/** Effects over time: those that the service has recorded, else those since the page was opened. @param {any} metric @param {string} path @param {string} of @param {string} at */
-function useHistory(metric, path, of, at) {
-  const seen = useRef({});
-  const recorded = useLoad((signal) => get(`${path}/history`, { environment: of, metric: metric.name }, signal).catch(() => null), [path, metric.name], 60_000);
-  return metric.comparisons.map((it) => {
-    const range = bounds(it.relative?.interval);
-    const own = (seen.current[it.variant] ??= []);
-    const now = Date.parse(at) / 1000;
-    if (range && own.at(-1)?.at !== now) own.push({ at: now, effect: it.relative.difference * 100, low: range[0] * 100, high: range[1] * 100 });
-    if (own.length > POINTS) own.shift();
-    const kept = points(recorded.data, metric.name, it.variant);
-    return kept.length ? { variant: it.variant, points: kept, since: 'as recorded' } : { variant: it.variant, points: own, since: 'since this page was opened' };
-  });
+/** @param {{variant: string, name: string, points: {at: number, effect: number, low: number, high: number}[]}} props */
+function History({ variant, name, points }) {
+  if (points.length < 2) return null;
+  const series = ['effect', 'low', 'high'].map((member) => ({ name: member, values: points.map((it) => it[member]), dash: member !== 'effect' }));
+  return html`<div><h3>Effect of ${variant} over time <span class="note">relative, with its interval</span></h3>
+    <${Plot} label=${`Effect of ${variant} on ${name} over time`} unit=" %" times=${points.map((it) => it.at)} bands=${[[1, 2]]} series=${series} /></div>`;
 }
 
-/** @param {any} recorded @param {string} metric @param {string} variant @returns {Point[]} */
-function points(recorded, metric, variant) {
-  const all = recorded?.points ?? recorded?.history ?? [];
-  return all.flatMap((it) => {
-    const range = bounds(it.relative?.interval ?? it.interval);
-    const effect = it.relative?.difference ?? it.difference;
-    const is = (it.metric ?? metric) === metric && (it.variant ?? variant) === variant;
-    return is && range && effect != null ? [{ at: Date.parse(it.at ?? it.counted_at) / 1000, effect: effect * 100, low: range[0] * 100, high: range[1] * 100 }] : [];
+/** Relative effects of a variant over time, in per cent. @param {any} history @param {string} metric @param {string} variant */
+function points(history, metric, variant) {
+  return (history?.points ?? []).flatMap((point) => {
+    const relative = point.comparisons.find((it) => it.metric === metric && it.variant === variant)?.relative;
+    return relative ? [{ at: Date.parse(point.counted_at) / 1000, effect: relative.difference * 100, low: relative.interval.low * 100, high: relative.interval.high * 100 }] : [];
   });
 }
 
 /** An interval around zero. @param {{effect: any}} props */
 function Interval({ effect }) {
-  const range = bounds(effect?.interval);
-  if (!range) return null;
+  if (!effect) return null;
+  const range = [effect.interval.low, effect.interval.high];
   const reach = Math.max(Math.abs(range[0]), Math.abs(range[1]), 0.001) * 1.1;
   const x = (value) => 110 + (value / reach) * 100;
   return html`<svg class="forest" viewBox="0 0 220 30" role="img" aria-label=${`${percent(range[0])} to ${percent(range[1])}`}><line class="zero" x1="110" y1="2" x2="110" y2="28" />

@@ -4,8 +4,8 @@ import { call, get, useLoad } from '../lib/api.js';
 import { address } from '../lib/router.js';
 import { count, pretty, time } from '../lib/format.js';
 import { anEnvironment, can, environment } from '../lib/session.js';
-import { Badge, Empty, Failure, Heading, Loaded, Panel } from '../parts/states.js';
-import { Dialog } from '../parts/dialog.js';
+import { Badge, Empty, Heading, Loaded, Panel } from '../parts/states.js';
+import { Confirm } from '../parts/dialog.js';
 import { Table } from '../parts/table.js';
 
 const REFRESH_MS = 5000;
@@ -32,23 +32,10 @@ export default function Experiments() {
 /** @param {{close: (done: boolean) => void}} props */
 function Start({ close }) {
   const [text, setText] = useState(pretty({ name: '', environment: anEnvironment.value, flag_name: '', hypothesis: '', metrics: [{ name: 'purchase', kind: 'conversion', goal: 'increase', role: 'primary', minimum_effect: 0.05 }], window_hours: 168 }));
-  const [reason, setReason] = useState('');
-  const [error, setError] = useState(null);
-  const submit = async (event) => {
-    event.preventDefault();
-    try {
-      await call('POST', '/api/v1/experiments', { body: JSON.parse(text), reason });
-      close(true);
-    } catch (failed) {
-      setError(failed);
-    }
-  };
-  return html`<${Dialog} title="Begin an experiment" close=${() => close(false)} wide><form onSubmit=${submit}>
+  const run = (reason) => call('POST', '/api/v1/experiments', { body: JSON.parse(text), reason });
+  return html`<${Confirm} title="Begin an experiment" action="Begin" run=${run} close=${close} wide>
     <p class="effect">From its start, the first evaluation of each user in each phase is an exposure. The flag itself does not change.</p>
-    <label>Design<textarea class="code" name="design" rows="16" spellcheck=${false} value=${text} onInput=${(event) => setText(event.target.value)}></textarea></label>
-    <label>Reason<textarea name="reason" rows="2" required maxlength="1000" value=${reason} onInput=${(event) => setReason(event.target.value)}></textarea></label>
-    ${error && html`<${Failure} error=${error} />`}
-    <footer><button type="button" class="quiet" onClick=${() => close(false)}>Cancel</button><button class="primary">Begin</button></footer></form><//>`;
+    <label>Design<textarea class="code" name="design" rows="16" spellcheck=${false} value=${text} onInput=${(event) => setText(event.target.value)}></textarea></label><//>`;
 }
 
 /** Quantile of the normal distribution (Acklam's approximation is not needed: the errors of this one are below 0.0005). @param {number} p */

@@ -18,10 +18,10 @@ export default function Overview() {
   if (rates && seen.current.at(-1)?.rates !== rates) {
     seen.current = [...seen.current, { at: Date.now() / 1000, rates }].slice(-POINTS);
   }
-  return html`<${Heading} title="Overview" note=${load.data && `${load.data.instances.length} instances, flags version ${load.data.flags_version}`} />
+  return html`<${Heading} title="Overview" note=${load.data && `${load.data.instances.length} instances, leader ${load.data.leader ?? 'none'}, flags version ${load.data.flags_version}`} />
     <${Loaded} load=${load}>${(data) => html`
       <${Alarms} data=${data} unreachable=${load.error} />
-      <${Figures} totals=${data.totals} leader=${data.leader} />
+      <${Figures} totals=${data.totals} />
       <${Dependencies} dependencies=${data.dependencies} />
       <${Panel} title="Evaluations per second" note="by path, since this page was opened">
         <${Plot} label="Evaluations per second" times=${seen.current.map((it) => it.at)} unit="/s"
@@ -38,8 +38,8 @@ function Alarms({ data, unreachable }) {
   )}</div>`;
 }
 
-/** @param {{totals: any, leader: string | null}} props */
-function Figures({ totals, leader }) {
+/** @param {{totals: any}} props */
+function Figures({ totals }) {
   const all = Object.values(totals.evaluations_per_second).reduce((sum, it) => sum + it, 0);
   const quantiles = (name) => totals.durations_ms[name];
   const pair = (name) => (quantiles(name) ? `${duration(quantiles(name).p50)} / ${duration(quantiles(name).p99)}` : '–');
@@ -52,13 +52,12 @@ function Figures({ totals, leader }) {
     <${Figure} label="Spool" value=${bytes(totals.spool_bytes)} kind=${totals.spool_bytes ? 'warn' : ''} note="events on disk" />
     <${Figure} label="Dead letters" value=${`${rate(totals.dead_letters_per_minute)}/min`} kind=${totals.dead_letters_per_minute ? 'warn' : ''} note=${html`<a href="#/dead-letters">look at them</a>`} />
     <${Figure} label="Killed flags" value=${count(totals.killed)} kind=${totals.killed ? 'warn' : ''} />
-    <${Figure} label="Leader" value=${leader ?? 'none'} kind=${leader ? '' : 'warn'} note="publishes changes of flags" />
   </div>`;
 }
 
 /** @param {{dependencies: Record<string, any>}} props */
 function Dependencies({ dependencies }) {
-  return html`<${Panel} title="Dependencies"><ul class="plain">${Object.entries(dependencies).map(
+  return html`<${Panel} title="Dependencies"><ul class="chips">${Object.entries(dependencies).map(
     ([name, it]) => html`<li data-dependency=${name}><${State} state=${it.state} /> <strong>${name.replace('_', ' ')}</strong>${it.detail && html` <span class="note">${it.detail} (${it.reported_by})</span>`}</li>`,
   )}</ul><//>`;
 }

@@ -9,7 +9,7 @@ import { Table } from '../parts/table.js';
 
 const REFRESH_MS = 2000;
 const STAGES = [['seen_to_committed', 'Seen → written'], ['committed_to_in_force', 'Written → in force everywhere'], ['committed_to_announced', 'Written → cache invalid'], ['committed_to_refreshed', 'Written → last key correct']];
-const KEY = [['s1', 'seen → written'], ['s2', 'in force'], ['s3', 'cache invalid'], ['s4', 'last key correct'], ['wait', 'waiting']];
+const KEY = [['c4', 'seen → written'], ['c1', 'in force'], ['c5', 'cache invalid'], ['c6', 'last key correct'], ['c2', 'waiting']];
 
 export default function Propagation() {
   const load = useLoad((signal) => get('/api/v1/propagation', { environment: environment.value, limit: 50 }, signal), [environment.value], REFRESH_MS);
@@ -50,7 +50,7 @@ function Path({ change }) {
   const committed = after(change.committed_at) ?? 0;
   const inForce = change.slowest?.after_ms == null ? null : committed + change.slowest.after_ms;
   const waits = change.slowest?.state === 'waiting';
-  const ends = [['s1', 0, committed], [waits ? 'wait' : 's2', committed, inForce], ['s3', committed, after(change.announced_at)], ['s4', committed, after(change.refreshed_at)]];
+  const ends = [['c4', 0, committed], [waits ? 'c2' : 'c1', committed, inForce], ['c5', committed, after(change.announced_at)], ['c6', committed, after(change.refreshed_at)]];
   const bars = ends.filter(([, , end]) => end != null);
   const total = Math.max(1, ...bars.map(([, , end]) => Number(end)));
   const height = 20 / bars.length;

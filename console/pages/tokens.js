@@ -3,7 +3,7 @@ import { html, useState } from '../lib/html.js';
 import { call, get, useLoad } from '../lib/api.js';
 import { ago, time } from '../lib/format.js';
 import { me } from '../lib/session.js';
-import { Badge, Empty, Failure, Heading, Loaded } from '../parts/states.js';
+import { Badge, Empty, Heading, Loaded } from '../parts/states.js';
 import { Confirm, Dialog } from '../parts/dialog.js';
 import { Table } from '../parts/table.js';
 
@@ -42,30 +42,19 @@ function Create({ close }) {
   const [scopes, setScopes] = useState(['evaluate']);
   const [environments, setEnvironments] = useState([]);
   const [expires, setExpires] = useState('90d');
-  const [reason, setReason] = useState('');
-  const [error, setError] = useState(null);
   const [made, setMade] = useState(null);
   const toggled = (/** @type {string[]} */ all, one) => (all.includes(one) ? all.filter((it) => it !== one) : [...all, one]);
-  const submit = async (event) => {
-    event.preventDefault();
-    try {
-      setMade(await call('POST', '/api/v1/tokens', { body: { name, scopes, environments: environments.length ? environments : ['*'], ...(expires ? { expires_in: expires } : {}) }, reason }));
-    } catch (failed) {
-      setError(failed);
-    }
-  };
+  const run = async (reason) =>
+    setMade(await call('POST', '/api/v1/tokens', { body: { name, scopes, environments: environments.length ? environments : ['*'], ...(expires ? { expires_in: expires } : {}) }, reason }));
   if (made) {
     return html`<${Dialog} title="Token created" close=${close}><div class="stack"><p>Copy the secret of <strong>${made.name}</strong> now. It is not shown again.</p>
       <label>Secret<input readonly name="secret" value=${made.token} onFocus=${(event) => event.target.select()} /></label>
       <footer class="actions"><button type="button" class="primary" onClick=${() => navigator.clipboard?.writeText(made.token)}>Copy</button><button type="button" onClick=${close}>Done</button></footer></div><//>`;
   }
   const check = (label, /** @type {boolean} */ checked, /** @type {() => void} */ change) => html`<label class="check"><input type="checkbox" checked=${checked} onChange=${change} />${label}</label>`;
-  return html`<${Dialog} title="New token" close=${close}><form onSubmit=${submit}>
+  return html`<${Confirm} title="New token" action="Create" run=${run} close=${(/** @type {boolean} */ done) => !done && close()}>
     <label>Name<input name="name" required maxlength="100" value=${name} onInput=${(event) => setName(event.target.value)} /></label>
     <fieldset><legend>Scopes</legend>${SCOPES.map((it) => check(it, scopes.includes(it), () => setScopes(toggled(scopes, it))))}</fieldset>
     <fieldset><legend>Environments (none: all)</legend>${me.value?.environments.map((it) => check(it, environments.includes(it), () => setEnvironments(toggled(environments, it))))}</fieldset>
-    <label>Lifetime (empty: no expiry)<input name="expires" value=${expires} placeholder="90d" onInput=${(event) => setExpires(event.target.value)} /></label>
-    <label>Reason<textarea name="reason" rows="2" required maxlength="1000" value=${reason} onInput=${(event) => setReason(event.target.value)}></textarea></label>
-    ${error && html`<${Failure} error=${error} />`}
-    <footer><button type="button" class="quiet" onClick=${close}>Cancel</button><button class="primary">Create</button></footer></form><//>`;
+    <label>Lifetime (empty: no expiry)<input name="expires" value=${expires} placeholder="90d" onInput=${(event) => setExpires(event.target.value)} /></label><//>`;
 }

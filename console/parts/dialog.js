@@ -21,12 +21,12 @@ export function Dialog({ title, close, children, wide }) {
 }
 
 /**
- * Asks for a reason, shows what the change will do, and makes it.
- * @param {{title: string, action: string, destructive?: boolean, needsReason?: boolean,
+ * A form that shows what a change will do, asks for a reason, and makes the change.
+ * @param {{title: string, action: string, destructive?: boolean, wide?: boolean, disabled?: boolean,
  *   effect?: (signal: AbortSignal) => Promise<any>, run: (reason: string) => Promise<any>, close: (done: boolean) => void,
  *   children?: any}} props `effect` resolves to what is shown about the effect before the change.
  */
-export function Confirm({ title, action, destructive, needsReason = true, effect, run, close, children }) {
+export function Confirm({ title, action, destructive, wide, disabled, effect, run, close, children }) {
   const [reason, setReason] = useState('');
   const [error, setError] = useState(null);
   const [busy, setBusy] = useState(false);
@@ -43,15 +43,15 @@ export function Confirm({ title, action, destructive, needsReason = true, effect
       setBusy(false);
     }
   };
-  return html`<${Dialog} title=${title} close=${() => close(false)}>
+  return html`<${Dialog} title=${title} close=${() => close(false)} wide=${wide}>
     <form onSubmit=${submit}>
       ${effect && html`<div class="effect" data-effect>${shown.data == null ? (shown.error ? html`<${Failure} error=${shown.error} />` : html`<${Loading} />`) : shown.data}</div>`}
       ${children}
-      ${needsReason && html`<label>Reason<textarea name="reason" rows="2" required maxlength="1000" value=${reason}
-        onInput=${(event) => setReason(event.target.value)}></textarea></label>`}
+      <label>Reason<textarea name="reason" rows="2" required maxlength="1000" value=${reason}
+        onInput=${(event) => setReason(event.target.value)}></textarea></label>
       ${error && html`<${Failure} error=${error} />`}
       <footer><button type="button" class="quiet" onClick=${() => close(false)}>Cancel</button>
-        <button class=${destructive ? 'danger' : 'primary'} disabled=${busy}>${busy ? 'Working…' : action}</button></footer>
+        <button class=${destructive ? 'danger' : 'primary'} disabled=${busy || disabled}>${busy ? 'Working…' : action}</button></footer>
     </form>
   <//>`;
 }

@@ -8,6 +8,8 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use sha2::{Digest, Sha256};
 
+/// Folder of the libraries, which are minified.
+const VENDOR: &str = "vendor/";
 /// Characters of the hash in the path of the files.
 const HASH_CHARS: usize = 12;
 
@@ -22,7 +24,7 @@ pub struct File {
 #[derive(Debug)]
 pub struct Asset {
     pub path: &'static str,
-    pub plain: &'static [u8],
+    pub plain: Bytes,
     pub gzip: Bytes,
 }
 
@@ -68,8 +70,6 @@ pub static FILES: &[File] = files![
     "vendor/preact.js",
     "vendor/signals-core.js",
     "vendor/signals.js",
-    "vendor/uplot.css",
-    "vendor/uplot.js",
 ];
 
 /// Hash of the paths and contents of all files.
@@ -85,13 +85,34 @@ pub fn hash() -> String {
     text
 }
 
-/// All files with their compressed form, which is computed once.
-pub fn compressed() -> &'static [Asset] {
-    static ASSETS: LazyLock<Vec<Asset>> = LazyLock::new(|| {
-        let asset = |file: &File| Asset { path: file.path, plain: file.bytes, gzip: gzip(file.bytes) };
-        FILES.iter().map(asset).collect()
-    });
+/// All files as they are sent, which are computed once.
+pub fn assets() -> &'static [Asset] {
+    static ASSETS: LazyLock<Vec<Asset>> = LazyLock::new(|| FILES.iter().map(asset).collect());
     &ASSETS
+}
+
+fn asset(file: &'static File) -> Asset {
+    let plain = match std::str::from_utf8(file.bytes) {
+        Ok(text) if !file.path.starts_with(VENDOR) && file.path.ends_with(".js") => compact(text, "/**").into(),
+        Ok(text) if file.path.ends_with(".css") => compact(text, "/*").into(),
+        _ => Bytes::from_static(file.bytes),
+    };
+    Asset { path: file.path, gzip: gzip(&plain), plain }
+}
+
+/// Text without comments, indentation and empty lines, which a browser does not need. A comment begins with
+/// `comment` anywhere and may span lines, or takes a whole line that begins with `//`. Line ends stay, because
+/// JavaScript may end a statement there. Strings and templates must not contain `comment`, nor text whose indentation
+/// matters.
+fn compact(text: &str, comment: &str) -> String {
+    let (mut code, mut rest) = (String::with_capacity(text.len()), text);
+    while let Some((before, after)) = rest.split_once(comment) {
+        code.push_str(before);
+        rest = after.split_once("*/").map_or("", |(_, rest)| rest.strip_prefix(' ').unwrap_or(rest));
+    }
+    code.push_str(rest);
+    let lines = code.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("//"));
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 /// Writing to memory does not fail.
@@ -99,4 +120,34 @@ fn gzip(bytes: &[u8]) -> Bytes {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
     let written = encoder.write_all(bytes).and_then(|()| encoder.finish());
     written.unwrap_or_default().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scripts_are_sent_without_comments_and_indentation() {
+        let script = "// Title.\n/** A function.\n * @param {any} x */\nfunction f(x) {\n  return /** @type {any} */ (x) / 2; // half\n\n}\n";
+        assert_eq!(compact(script, "/**"), "function f(x) {\nreturn (x) / 2; // half\n}");
+        let style = "/* Colours. */\n:root { --a: #fff; }\n@media print {\n  a { color: red; }\n}\n";
+        assert_eq!(compact(style, "/*"), ":root { --a: #fff; }\n@media print {\na { color: red; }\n}");
+    }
+
+    #[test]
+    fn only_comments_and_spaces_of_own_files_are_removed() {
+        for (file, asset) in FILES.iter().zip(assets()) {
+            let (before, after) =
+                (String::from_utf8_lossy(file.bytes), String::from_utf8_lossy(&asset.plain));
+            if file.path.starts_with(VENDOR) || !file.path.ends_with(".js") {
+                assert_eq!(file.path.ends_with(".css"), before != after, "{}", file.path);
+                continue;
+            }
+            // Comments contain no templates, so that each mark of one in a comment shows a comment that was none.
+            let templates = |text: &str| text.matches("html`").count();
+            assert_eq!(templates(&before), templates(&after), "{}", file.path);
+            assert_eq!(before.matches("/**").count(), before.matches("*/").count(), "{}", file.path);
+            assert!(!after.contains("*/"), "{}", file.path);
+        }
+    }
 }
