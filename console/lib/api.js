@@ -81,7 +81,7 @@ export async function follow(path, query, on, signal) {
     try {
       on.state('connecting');
       const response = await fetched('GET', path, { query, signal });
-      on.state('open');
+      let isOpen = false;
       const reader = /** @type {any} */ (response.body).pipeThrough(new TextDecoderStream()).getReader();
       let text = '';
       for (;;) {
@@ -90,7 +90,14 @@ export async function follow(path, query, on, signal) {
         text += value;
         const parts = text.split('\n\n');
         text = parts.pop() ?? '';
-        for (const part of parts) take(part, on.event);
+        for (const part of parts) {
+          // Until the service follows the records, only heartbeats come.
+          if (!isOpen && part !== ': heartbeat') {
+            isOpen = true;
+            on.state('open');
+          }
+          take(part, on.event);
+        }
       }
       on.state('lost');
     } catch (error) {

@@ -27,13 +27,13 @@ export function duration(ms) {
 /** @param {number} bytes */
 export const bytes = (bytes) => `${short.format(bytes)}B`.replace(/(\d)(\D?B)$/, '$1 $2').replace('KB', 'kB');
 
-/** Local date and time, which are not broken over two lines. @param {string | number | null | undefined} text */
+/** Local date and time. @param {string | number | null | undefined} text */
 export function time(text) {
   if (!text) return '–';
   const date = new Date(text);
   const two = (number) => String(number).padStart(2, '0');
   const day = `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())}`;
-  return `${day}\u00a0${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}`;
+  return `${day} ${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}`;
 }
 
 /** Local time with milliseconds. @param {string} text */

@@ -17,7 +17,7 @@ export default function Activity() {
   const load = useLoad((signal) => get('/api/v1/activity', query, signal), [JSON.stringify(query)], REFRESH_MS);
   const set = (name) => (event) => setAsked({ ...asked, [name]: event.target.value });
   const columns = [
-    { title: 'When', cell: (it) => time(it.changed_at) },
+    { title: 'When', kind: 'when', cell: (it) => time(it.changed_at) },
     { title: 'Who', cell: (it) => html`<span title=${it.actor}>${who(it.actor)}</span>` },
     { title: 'What', cell: (it) => html`<${Badge}>${it.kind.replace('_', ' ')}<//> <${Badge} kind=${BAD.includes(it.action) ? 'bad' : ''}>${it.action}<//>` },
     { title: 'Subject', kind: 'main', cell: (it) => subject(it) },

@@ -66,7 +66,7 @@ function Fields({ asked, set, submit }) {
 function Rows({ rows, open }) {
   const columns = [
     { title: 'Flag', kind: 'main', cell: (it) => html`<button type="button" class="link" onClick=${() => open(it)}>${it.flag_name}</button>` },
-    { title: 'At', cell: (it) => time(it.evaluated_at) },
+    { title: 'At', kind: 'when', cell: (it) => time(it.evaluated_at) },
     { title: 'Value', cell: (it) => html`<span class="mono">${value(it.value).slice(0, 60)}</span>` },
     { title: 'Result', cell: (it) => html`<${Outcome} row=${it} />` },
     { title: 'User', cell: (it) => it.user_id ?? '–' },

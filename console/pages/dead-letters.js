@@ -27,7 +27,7 @@ export default function DeadLetters() {
     { title: 'From', cell: (it) => `${it.source.topic} ${it.source.partition}/${it.source.offset}` },
     { title: 'Key', cell: (it) => it.key ?? '–' },
     { title: 'Body', kind: 'number', cell: (it) => (it.body_omitted ? 'too large' : `${count(it.body_bytes)} B`) },
-    { title: 'Written', cell: (it) => time(it.written_at) },
+    { title: 'Written', kind: 'when', cell: (it) => time(it.written_at) },
   ];
   return html`<${Heading} title="Dead letters" note="Records that cannot be processed, with the reason">
       ${many.length > 0 && html`<button type="button" class="primary" onClick=${() => setSends({ items: many.map(item) })}>Send ${many.length} again</button>`}<//>

@@ -2,7 +2,7 @@
 import { html, useState } from '../lib/html.js';
 import { call, get, segment, useLoad } from '../lib/api.js';
 import { address, route } from '../lib/router.js';
-import { count, duration, number, percent, time } from '../lib/format.js';
+import { count, number, percent, time } from '../lib/format.js';
 import { can } from '../lib/session.js';
 import { Badge, Figure, Heading, Loaded, Panel } from '../parts/states.js';
 import { Confirm } from '../parts/dialog.js';
@@ -47,7 +47,7 @@ function Results({ data, path, of }) {
       <${Figure} label="Sample ratio" value=${phase.sample_ratio.alarm ? 'mismatch' : 'as planned'} kind=${phase.sample_ratio.alarm ? 'bad' : ''} note=${phase.sample_ratio.tested && `p ${phase.sample_ratio.tested.p_value.toPrecision(2)}`} />
       <${Figure} label="Crossed over" value=${count(phase.crossed)} kind=${phase.crossed_alarm ? 'bad' : ''} note="users who saw several variants" />
       <${Figure} label="Conversions" value=${count(data.conversions.attributed)} note=${`${count(data.conversions.waiting)} wait for an exposure`} />
-      ${data.counted && html`<${Figure} label="Counted" value=${duration(data.counted.age_seconds * 1000)} note="ago" />`}</div>
+      ${data.counted && html`<${Figure} label="Counted" value=${`${data.counted.age_seconds} s ago`} />`}</div>
     <${Variants} phase=${phase} />${phase.metrics.map((it) => html`<${Metric} key=${it.name} metric=${it} history=${history.data} />`)}`}
     ${data.earlier_phases.length > 0 && html`<${Panel} title="Earlier phases"><ul class="plain">${data.earlier_phases.map((it) => html`<li>phase ${it.number}: ${time(it.started_at)} to ${time(it.ended_at)}, ${count(it.users)} users</li>`)}</ul><//>`}`;
 }
@@ -68,7 +68,7 @@ function Metric({ metric, history }) {
   const columns = [
     { title: 'Variant', kind: 'main', cell: (it) => it.variant },
     { title: 'Verdict', cell: (it) => html`<${Badge} kind=${VERDICTS[it.verdict] ?? ''}>${it.verdict.replaceAll('_', ' ')}<//> <span class="note">${it.missing?.replaceAll('_', ' ')}</span>` },
-    { title: 'Relative effect', kind: 'number', cell: (it) => percent(it.relative?.difference) },
+    { title: 'Relative effect', kind: 'number', cell: (it) => (it.relative || it.difference == null ? percent(it.relative?.difference) : `${number(it.difference)} absolute`) },
     { title: 'Interval', kind: 'wide', cell: (it) => html`<${Interval} effect=${it.relative} />` },
     { title: 'p', kind: 'number', cell: (it) => it.p_value?.toPrecision(2) ?? '–' },
     { title: 'Still needed', kind: 'number', cell: (it) => (it.users_left == null ? '–' : `${count(it.users_left)} users`) },

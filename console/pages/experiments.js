@@ -20,7 +20,7 @@ export default function Experiments() {
     { title: 'Environment', cell: (it) => it.environment },
     { title: 'Metrics', cell: (it) => it.metrics.map((metric) => metric.name).join(', ') },
     { title: 'Owner', cell: (it) => it.owner ?? '–' },
-    { title: 'Started', cell: (it) => time(it.started_at) },
+    { title: 'Started', kind: 'when', cell: (it) => time(it.started_at) },
   ];
   return html`<${Heading} title="Experiments" note="On flags of type experiment with variants">${can('write') && html`<button type="button" class="primary" onClick=${() => setStarts(true)}>Begin an experiment</button>`}<//>
     <${Loaded} load=${load} empty=${(it) => !it.experiments.length && html`<${Empty} title="There are no experiments here." />`}>${(data) =>

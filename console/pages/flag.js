@@ -14,8 +14,8 @@ import { KillDialog } from './kill.js';
 
 const REFRESH_MS = 3000;
 const TABS = [['definition', 'Definition'], ['versions', 'Versions'], ['usage', 'Usage'], ['dependencies', 'Dependencies'], ['explain', 'Explain']];
-/** Length of the plotted periods by resolution, in hours. @type {Record<string, number>} */
-const PERIODS = { minute: 3, hour: 72, day: 90 * 24 };
+/** Seconds of a bucket, and the number of plotted buckets, by resolution. @type {Record<string, [number, number]>} */
+const PERIODS = { minute: [60, 120], hour: [3600, 72], day: [86_400, 90] };
 
 export default function Flag() {
   const [of, name] = route.value.params;
@@ -108,15 +108,19 @@ async function preview(flag, definition) {
 /** @param {{flag: any}} props */
 function Usage({ flag }) {
   const [resolution, setResolution] = useState('hour');
-  const from = () => new Date(Date.now() - PERIODS[resolution] * 3_600_000).toISOString();
+  const [step, length] = PERIODS[resolution];
+  const from = () => new Date(Date.now() - step * length * 1000).toISOString();
   const load = useLoad((signal) => get(`/api/v1/feature-flags/${segment(flag.name)}/usage`, { environment: flag.environment, resolution, from: from() }, signal), [flag.name, resolution], 30_000);
   return html`<div class="actions" role="group" aria-label="Resolution">${Object.keys(PERIODS).map((it) => html`<button type="button" aria-pressed=${it === resolution} onClick=${() => setResolution(it)}>by ${it}</button>`)}</div>
     <${Loaded} load=${load} empty=${(data) => !data.buckets.length && html`<${Empty} title="No evaluations in this period." />`}>${(data) => {
       const names = Object.keys(data.total.variants);
-      const times = data.buckets.map((it) => Date.parse(it.starts_at) / 1000);
+      const last = Date.parse(data.buckets.at(-1).starts_at) / 1000;
+      const times = Array.from({ length }, (_, index) => last - (length - 1 - index) * step);
+      const buckets = new Map(data.buckets.map((it) => [Date.parse(it.starts_at) / 1000, it]));
+      const values = (of) => times.map((at) => of(buckets.get(at) ?? { variants: {} }) ?? 0);
       const series = names.length
-        ? names.map((name) => ({ name, values: data.buckets.map((it) => it.variants[name] ?? 0) }))
-        : [{ name: 'on', values: data.buckets.map((it) => it.enabled) }, { name: 'off', values: data.buckets.map((it) => it.disabled) }];
+        ? names.map((name) => ({ name, values: values((it) => it.variants[name]) }))
+        : [{ name: 'on', values: values((it) => it.enabled) }, { name: 'off', values: values((it) => it.disabled) }];
       return html`<div class="figures"><${Figure} label="Evaluations" value=${count(data.total.evaluations)} /><${Figure} label="Found it on" value=${count(data.total.enabled)} />
         <${Figure} label="Errors" value=${count(data.total.errors)} kind=${data.total.errors ? 'bad' : ''} /><${Figure} label="Mean time" value=${data.total.mean_evaluation_us == null ? '–' : duration(data.total.mean_evaluation_us / 1000)} /></div>
         <${Panel} title=${names.length ? 'Evaluations by variant' : 'Evaluations by result'}><${Plot} label="Evaluations" times=${times} series=${series} /><//>`;

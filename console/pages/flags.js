@@ -75,7 +75,7 @@ function List({ rows, turn }) {
     { title: 'Owner', cell: (it) => it.owner ?? '–' },
     { title: 'Last day', cell: (it) => html`<${Usage} usage=${usages[`${it.environment}/${it.name}`]} />` },
     { title: 'Evaluations', kind: 'number', cell: (it) => count(it.evaluation_count) },
-    { title: 'Last', cell: (it) => ago(it.last_evaluated_at) },
+    { title: 'Last', kind: 'when', cell: (it) => ago(it.last_evaluated_at) },
     { title: 'Attention', cell: (it) => it.reasons.map((reason) => html`<${Badge} kind="warn">${reason.replaceAll('_', ' ')}<//> `) },
     ...(can('write') ? [{ title: 'Switch', cell: (it) => html`<button type="button" class=${it.kill_switch ? '' : 'danger'} onClick=${() => turn(it)} aria-label=${`${it.kill_switch ? 'Restore' : 'Kill'} ${it.name} in ${it.environment}`}>${it.kill_switch ? 'Restore' : 'Kill'}</button>` }] : []),
   ];

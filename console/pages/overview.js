@@ -9,7 +9,6 @@ import { Table } from '../parts/table.js';
 const REFRESH_MS = 2000;
 /** Points of the plot of the rate, which covers as many refreshes. */
 const POINTS = 150;
-const PATHS = ['kafka', 'rest', 'ofrep', 'edge'];
 
 export default function Overview() {
   const load = useLoad((signal) => get('/api/v1/cluster', {}, signal), [], REFRESH_MS);
@@ -18,16 +17,19 @@ export default function Overview() {
   if (rates && seen.current.at(-1)?.rates !== rates) {
     seen.current = [...seen.current, { at: Date.now() / 1000, rates }].slice(-POINTS);
   }
-  return html`<${Heading} title="Overview" note=${load.data && `${load.data.instances.length} instances, leader ${load.data.leader ?? 'none'}, flags version ${load.data.flags_version}`} />
+  return html`<${Heading} title="Overview" note=${load.data && `${load.data.instances.length} ${load.data.instances.length === 1 ? 'instance' : 'instances'}, leader ${load.data.leader ?? 'none'}, flags version ${load.data.flags_version}`} />
     <${Loaded} load=${load}>${(data) => html`
       <${Alarms} data=${data} unreachable=${load.error} />
       <${Figures} totals=${data.totals} />
       <${Dependencies} dependencies=${data.dependencies} />
       <${Panel} title="Evaluations per second" note="by path, since this page was opened">
         <${Plot} label="Evaluations per second" times=${seen.current.map((it) => it.at)} unit="/s"
-          series=${PATHS.map((path) => ({ name: path, values: seen.current.map((it) => it.rates[path] ?? 0) }))} /><//>
+          series=${paths(seen.current.map((it) => it.rates)).map((path) => ({ name: path, values: seen.current.map((it) => it.rates[path] ?? 0) }))} /><//>
       <${Instances} data=${data} />`}<//>`;
 }
+
+/** Paths on which evaluations came. @param {Record<string, number>[]} rates */
+const paths = (rates) => [...new Set(rates.flatMap(Object.keys))].sort();
 
 /** @param {{data: any, unreachable: any}} props */
 function Alarms({ data, unreachable }) {
@@ -44,7 +46,7 @@ function Figures({ totals }) {
   const quantiles = (name) => totals.durations_ms[name];
   const pair = (name) => (quantiles(name) ? `${duration(quantiles(name).p50)} / ${duration(quantiles(name).p99)}` : '–');
   return html`<div class="figures">
-    <${Figure} label="Evaluations" value=${`${rate(all)}/s`} note=${PATHS.filter((it) => totals.evaluations_per_second[it]).map((it) => `${it} ${rate(totals.evaluations_per_second[it])}`).join(', ') || 'none now'} />
+    <${Figure} label="Evaluations" value=${`${rate(all)}/s`} note=${paths([totals.evaluations_per_second]).map((it) => `${it} ${rate(totals.evaluations_per_second[it])}`).join(', ') || 'none yet'} />
     <${Figure} label="Request p50 / p99" value=${pair('request')} note="from the request to its results" />
     <${Figure} label="Audit p50 / p99" value=${pair('audit')} note="from an evaluation to its row" />
     <${Figure} label="Requests that wait" value=${count(totals.request_lag)} kind=${totals.request_lag > 10_000 ? 'warn' : ''} note="records of lag" />
@@ -73,7 +75,7 @@ function Instances({ data }) {
     { title: 'Evaluations', kind: 'number', cell: (it) => `${rate(Object.values(it.numbers.evaluations_per_second).reduce((sum, one) => sum + one, 0))}/s` },
     { title: 'Waiting', kind: 'number', cell: (it) => count(it.numbers.request_lag) },
     { title: 'Audit lag', kind: 'number', cell: (it) => count(it.numbers.audit_lag) },
-    { title: 'Since', cell: (it) => time(it.started_at) },
+    { title: 'Since', kind: 'when', cell: (it) => time(it.started_at) },
   ];
   return html`<${Panel} title="Instances"><${Table} label="Instances" columns=${columns} rows=${data.instances} rowKey=${(it) => it.instance} /><//>`;
 }

@@ -28,7 +28,7 @@ function Changes({ changes }) {
   const columns = [
     { title: 'Flag', kind: 'main', cell: (it) => html`<a href=${address(['flags', it.environment, it.flag_name])}>${it.flag_name}</a> <span class="note">${it.environment}</span>` },
     { title: 'Change', cell: (it) => html`<${Badge}>${it.event_type.replace('FEATURE_FLAG_', '').toLowerCase()}<//> <span class="note">${it.version} by ${who(it.actor)}</span>` },
-    { title: 'Written', cell: (it) => time(it.committed_at) },
+    { title: 'Written', kind: 'when', cell: (it) => time(it.committed_at) },
     { title: 'Path', kind: 'wide', cell: (it) => html`<${Path} change=${it} />` },
     { title: 'Slowest instance', cell: (it) => html`<${Slowest} change=${it} />` },
   ];

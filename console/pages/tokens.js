@@ -8,7 +8,7 @@ import { Confirm, Dialog } from '../parts/dialog.js';
 import { Table } from '../parts/table.js';
 
 const REFRESH_MS = 10_000;
-const SCOPES = ['evaluate', 'read', 'audit', 'write', 'delete', 'admin'];
+const SCOPES = ['evaluate', 'read', 'audit', 'track', 'write', 'delete', 'admin'];
 
 export default function Tokens() {
   const load = useLoad((signal) => get('/api/v1/tokens', { limit: 1000 }, signal), [], REFRESH_MS);
@@ -21,9 +21,9 @@ export default function Tokens() {
     { title: 'Scopes', cell: (it) => it.scopes.join(', ') },
     { title: 'Environments', cell: (it) => it.environments.join(', ') },
     { title: 'Restricted to', cell: (it) => [...it.projects, ...it.flag_prefixes.map((one) => `${one}*`), ...it.owners].join(', ') || '–' },
-    { title: 'Last use', cell: (it) => ago(it.last_used_at) },
-    { title: 'Expires', cell: (it) => time(it.expires_at) },
-    { title: 'Created', cell: (it) => time(it.created_at) },
+    { title: 'Last use', kind: 'when', cell: (it) => ago(it.last_used_at) },
+    { title: 'Expires', kind: 'when', cell: (it) => time(it.expires_at) },
+    { title: 'Created', kind: 'when', cell: (it) => time(it.created_at) },
     { title: 'Revoke', cell: (it) => it.state === 'active' && html`<button type="button" class="danger" aria-label=${`Revoke ${it.name}`} onClick=${() => setRevokes(it)}>Revoke</button>` },
   ];
   const children = revokes ? load.data.tokens.filter((it) => it.made_by === revokes.id && it.state === 'active').length : 0;

@@ -131,7 +131,7 @@ function Examples({ examples }) {
     { title: 'Recorded', cell: (it) => result(it.recorded) },
     { title: 'Again', cell: (it) => result(it.again) },
     { title: 'Context', cell: (it) => html`<code>${it.context ? JSON.stringify(it.context).slice(0, 120) : '–'}</code>` },
-    { title: 'At', cell: (it) => time(it.evaluated_at) },
+    { title: 'At', kind: 'when', cell: (it) => time(it.evaluated_at) },
   ];
   return html`<${Table} label="Examples" columns=${columns} rows=${examples} rowKey=${(it) => it.event_id} />`;
 }

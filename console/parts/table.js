@@ -2,7 +2,7 @@
 import { html } from '../lib/html.js';
 
 /**
- * @typedef {{title: string, cell: (row: any) => any, kind?: 'number' | 'main' | 'wide'}} Column
+ * @typedef {{title: string, cell: (row: any) => any, kind?: 'number' | 'main' | 'wide' | 'when'}} Column
  * @param {{label: string, columns: Column[], rows: any[], rowKey: (row: any) => any, rowClass?: (row: any) => string}} props
  */
 export function Table({ label, columns, rows, rowKey, rowClass }) {

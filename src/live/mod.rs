@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::Message;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::audit::evaluation::Event;
 use crate::config::{Config, InputFormat};
@@ -46,6 +46,8 @@ pub struct Live {
     formats: Arc<Formats>,
     shutdown: Shutdown,
     watchers: Mutex<Watchers>,
+    /// Whether the consumer has its positions, so that no later evaluation is missed.
+    is_positioned: watch::Sender<bool>,
 }
 
 #[derive(Debug, Default)]
@@ -83,7 +85,8 @@ pub struct Watching {
 
 impl Live {
     pub fn new(config: Arc<Config>, formats: Arc<Formats>, shutdown: Shutdown) -> Arc<Self> {
-        Arc::new(Self { config, formats, shutdown, watchers: Mutex::default() })
+        let (is_positioned, _) = watch::channel(false);
+        Arc::new(Self { config, formats, shutdown, watchers: Mutex::default(), is_positioned })
     }
 
     /// Watches from now on. `None`: the limit of watchers is reached.
@@ -110,6 +113,7 @@ impl Live {
     fn follow(&self) {
         while self.is_watched() {
             if let Err(error) = self.session() {
+                self.is_positioned.send_replace(false);
                 tracing::warn!(%error, "the events topic cannot be followed for watchers of evaluations; retrying");
                 pause(RETRY_DELAY, &self.shutdown);
             }
@@ -119,6 +123,7 @@ impl Live {
     fn session(&self) -> Result<(), FollowError> {
         let topic = &self.config.topics.events;
         let follower = Follower::open(&self.config.kafka, "live", topic, Start::End)?;
+        self.is_positioned.send_replace(true);
         let mut reader = self.formats.reader(Subject::EVENTS, InputFormat::Auto);
         let mut text = Vec::new();
         while self.is_watched() {
@@ -141,6 +146,9 @@ impl Live {
     fn is_watched(&self) -> bool {
         let mut watchers = self.lock();
         watchers.is_followed = !watchers.all.is_empty() && !self.shutdown.is_cancelled();
+        if !watchers.is_followed {
+            self.is_positioned.send_replace(false);
+        }
         watchers.is_followed
     }
 
@@ -172,6 +180,15 @@ impl Watcher {
 }
 
 impl Watching {
+    /// Waits until every evaluation that is committed from now on is seen, or until the service stops.
+    pub async fn positioned(&self) {
+        let mut is_positioned = self.live.is_positioned.subscribe();
+        tokio::select! {
+            () = self.live.shutdown.cancelled() => {}
+            _ = is_positioned.wait_for(|is_positioned| *is_positioned) => {}
+        }
+    }
+
     /// The next evaluation. `None`: the service stops.
     pub async fn next(&mut self) -> Option<LiveEvent> {
         let shutdown = self.live.shutdown.clone();

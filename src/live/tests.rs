@@ -85,6 +85,19 @@ async fn what_exceeds_the_rate_is_counted_and_not_sent() {
     assert_eq!(watching.counts(), (0, 0));
 }
 
+#[tokio::test]
+async fn a_watcher_waits_until_the_consumer_has_its_positions() {
+    let live = live();
+    let watching = live.watch(LiveFilter::default()).unwrap();
+    assert!(futures_util::FutureExt::now_or_never(watching.positioned()).is_none());
+    live.is_positioned.send_replace(true);
+    watching.positioned().await;
+    // The thread ends with the last watcher, and the next one opens another consumer.
+    drop(watching);
+    assert!(!live.is_watched());
+    assert!(!*live.is_positioned.borrow());
+}
+
 #[test]
 fn watchers_are_limited_and_make_room_when_they_leave() {
     let live = live();

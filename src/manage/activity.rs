@@ -73,7 +73,8 @@ const ACTIVITY: &str =
             ORDER BY changed_at DESC LIMIT $5
         ) AS flags
         UNION ALL SELECT * FROM (
-            SELECT kind, subject, NULL AS environment, action, actor, reason, NULL AS version, before, after, changed_at
+            SELECT kind, subject, NULL::text AS environment, action, actor, reason, NULL::bigint AS version, before, after,
+                changed_at
             FROM audited_changes
             WHERE ($1::text IS NULL OR lower(actor) LIKE $1) AND changed_at >= $3::timestamptz
                 AND changed_at < $4::timestamptz AND ($2::text IS NULL OR $2 = kind)
@@ -82,8 +83,8 @@ const ACTIVITY: &str =
         UNION ALL SELECT * FROM (
             SELECT 'source' AS kind, name AS subject, environment,
                 CASE WHEN definition IS NULL THEN 'deleted' ELSE 'published' END AS action,
-                coalesce(actor, source, 'unknown') AS actor, NULL AS reason, version, NULL AS before, NULL AS after,
-                in_force_at AS changed_at
+                coalesce(actor, source, 'unknown') AS actor, NULL::text AS reason, version, NULL::jsonb AS before,
+                NULL::jsonb AS after, in_force_at AS changed_at
             FROM feature_flag_versions
             WHERE coalesce(source, 'local') <> 'local' AND ($1::text IS NULL OR lower(coalesce(actor, source)) LIKE $1)
                 AND in_force_at >= $3::timestamptz AND in_force_at < $4::timestamptz

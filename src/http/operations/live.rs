@@ -42,7 +42,7 @@ struct Viewer {
 
 /// Streams evaluations as they are committed.
 ///
-/// Each event `evaluation` is one evaluation. At most 200 per second are sent. Each second an event `counts` says how many
+/// The comment `open` says that every later evaluation is seen. Each event `evaluation` is one evaluation. At most 200 per second are sent. Each second an event `counts` says how many
 /// evaluations `matched`, and how many of them were `left_out`. Users, sessions, request ids and contexts are sent with the
 /// scope `audit`.
 #[utoipa::path(
@@ -96,6 +96,10 @@ pub(in crate::http) async fn stream(
 impl Viewer {
     async fn next(mut self) -> Option<(Result<Event, Infallible>, Self)> {
         if !std::mem::replace(&mut self.is_open, true) {
+            tokio::select! {
+                () = &mut self.void => return None,
+                () = self.watching.positioned() => {}
+            }
             return Some((Ok(Event::default().comment("open")), self));
         }
         let event = tokio::select! {
