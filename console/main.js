@@ -113,7 +113,7 @@ function App() {
   return html`<a class="skip" href="#main" onClick=${(event) => { event.preventDefault(); /** @type {any} */ (document.getElementById('main')).focus(); }}>Skip to the content</a>
     <${Bar} open=${open} toggle=${() => setOpen(!open)} />
     <div class="frame"><${Navigation} open=${open} close=${() => setOpen(false)} />
-    <main id="main" tabindex="-1">${error ? html`<${Failure} error=${error} reload=${load} /><button type="button" onClick=${() => (asksForToken.value = true)}>Enter a token</button>` : me.value ? html`<${Page} />` : html`<${Loading} />`}</main></div>
+    <main id="main" tabindex="-1" data-place=${[route.value.page, ...route.value.params].join('/')}>${error ? html`<${Failure} error=${error} reload=${load} /><button type="button" onClick=${() => (asksForToken.value = true)}>Enter a token</button>` : me.value ? html`<${Page} />` : html`<${Loading} />`}</main></div>
     ${asksForToken.value && html`<${TokenDialog} />`}`;
 }
 

@@ -2,7 +2,7 @@
 //! side starts the services and does to them what the browser asks for.
 //!
 //! `FLAGSTREAM_TEST_SCREENSHOTS=FOLDER` writes the pictures of docs/console.md; `FLAGSTREAM_TEST_CONSOLE=live,audit` runs
-//! some of the steps.
+//! some of the steps. `FLAGSTREAM_CONSOLE__DIRECTORY=FOLDER` tests pages that were changed after the build.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -16,6 +16,8 @@ use crate::harness::{
 };
 
 const ENVIRONMENT: &str = "production";
+/// Users for whom all flags are evaluated.
+const USERS: i64 = 300;
 
 /// Prints past the test runner, which shows the output of failing tests only.
 fn say(text: &str) {
@@ -37,11 +39,14 @@ impl Fixture {
         let cluster = Cluster::is_possible(stack).then(|| Cluster::single(stack, PROMPT));
         let kafka = cluster.as_ref().map_or_else(|| stack.kafka.clone(), Cluster::kafka);
         let database = Database::create(stack);
-        let group = Group::new(&stack.with_kafka(kafka.clone()))
+        let mut group = Group::new(&stack.with_kafka(kafka.clone()))
             .set("DATABASE_URL", &database.url)
             .set("REDIS_URL", &stack.redis)
             .set("UNLEASH_ENVIRONMENT", ENVIRONMENT)
             .set("FLAGSTREAM_FEED__START_WITHOUT_SOURCE", "true");
+        if let Ok(directory) = std::env::var("FLAGSTREAM_CONSOLE__DIRECTORY") {
+            group = group.set("FLAGSTREAM_CONSOLE__DIRECTORY", &directory);
+        }
         Flags::new(&group.topics)
             .set(ENVIRONMENT, Flag::experiment("theme", &[("dark", 500), ("light", 500)]));
         let services = ["one", "two", "three"].map(|name| group.start(name)).into();
@@ -79,7 +84,8 @@ impl Fixture {
             self.call("POST", "/api/v1/feature-flags", &flag);
         }
         let experiment = json!({"name": "theme", "environment": ENVIRONMENT, "control": "light",
-            "metrics": [{"name": "purchases", "event": "purchase"}]});
+            "hypothesis": "A dark theme keeps evening visitors longer",
+            "metrics": [{"name": "purchases"}]});
         wait_for("the experiment's flag is in force", TEST_TIMEOUT, || {
             let bearer = format!("Bearer {HEALTH_TOKEN}");
             let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
@@ -88,18 +94,53 @@ impl Fixture {
             assert!(begun.status != 422, "{begun:?}");
             (begun.status == 201).then_some(())
         });
-        let names = ["checkout", "search-v2", "dark-mode", "one-click", "theme"];
-        for number in 0..150 {
-            let context = json!({"plan": if number % 3 == 0 { "gold" } else { "silver" }, "country": "ES"});
-            let body = json!({"flag_names": names, "user_id": format!("user-{number}"), "environment": ENVIRONMENT, "context": context});
-            self.call("POST", "/api/v1/feature-flags/evaluate/bulk", &body);
-        }
+        // An effect needs 100 users of each variant; a second round of users adds a second point to the plot.
+        self.visit(0..USERS - USERS / 5);
+        self.wait_for_points(1);
+        self.visit(USERS - USERS / 5..USERS);
         for _ in 0..7 {
             let body =
                 json!({"flag_name": "search-v2", "user_id": "searched-user", "environment": ENVIRONMENT});
             self.call("POST", "/api/v1/feature-flags/evaluate", &body);
         }
-        wait_until("all rows", TEST_TIMEOUT, || self.database.audited() >= 757);
+        wait_until("all rows", TEST_TIMEOUT, || self.database.audited() >= USERS * 5 + 7);
+        self.wait_for_points(2);
+    }
+
+    /// Evaluates all flags for these users, and reports a conversion of every second.
+    fn visit(&self, users: std::ops::Range<i64>) {
+        let names = ["checkout", "search-v2", "dark-mode", "one-click", "theme"];
+        let mut conversions = Vec::new();
+        for number in users {
+            let user = format!("user-{number}");
+            let plan = if number % 3 == 0 { "gold" } else { "silver" };
+            let body = json!({"flag_names": names, "user_id": user, "environment": ENVIRONMENT,
+                "context": {"plan": plan, "country": "ES"}});
+            self.call("POST", "/api/v1/feature-flags/evaluate/bulk", &body);
+            if number % 2 == 0 {
+                let now = chrono::Utc::now().to_rfc3339();
+                conversions.push(json!({"user_id": user, "metric": "purchases", "occurred_at": now, "event_id": user}));
+            }
+        }
+        self.call(
+            "POST",
+            &format!("/api/v1/experiments/theme/conversions?environment={ENVIRONMENT}"),
+            &json!(conversions),
+        );
+    }
+
+    /// Waits until the experiment's history has this many points with an effect.
+    fn wait_for_points(&self, count: usize) {
+        let path = format!("/api/v1/experiments/theme/history?environment={ENVIRONMENT}");
+        wait_until("points of the experiment", TEST_TIMEOUT, || {
+            let history = self.call("GET", &path, &Value::Null);
+            let points = history["points"].as_array().into_iter().flatten();
+            let with_effect = |point: &&Value| {
+                let comparisons = point["comparisons"].as_array().into_iter().flatten();
+                comparisons.filter(|it| it["relative"].is_object()).count() > 0
+            };
+            points.filter(with_effect).count() >= count
+        });
     }
 
     /// Does what the browser asks for, and returns the answer.

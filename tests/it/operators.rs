@@ -1,5 +1,7 @@
 //! Calls of operators: instances, changes on their way, evaluations, dead letters, replays, activity.
 
+mod search;
+
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
