@@ -6,9 +6,9 @@ import { Badge, Figure, Heading, Loaded, Panel, State } from '../parts/states.js
 import { Plot } from '../parts/plot.js';
 import { Table } from '../parts/table.js';
 
-const REFRESH_MS = 2000;
+const REFRESH_MS = 1000;
 /** Points of the plot of the rate, which covers as many refreshes. */
-const POINTS = 150;
+const POINTS = 300;
 
 export default function Overview() {
   const load = useLoad((signal) => get('/api/v1/cluster', {}, signal), [], REFRESH_MS);

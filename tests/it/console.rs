@@ -68,8 +68,13 @@ impl Fixture {
         serde_json::from_str(&answer.body).unwrap_or_default()
     }
 
-    /// Flags, evaluations of many users, and an experiment.
+    /// Tokens, flags, evaluations of many users, and an experiment.
     fn fill(&self) {
+        for (name, scopes) in [("shop", json!(["evaluate", "track"])), ("dashboards", json!(["read"]))] {
+            let token =
+                json!({"name": name, "scopes": scopes, "environments": [ENVIRONMENT], "expires_in": "90d"});
+            self.call("POST", "/api/v1/tokens", &token);
+        }
         let flags = [
             json!({"name": "checkout", "description": "The new checkout with saved cards", "is_enabled": true,
                 "owner": "payments", "tags": ["checkout"], "rollout_percentage": "100"}),
@@ -119,7 +124,9 @@ impl Fixture {
             self.call("POST", "/api/v1/feature-flags/evaluate/bulk", &body);
             if number % 2 == 0 {
                 let now = chrono::Utc::now().to_rfc3339();
-                conversions.push(json!({"user_id": user, "metric": "purchases", "occurred_at": now, "event_id": user}));
+                conversions.push(
+                    json!({"user_id": user, "metric": "purchases", "occurred_at": now, "event_id": user}),
+                );
             }
         }
         self.call(

@@ -93,7 +93,9 @@ pub fn assets() -> &'static [Asset] {
 
 fn asset(file: &'static File) -> Asset {
     let plain = match std::str::from_utf8(file.bytes) {
-        Ok(text) if !file.path.starts_with(VENDOR) && file.path.ends_with(".js") => compact(text, "/**").into(),
+        Ok(text) if !file.path.starts_with(VENDOR) && file.path.ends_with(".js") => {
+            compact(text, "/**").into()
+        }
         Ok(text) if file.path.ends_with(".css") => compact(text, "/*").into(),
         _ => Bytes::from_static(file.bytes),
     };

@@ -22,7 +22,7 @@ const MIN_BACKOFF: Duration = Duration::from_millis(100);
 /// Longest check interval after a problem was found.
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
 /// Check interval while the topics are fit.
-const CHECK_INTERVAL: Duration = Duration::from_secs(5);
+const CHECK_INTERVAL: Duration = Duration::from_secs(3);
 /// Timeout of one request; a slower broker counts as unreachable.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
 

@@ -264,7 +264,7 @@ try {
       throw new Error(`${name}: ${error.stack ?? error}\n${text.slice(0, 3000)}`);
     }
     say(`${name}: ${Math.round(performance.now() - begun)} ms in all`);
-    if (name === 'accessibility' && settings.screenshots) await screenshots(browser, PAGES, null);
+    if (name === 'propagation' && settings.screenshots) await screenshots(browser, PAGES, null);
   }
   await close(page);
   check(!faults.length, `faults:\n${[...new Set(faults)].join('\n')}`);

@@ -2,18 +2,23 @@
 import { api, close, open, settings, show } from './browser.mjs';
 
 const NAMES = ['checkout', 'search-v2', 'one-click', 'theme'];
-/** Interval of the requests while pictures are taken, in milliseconds. */
-const REQUEST_INTERVAL_MS = 150;
+/** Pause after each request while pictures are taken, in milliseconds. */
+const REQUEST_PAUSE_MS = 100;
 
 /** Evaluates flags for many users until the returned function is called. */
 function traffic(environment) {
   let number = 0;
-  const timer = setInterval(() => {
+  let isEnded = false;
+  const next = async () => {
     const context = { plan: number % 3 ? 'silver' : 'gold', country: 'ES' };
     const body = { flag_names: NAMES, user_id: `user-${(number += 7) % 300}`, environment, context };
-    api('POST', '/api/v1/feature-flags/evaluate/bulk', body).catch(() => {});
-  }, REQUEST_INTERVAL_MS);
-  return () => clearInterval(timer);
+    await api('POST', '/api/v1/feature-flags/evaluate/bulk', body).catch(() => {});
+    if (!isEnded) setTimeout(next, REQUEST_PAUSE_MS);
+  };
+  next();
+  return () => {
+    isEnded = true;
+  };
 }
 
 /** What a page has to show in its picture. @type {Record<string, (page: any) => Promise<any>>} */
