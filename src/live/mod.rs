@@ -21,6 +21,7 @@ use tokio::sync::{mpsc, watch};
 use crate::audit::evaluation::Event;
 use crate::config::{Config, InputFormat};
 use crate::kafka::tail::{FollowError, Follower, Start};
+use crate::log_limit::limited;
 use crate::message::avro::Subject;
 use crate::schema_registry::{Formats, MAX_EVENT_BYTES};
 use crate::shutdown::{Shutdown, pause};
@@ -114,7 +115,7 @@ impl Live {
         while self.is_watched() {
             if let Err(error) = self.session() {
                 self.is_positioned.send_replace(false);
-                tracing::warn!(%error, "the events topic cannot be followed for watchers of evaluations; retrying");
+                limited!(warn, %error, "the events topic cannot be followed for watchers of evaluations; retrying");
                 pause(RETRY_DELAY, &self.shutdown);
             }
         }

@@ -14,6 +14,7 @@ use uuid::Uuid;
 use crate::config::Config;
 use crate::database::audited::{Actor, Kind};
 use crate::database::{Database, DatabaseError, on_pool, text_of};
+use crate::log_limit::limited;
 use crate::replay::{self, History, Progress, Proposal, ReplayError, RowFilter, Session, With};
 
 use super::{ManageError, Manager};
@@ -217,7 +218,7 @@ impl Running {
         };
         let ended = ended.map(|session| report(&session)).map_err(|error| error.to_string());
         if let Err(error) = self.end(ended, &progress).await {
-            tracing::warn!(%error, id = self.id, "the result of a replay could not be stored");
+            limited!(warn, %error, id = self.id, "the result of a replay could not be stored");
         }
     }
 

@@ -23,7 +23,7 @@ const CHANGES_MAX: u32 = 500;
 
 /// Shows all instances: roles, version in force, lag, rates, the leader, and what they depend on.
 ///
-/// The details of parts are shown to tokens that are not restricted to certain flags.
+/// The details of parts are shown to tokens that are not restricted to certain flags or environments.
 #[utoipa::path(
     get,
     path = "/api/v1/cluster",
@@ -38,8 +38,8 @@ pub(in crate::http) async fn cluster(
 ) -> Result<Response, Problem> {
     caller.may(Scope::Read)?;
     let mut view = api.cluster.view();
-    // Details contain names of flags.
-    if !caller.restrictions().is_empty() {
+    // Details contain names of flags and environments.
+    if !caller.restrictions().is_empty() || caller.environments().is_some() {
         view.hide_details();
     }
     answer(StatusCode::OK, &view)

@@ -25,6 +25,7 @@ use crate::http::manage::{answer, reason};
 use crate::http::openapi::schema::ProblemDetails;
 use crate::http::places::Pool;
 use crate::kafka::dead_letter::DeadLetterRecord;
+use crate::log_limit::limited;
 use crate::schema_registry::Undecodable as Unreadable;
 
 const LISTED_DEFAULT: u32 = 100;
@@ -261,7 +262,7 @@ async fn note(api: &Api, dead_letter: &DeadLetterRecord, fate: &Fate, is_edited:
     let noted =
         api.manager.note(Kind::DeadLetter, &subject, "replayed", author, Some(sent), Utc::now()).await;
     if let Err(error) = noted {
-        tracing::warn!(%error, subject, "the change log lacks the entry of a dead letter that was sent again");
+        limited!(warn, %error, subject, "the change log lacks the entry of a dead letter that was sent again");
     }
 }
 
@@ -298,19 +299,19 @@ fn document(mut found: DeadLetterRecord, bytes: usize, with_bodies: bool, reader
 }
 
 fn unreadable(error: FindError) -> Problem {
-    tracing::warn!(%error, "dead letters cannot be read");
+    limited!(warn, %error, "dead letters cannot be read");
     let detail = format!("the dead letters cannot be read: {error}");
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(5)
 }
 
 fn unsent(error: dead_letters::ReplayError) -> Problem {
-    tracing::warn!(%error, "a dead letter could not be sent again");
+    limited!(warn, %error, "a dead letter could not be sent again");
     let detail = "Kafka did not confirm a record, which may have been written; those before it were sent";
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(5)
 }
 
 fn failed(error: impl std::fmt::Display) -> Problem {
-    tracing::warn!(%error, "a request about dead letters failed");
+    limited!(warn, %error, "a request about dead letters failed");
     let detail = format!("the request could not be completed: {error}");
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(5)
 }

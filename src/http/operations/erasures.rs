@@ -20,6 +20,7 @@ use crate::http::manage::doc::{ReasonHeader, WriteProblems};
 use crate::http::manage::params;
 use crate::http::manage::{answer, problem, reason};
 use crate::http::places::Pool;
+use crate::log_limit::limited;
 use crate::manage::{ErasureError, kept, written_as};
 use crate::message::request::MAX_ID_BYTES;
 
@@ -67,7 +68,7 @@ pub(in crate::http) async fn erase(
     let erased = erased.map_err(|error| match error {
         ErasureError::Database(error) => problem(error.into()),
         ErasureError::Redis(error) => {
-            tracing::warn!(%error, "a user could not be erased from Redis");
+            limited!(warn, %error, "a user could not be erased from Redis");
             let detail =
                 "the user was erased from the database, but Redis is unreachable; repeat the request";
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(5)
