@@ -24,6 +24,8 @@ const REPORTS_START_AGE: TimeDelta = TimeDelta::seconds(60);
 const REPORT_BYTES_MAX: usize = 1 << 20;
 /// Upper bound of the JSON of an invalidation in Avro, in bytes.
 const CHANGE_BYTES_MAX: usize = 1 << 20;
+/// Timeout of one request to the broker at the start of a session. A stop of the process waits for it.
+const CALL_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a poll of one topic waits for a record, while the other topic waits.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// Maximum records of one topic that are read before the other topic is polled again.
@@ -79,10 +81,12 @@ fn session(
     shutdown: &Shutdown,
 ) -> Result<(), FollowError> {
     let ago = |age: TimeDelta| Start::At((Utc::now() - age).timestamp_millis());
-    let reports =
-        Follower::open(&config.kafka, "cluster-instances", &config.topics.instances, ago(REPORTS_START_AGE))?;
-    let changes =
-        Follower::open(&config.kafka, "cluster-updates", &config.topics.updates, ago(CHANGES_MAX_AGE))?;
+    let open = |role, topic, age| Follower::open_within(&config.kafka, role, topic, ago(age), CALL_TIMEOUT);
+    let reports = open("cluster-instances", &config.topics.instances, REPORTS_START_AGE)?;
+    if shutdown.is_cancelled() {
+        return Ok(());
+    }
+    let changes = open("cluster-updates", &config.topics.updates, CHANGES_MAX_AGE)?;
     cluster.failed(None);
     let mut text = Vec::new();
     while !shutdown.is_cancelled() {

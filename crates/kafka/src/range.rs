@@ -40,8 +40,9 @@ impl Range {
         from: Option<i64>,
     ) -> Result<Self, FollowError> {
         let consumer = tail::consumer(kafka, role, topic, true)?;
-        let partitions = tail::partitions(kafka, &consumer, topic)?;
-        let starts = from.map(|from| tail::starts(&consumer, topic, &partitions, from)).transpose()?;
+        let partitions = tail::partitions(kafka, &consumer, topic, CALL_TIMEOUT)?;
+        let starts =
+            from.map(|from| tail::starts(&consumer, topic, &partitions, from, CALL_TIMEOUT)).transpose()?;
         Self::assigned(kafka, consumer, topic, partitions, |partition, low, high| match &starts {
             None => (low, high),
             // The partition may have no record that late.
@@ -52,7 +53,7 @@ impl Range {
     /// Opens a range of the last `count` offsets of each partition.
     pub fn latest(kafka: &KafkaConfig, role: &str, topic: &str, count: i64) -> Result<Self, FollowError> {
         let consumer = tail::consumer(kafka, role, topic, true)?;
-        let partitions = tail::partitions(kafka, &consumer, topic)?;
+        let partitions = tail::partitions(kafka, &consumer, topic, CALL_TIMEOUT)?;
         let mut is_cut = false;
         let mut range = Self::assigned(kafka, consumer, topic, partitions, |_, low, high| {
             is_cut |= high - low > count;
@@ -71,7 +72,7 @@ impl Range {
         offset: i64,
     ) -> Result<Self, FollowError> {
         let consumer = tail::consumer(kafka, role, topic, true)?;
-        let mut partitions = tail::partitions(kafka, &consumer, topic)?;
+        let mut partitions = tail::partitions(kafka, &consumer, topic, CALL_TIMEOUT)?;
         partitions.retain(|known| *known == partition);
         Self::assigned(kafka, consumer, topic, partitions, |_, low, high| {
             if (low..high).contains(&offset) { (offset, offset + 1) } else { (high, high) }

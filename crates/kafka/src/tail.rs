@@ -49,11 +49,22 @@ pub enum FollowError {
 impl Follower {
     /// Opens a follower. `role` becomes part of the client id and of the group id; the group is never joined.
     pub fn open(kafka: &KafkaConfig, role: &str, topic: &str, start: Start) -> Result<Self, FollowError> {
+        Self::open_within(kafka, role, topic, start, CALL_TIMEOUT)
+    }
+
+    /// Opens a follower with a timeout of each request to the broker, for threads that must notice a shutdown.
+    pub fn open_within(
+        kafka: &KafkaConfig,
+        role: &str,
+        topic: &str,
+        start: Start,
+        timeout: Duration,
+    ) -> Result<Self, FollowError> {
         let consumer = consumer(kafka, role, topic, false)?;
-        let mut partitions = partitions(kafka, &consumer, topic)?;
+        let mut partitions = partitions(kafka, &consumer, topic, timeout)?;
         partitions.sort_unstable();
         let later = match start {
-            Start::At(from) => starts(&consumer, topic, &partitions, from)?,
+            Start::At(from) => starts(&consumer, topic, &partitions, from, timeout)?,
             Start::Beginning | Start::End => BTreeMap::new(),
         };
         let mut assignment = TopicPartitionList::new();
@@ -62,7 +73,7 @@ impl Follower {
                 (Start::Beginning, _) => Offset::Beginning,
                 (Start::At(_), Some(offset)) => Offset::Offset(*offset),
                 // Looked up now: librdkafka would resolve `Offset::End` later and skip what was produced in between.
-                (Start::End | Start::At(_), _) => Offset::Offset(end(&consumer, topic, partition)?),
+                (Start::End | Start::At(_), _) => Offset::Offset(end(&consumer, topic, partition, timeout)?),
             };
             assignment
                 .add_partition_offset(topic, partition, offset)
@@ -122,9 +133,10 @@ pub(super) fn partitions(
     kafka: &KafkaConfig,
     consumer: &BaseConsumer<client::Logged>,
     topic: &str,
+    timeout: Duration,
 ) -> Result<Vec<i32>, FollowError> {
     let metadata = consumer
-        .fetch_metadata(Some(topic), CALL_TIMEOUT)
+        .fetch_metadata(Some(topic), timeout)
         .map_err(|error| FollowError::Unreachable { servers: kafka.bootstrap_servers.clone(), error })?;
     let known = metadata.topics().iter().find(|known| known.name() == topic);
     let partitions: Vec<i32> = known
@@ -145,12 +157,13 @@ pub(super) fn starts(
     topic: &str,
     partitions: &[i32],
     from: i64,
+    timeout: Duration,
 ) -> Result<BTreeMap<i32, i64>, FollowError> {
     let failed = |error| failed(topic, error);
     // The embedded broker cannot look up timestamps, so all its records are included.
-    if client::is_embedded(consumer.client(), CALL_TIMEOUT) {
+    if client::is_embedded(consumer.client(), timeout) {
         let low = |partition: &i32| {
-            consumer.fetch_watermarks(topic, *partition, CALL_TIMEOUT).map(|(low, _)| (*partition, low))
+            consumer.fetch_watermarks(topic, *partition, timeout).map(|(low, _)| (*partition, low))
         };
         return partitions.iter().map(low).collect::<Result<_, _>>().map_err(failed);
     }
@@ -158,7 +171,7 @@ pub(super) fn starts(
     for partition in partitions {
         asked.add_partition_offset(topic, *partition, Offset::Offset(from.max(0))).map_err(failed)?;
     }
-    let found = consumer.offsets_for_times(asked, CALL_TIMEOUT).map_err(failed)?;
+    let found = consumer.offsets_for_times(asked, timeout).map_err(failed)?;
     let mut starts = BTreeMap::new();
     for element in found.elements() {
         element.error().map_err(failed)?;
@@ -169,8 +182,13 @@ pub(super) fn starts(
     Ok(starts)
 }
 
-fn end(consumer: &BaseConsumer<client::Logged>, topic: &str, partition: i32) -> Result<i64, FollowError> {
-    let marks = consumer.fetch_watermarks(topic, partition, CALL_TIMEOUT);
+fn end(
+    consumer: &BaseConsumer<client::Logged>,
+    topic: &str,
+    partition: i32,
+    timeout: Duration,
+) -> Result<i64, FollowError> {
+    let marks = consumer.fetch_watermarks(topic, partition, timeout);
     marks.map(|(_, high)| high).map_err(|error| failed(topic, error))
 }
 
