@@ -122,6 +122,7 @@ def test_changes_of_a_mock_reach_its_listeners():
     mock = MockSyncFeatureFlagsClient({"f": True})
     changes, names, following = [], [], []
     remove = mock.on_change(changes.append)
+    mock.on_change(changes.append)()
     mock.register_invalidation_callback(names.append)
     mock.on_following(following.append)
     mock.on_change(lambda change: 1 / 0)

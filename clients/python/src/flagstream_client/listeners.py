@@ -16,23 +16,25 @@ class Listeners(Generic[T]):
     """Listeners of one kind. For any number of threads."""
 
     def __init__(self) -> None:
-        self._all: list[Callable[[T], object]] = []
+        #: Each with an object that identifies it: one function may be added twice.
+        self._all: list[tuple[object, Callable[[T], object]]] = []
         self._lock = Lock()
 
     def add(self, listener: Callable[[T], object]) -> Callable[[], None]:
         """Adds a listener; the result removes it."""
+        token = object()
         with self._lock:
-            self._all = [*self._all, listener]
+            self._all = [*self._all, (token, listener)]
 
         def remove() -> None:
             with self._lock:
-                self._all = [known for known in self._all if known is not listener]
+                self._all = [entry for entry in self._all if entry[0] is not token]
 
         return remove
 
     def notify(self, what: T) -> None:
         """Calls all listeners. What they raise is logged."""
-        for listener in self._all:
+        for _, listener in self._all:
             try:
                 listener(what)
             except Exception:
