@@ -222,6 +222,22 @@ def test_without_kafka_calls_return_their_defaults(make_kafka):
         client.request("f", "u", wait=True)
 
 
+def test_an_outage_is_logged_once(caplog):
+    kafka = FakeKafka()
+    with SyncKafkaFeatureFlagClient(kafka.servers, **options(timeout=0.2, follow_changes=True)) as client:
+        client.wait_until_ready(LIMIT_S)
+        client.wait_until_following(LIMIT_S)
+        with caplog.at_level(logging.INFO):
+            # The broker ends with the producer that embeds it.
+            del kafka
+            wait_until(lambda: caplog.text.count("Kafka is unreachable") >= 2, "both consumers report it")
+            assert client.is_enabled("f", "u") is False
+        lines = [record.getMessage() for record in caplog.records]
+    assert not [line for line in lines if line.startswith("FAIL")]
+    for start in ("reply topic replies: Kafka is unreachable", "updates: no changes arrive: Kafka is unreachable"):
+        assert len([line for line in lines if line.startswith(start)]) == 1, lines
+
+
 def test_exposures_and_conversions_are_messages(kafka, make_kafka, caplog):
     client = make_kafka(kafka.servers, **options(reply_topic=None))
     assert client.track_exposure("checkout", "ann", {"plan": "pro"})

@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
-from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from ..announcements import parse_change, parse_json
 from ..calls import Calls
 from ..core import Core, logger
 from .options import UPDATES_TOPIC
-from .properties import consumer_properties
+from .properties import consumer_properties, is_outage
 
 POLL_S = 0.1
 LOOKUP_TIMEOUT_S = 10.0
@@ -38,7 +38,7 @@ class ChangeReader:
         started: Callable[[], None] = lambda: None,
     ) -> None:
         self._core = core
-        self._properties = consumer_properties(properties)
+        self._properties = {**consumer_properties(properties), "error_cb": self._lost}
         self._topic = topic
         self._decode = decode
         self._started = started
@@ -102,6 +102,7 @@ class ChangeReader:
         if error is not None:
             self._failed(f"{self._topic}: {error.str()}")
             return
+        self._problem = None
         if value is None:
             return
         try:
@@ -119,6 +120,10 @@ class ChangeReader:
             self._core.cache.announce(change)
         else:
             self._core.change(change)
+
+    def _lost(self, error: KafkaError) -> None:
+        if is_outage(error):
+            self._failed(f"{self._topic}: no changes arrive: Kafka is unreachable: {error.str()}")
 
     def _failed(self, problem: str) -> None:
         if problem != self._problem:

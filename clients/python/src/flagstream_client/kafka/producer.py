@@ -10,7 +10,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from ..core import logger
 from ..errors import ConnectionFailedError, FlagstreamError, InvalidRequestError, RateLimitedError
-from .properties import error_of, producer_properties
+from .properties import error_of, is_outage, producer_properties
 
 POLL_S = 0.1
 #: How long `close` waits for messages that Kafka does not have yet.
@@ -85,8 +85,7 @@ class RequestProducer:
             self._producer.poll(POLL_S)
 
     def _failed(self, error: KafkaError) -> None:
-        # librdkafka reconnects by itself; single connections may fail in normal operation.
-        if error.code() == KafkaError._ALL_BROKERS_DOWN or error.fatal():
+        if is_outage(error):
             if self._problem is None:
                 logger.warning("Kafka is unreachable: %s", error.str())
             self._problem = error.str()

@@ -22,6 +22,14 @@ from ..errors import (
 #: librdkafka's own log.
 logger = logging.getLogger("flagstream_client.kafka")
 
+
+def _is_worth_a_line(record: logging.LogRecord) -> bool:
+    """librdkafka logs each attempt to reconnect, of which there are many in an outage; the clients report it once."""
+    return not record.getMessage().startswith("FAIL") or logger.isEnabledFor(logging.DEBUG)
+
+
+logger.addFilter(_is_worth_a_line)
+
 #: How long a message without a reply may wait for Kafka.
 DELIVERY_TIMEOUT_MS = 120_000
 _RECONNECT = {"reconnect.backoff.ms": 50, "reconnect.backoff.max.ms": 1_000}
@@ -68,6 +76,11 @@ def producer_properties(given: Mapping[str, Any]) -> dict[str, Any]:
     """Properties of a producer that sends each message at once."""
     known = {name: value for name, value in given.items() if not name.startswith(_OF_CONSUMERS)}
     return {"logger": logger, "linger.ms": 0, "message.timeout.ms": DELIVERY_TIMEOUT_MS, **_RECONNECT, **known}
+
+
+def is_outage(error: KafkaError) -> bool:
+    """Whether no broker is reachable. Single connections may fail in normal operation, and librdkafka opens new ones."""
+    return error.code() == KafkaError._ALL_BROKERS_DOWN or error.fatal()
 
 
 def error_of(topic: str, error: KafkaError | KafkaException) -> FlagstreamError:

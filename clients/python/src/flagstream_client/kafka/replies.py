@@ -21,7 +21,7 @@ from ..core import logger
 from ..errors import ConnectionFailedError, FlagstreamError, InvalidAnswerError, RateLimitedError, TimedOutError
 from ..steps import Waiter
 from .formats import MessageFormat
-from .properties import consumer_properties
+from .properties import consumer_properties, is_outage
 
 #: Separates a client's id from the number of its request in a correlation id.
 SEPARATOR = "."
@@ -208,7 +208,7 @@ class ReplyReader:
         return self._problem
 
     def _run(self) -> None:
-        consumer = Consumer(consumer_properties(self._properties))
+        consumer = Consumer({**consumer_properties(self._properties), "error_cb": self._lost})
         try:
             while not self._closing.is_set() and not self._locate(consumer):
                 self._closing.wait(RETRY_INTERVAL_S)
@@ -268,7 +268,8 @@ class ReplyReader:
         try:
             added = [known for known in self._partitions(consumer, PARTITIONS_TIMEOUT_S) if known not in self._positions]
         except KafkaException as error:
-            self._failed(f"reply topic {self._topic}: {error.args[0].str()}")
+            if self._problem is None:
+                self._failed(f"reply topic {self._topic}: {error.args[0].str()}")
             return
         self._problem = None
         if added:
@@ -282,6 +283,10 @@ class ReplyReader:
         if metadata.error is not None and metadata.error.code() not in MISSING:
             raise KafkaException(metadata.error)
         return list(metadata.partitions)
+
+    def _lost(self, error: KafkaError) -> None:
+        if is_outage(error):
+            self._failed(f"reply topic {self._topic}: Kafka is unreachable: {error.str()}")
 
     def _failed(self, problem: str) -> None:
         if problem != self._problem:
