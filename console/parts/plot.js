@@ -3,7 +3,7 @@ import { html, useEffect, useRef, useState } from '../lib/html.js';
 import { number, time } from '../lib/format.js';
 
 /** Space around the lines, for the labels of the axes, in pixels. */
-const MARGIN = { top: 12, right: 16, bottom: 26 };
+const MARGIN = { top: 12, right: 28, bottom: 26 };
 /** Distance between two labels of the time axis at least, in pixels. */
 const LABEL_DISTANCE = 80;
 /** Distances between the labels of the time axis, in seconds. */

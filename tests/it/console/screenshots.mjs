@@ -24,10 +24,14 @@ function traffic(environment) {
 /** What a page has to show in its picture. @type {Record<string, (page: any) => Promise<any>>} */
 const PREPARED = {
   overview: (page) => page.waitForFunction(() => Number(document.querySelector('[role=slider]')?.getAttribute('aria-valuemax')) >= 9),
-  live: (page) => page.waitForFunction(() => document.querySelectorAll('tbody tr').length >= 12),
+  live: (page) => page.waitForFunction(() => document.querySelectorAll('tbody tr').length >= 12 && document.querySelectorAll('.figure strong')[2].textContent !== '0'),
   flags: (page) => page.waitForFunction(() => document.querySelectorAll('svg.spark').length >= 5),
   flag: (page) => page.locator('pre.json').waitFor(),
-  experiment: (page) => page.locator('figure.plot').first().waitFor(),
+  experiment: async (page) => {
+    await page.locator('figure.plot').first().waitFor();
+    await page.locator('figure.plot').first().evaluate((figure) => figure.scrollIntoView({ block: 'end' }));
+  },
+  'what-if': (page) => page.locator('[data-report]').evaluate((report) => report.scrollIntoView({ block: 'end' })),
   audit: async (page) => {
     await page.getByRole('button', { name: 'Search' }).click();
     await page.locator('[data-found]').waitFor();
@@ -45,8 +49,8 @@ export async function screenshots(browser, pages, only) {
         const name = path.startsWith('flags/') ? 'flag' : path.startsWith('experiments/') ? 'experiment' : path;
         if (only ? !only.includes(name) : name === 'propagation') continue;
         await show(page, name === 'what-if' && replays.length ? `what-if?replay=${replays[0].id}` : path);
-        await PREPARED[name]?.(page);
         await page.evaluate(() => scrollTo(0, 0));
+        await PREPARED[name]?.(page);
         await page.screenshot({ path: `${settings.screenshots}/${name}-${scheme}-${width}.png` });
       }
       await close(page);
