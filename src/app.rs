@@ -175,7 +175,7 @@ impl App {
             supervisor: Supervisor::default(),
         };
         let database = storage::open(&app.parts.config)?;
-        app.token_cache();
+        app.register_probes();
         app.serve_environments(&flag_sources, database.is_some());
         let servers = app.bind().await?;
         app.start_health();
@@ -255,7 +255,7 @@ impl App {
     }
 
     /// Registers the first health probes, before the listeners start, so that readiness has something to wait for.
-    fn token_cache(&self) {
+    fn register_probes(&self) {
         let store = Arc::clone(&self.parts.store);
         self.health.probe("store", true, move || probes::store(&store));
         self.health.address("kafka", &self.parts.config.kafka.bootstrap_servers);

@@ -24,14 +24,19 @@ pub struct Me {
     /// Environments that this deployment serves and the caller may see.
     environments: Vec<String>,
     all_environments: bool,
-    default_environment: String,
+    /// `None` for callers without any scope.
+    #[schema(required)]
+    default_environment: Option<String>,
     /// Restrictions to certain flags: `projects`, `flag_prefixes`, `owners`. Empty lists restrict nothing.
     restrictions: BTreeMap<String, Vec<String>>,
     has_database: bool,
     has_redis: bool,
-    /// Instance that answers, and its version.
-    instance: String,
-    version: String,
+    /// Instance that answers; `None` for callers without any scope.
+    #[schema(required)]
+    instance: Option<String>,
+    /// Version of the instance; `None` for callers without any scope.
+    #[schema(required)]
+    version: Option<String>,
 }
 
 #[derive(ToSchema)]

@@ -8,7 +8,7 @@ use crate::harness::{Answer, Service, Stack, call};
 const DOCUMENT: &str = include_str!("../../../docs/api.md");
 
 /// Operations that concern no environment, or list only what the caller may see. Tests of their own check what they show.
-const WITHOUT_ENVIRONMENT: [&str; 3] = ["getCaller", "getCluster", "listReplays"];
+const WITHOUT_ENVIRONMENT: [&str; 2] = ["getCluster", "listReplays"];
 
 /// A route, as the document has it.
 struct Route {
@@ -30,7 +30,8 @@ fn routes(service: &Service) -> Vec<Route> {
             let has_key_of_its_own = path == "/api/v1/unleash/webhook";
             let is_open =
                 ["health", "schemas", "unleash-open"].iter().any(|tag| operation["tags"] == json!([tag]));
-            if is_open || has_key_of_its_own {
+            // Everyone may ask who they are.
+            if is_open || has_key_of_its_own || operation["operationId"] == "getCaller" {
                 continue;
             }
             let schema = &operation["requestBody"]["content"]["application/json"]["schema"];
@@ -90,6 +91,22 @@ fn no_route_answers_who_may_not_or_not_there() {
         refused += usize::from(answer.status == 403);
     }
     assert!(refused >= 8, "{refused}");
+}
+
+#[test]
+fn who_may_nothing_learns_nothing_about_the_service() {
+    let (stack, _shared) = Stack::shared();
+    let fixture = Fixture::new(stack);
+    let service = fixture.start("one");
+    let me =
+        |token: Option<&str>| with("GET", &format!("{}/api/v1/me", service.url), token, &Value::Null).json();
+    let anonymous = me(None);
+    assert_eq!((&anonymous["scopes"], &anonymous["environments"]), (&json!([]), &json!([])), "{anonymous}");
+    for member in ["instance", "version", "default_environment", "person"] {
+        assert_eq!(anonymous[member], Value::Null, "{member}: {anonymous}");
+    }
+    let known = me(Some(&bootstrap()));
+    assert!(known["instance"].is_string() && known["environments"] != json!([]), "{known}");
 }
 
 #[test]
