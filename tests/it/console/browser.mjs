@@ -1,6 +1,7 @@
 // A browser that notes every violation of the page's policy, every error, and every request to another origin.
 import { createRequire } from 'node:module';
 import { readFileSync } from 'node:fs';
+import { createInterface } from 'node:readline';
 
 export const settings = JSON.parse(process.env.CONSOLE_TEST);
 const require = createRequire(`${settings.node_modules}/`);
@@ -63,12 +64,14 @@ export async function findings(page, where) {
 
 export const start = () => chromium.launch({ executablePath: settings.chromium, args: ['--no-sandbox', '--disable-dev-shm-usage'] });
 
-/** Asks the test around this process to do something to the services. */
-export function ask(what) {
-  return new Promise((resolve, reject) => {
-    process.stdin.once('data', (answer) => (String(answer).startsWith('done') ? resolve(String(answer).slice(5).trim()) : reject(new Error(`${what}: ${answer}`))));
-    process.stdout.write(`ask ${what}\n`);
-  });
+const answers = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
+
+/** Asks the test around this process to do something to the services, and returns its answer. */
+export async function ask(what) {
+  process.stdout.write(`ask ${what}\n`);
+  const { value } = await answers.next();
+  check(value?.startsWith('done'), `${what}: ${value}`);
+  return value.slice(5).trim();
 }
 
 export function say(text) {
