@@ -93,22 +93,22 @@ impl<'c> Replayer<'c> {
         edited: Option<Vec<u8>>,
         dry_run: bool,
     ) -> Result<Fate, ReplayError> {
-        let still_refused = |message: String| Ok(Fate::Kept { reason: "still_refused", message });
+        let still_refused = |message: String| Fate::Kept { reason: "still_refused", message };
         let (json, is_edited) = match (edited, json) {
             (Some(edited), _) => (edited, true),
             (None, Ok(json)) => (json, false),
-            (None, Err(unread)) => return still_refused(unread.to_string()),
+            (None, Err(unread)) => return Ok(still_refused(unread.to_string())),
         };
         if dead_letter.source_topic == self.config.topics.requests
             && let Err(refusal) = Request::decode(&json)
         {
-            return still_refused(refusal.to_string());
+            return Ok(still_refused(refusal.to_string()));
         }
         let body = match is_edited {
             false => dead_letter.body.clone().unwrap_or_default(),
             true => match self.writers.write(&dead_letter.source_topic, json) {
                 Ok(body) => body,
-                Err(broken) => return still_refused(broken.to_string()),
+                Err(broken) => return Ok(still_refused(broken.to_string())),
             },
         };
         if dry_run { Ok(Fate::Ready) } else { self.send(dead_letter, &body).await }
