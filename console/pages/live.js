@@ -9,6 +9,8 @@ import { EvaluationDialog, Outcome } from './evaluation.js';
 
 /** Evaluations on the page. Older ones are dropped, so that the page does not grow. */
 const SHOWN = 100;
+/** Time between two drawings, in milliseconds. Rows that change faster cannot be read. */
+const DRAW_MS = 200;
 /** Seconds over which the rate is averaged. */
 const RATE_SECONDS = 5;
 const FIELDS = [['flag_name', 'Flag'], ['user_id', 'User'], ['reason', 'Reason'], ['variant', 'Variant'], ['request_id', 'Request id']];
@@ -25,11 +27,12 @@ export default function Live() {
   const key = JSON.stringify([filters, environment.value, token.value]);
   useEffect(() => {
     const controller = new AbortController();
-    // Evaluations arrive faster than a page can be drawn: they are collected, and drawn once per frame.
+    // Evaluations arrive faster than a page can be drawn: they are collected first.
     const all = { rows: /** @type {any[]} */ ([]), matched: 0, leftOut: 0, rates: /** @type {number[]} */ ([]) };
-    let frame = 0;
+    /** @type {any} */
+    let timer = 0;
     const draw = () => {
-      frame = 0;
+      timer = 0;
       if (isPaused.current) return;
       const rate = all.rates.reduce((sum, it) => sum + it, 0) / Math.max(1, all.rates.length);
       setView({ rows: all.rows, matched: all.matched, leftOut: all.leftOut, rate });
@@ -42,14 +45,14 @@ export default function Live() {
       } else if (!isPaused.current) {
         all.rows = [data, ...all.rows].slice(0, SHOWN);
       }
-      frame ||= requestAnimationFrame(draw);
+      timer ||= setTimeout(draw, DRAW_MS);
     };
     setView({ rows: [], matched: 0, leftOut: 0, rate: 0 });
     const on = { event, state: (name, error = null) => setState({ name, error }) };
     if (can('read')) follow('/api/v1/evaluations/stream', { ...filters, environment: environment.value }, on, controller.signal);
     return () => {
       controller.abort();
-      cancelAnimationFrame(frame);
+      clearTimeout(timer);
     };
   }, [key, me.value?.actor]);
   if (!can('read')) return html`<${Heading} title="Live" /><${NoPermission} scope="read" />`;
