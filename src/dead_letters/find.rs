@@ -86,18 +86,28 @@ pub fn latest(config: &Config, filter: &LatestFilter) -> Result<Latest, FindErro
     Ok(Latest { dead_letters, truncated })
 }
 
-/// Returns the dead letter at a position. `None`: there is no dead letter there.
-pub fn one(config: &Config, partition: i32, offset: i64) -> Result<Option<DeadLetterRecord>, FindError> {
-    reach(&config.kafka, &config.topics.dead_letters, REACH_TIMEOUT)
-        .map_err(|error| FindError::Unreachable(error.to_string()))?;
-    let mut range =
-        Range::one(&config.kafka, "dead-letters", &config.topics.dead_letters, partition, offset)?;
-    while let Some(record) = range.record()? {
-        if (record.partition(), record.offset()) == (partition, offset) {
-            return Ok(DeadLetterRecord::read(&record));
-        }
+/// Finds dead letters by their positions, all through one consumer.
+#[derive(Debug)]
+pub struct Finder(Range);
+
+impl Finder {
+    pub fn open(config: &Config) -> Result<Self, FindError> {
+        let topic = &config.topics.dead_letters;
+        reach(&config.kafka, topic, REACH_TIMEOUT)
+            .map_err(|error| FindError::Unreachable(error.to_string()))?;
+        Ok(Self(Range::empty(&config.kafka, "dead-letters", topic)?))
     }
-    Ok(None)
+
+    /// Returns the dead letter at a position. `None`: there is no dead letter there.
+    pub fn find(&mut self, partition: i32, offset: i64) -> Result<Option<DeadLetterRecord>, FindError> {
+        self.0.select(partition, offset)?;
+        while let Some(record) = self.0.record()? {
+            if (record.partition(), record.offset()) == (partition, offset) {
+                return Ok(DeadLetterRecord::read(&record));
+            }
+        }
+        Ok(None)
+    }
 }
 
 impl LatestFilter {

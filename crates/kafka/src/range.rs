@@ -22,6 +22,7 @@ pub struct Range {
     consumer: BaseConsumer<Logged>,
     topic: String,
     servers: String,
+    partitions: Vec<i32>,
     /// Unfinished partitions, each with the next offset to read and the end offset (exclusive).
     open: BTreeMap<i32, (i64, i64)>,
     /// Number of offsets between the two at opening: an upper bound of the number of records.
@@ -63,18 +64,18 @@ impl Range {
         Ok(range)
     }
 
-    /// Opens a range of one offset. It is empty if the partition or the offset does not exist.
-    pub fn one(
-        kafka: &KafkaConfig,
-        role: &str,
-        topic: &str,
-        partition: i32,
-        offset: i64,
-    ) -> Result<Self, FollowError> {
+    /// Opens an empty range. [`Range::select`] chooses what is read.
+    pub fn empty(kafka: &KafkaConfig, role: &str, topic: &str) -> Result<Self, FollowError> {
         let consumer = tail::consumer(kafka, role, topic, true)?;
-        let mut partitions = tail::partitions(kafka, &consumer, topic, CALL_TIMEOUT)?;
-        partitions.retain(|known| *known == partition);
-        Self::assigned(kafka, consumer, topic, partitions, |_, low, high| {
+        let partitions = tail::partitions(kafka, &consumer, topic, CALL_TIMEOUT)?;
+        Self::assigned(kafka, consumer, topic, partitions, |_, _, high| (high, high))
+    }
+
+    /// Reads one offset next, and nothing after it. Nothing is left to read if the partition or the offset does not
+    /// exist.
+    pub fn select(&mut self, partition: i32, offset: i64) -> Result<(), FollowError> {
+        let partitions: Vec<i32> = self.partitions.iter().copied().filter(|it| *it == partition).collect();
+        self.assign(&partitions, |_, low, high| {
             if (low..high).contains(&offset) { (offset, offset + 1) } else { (high, high) }
         })
     }
@@ -85,11 +86,24 @@ impl Range {
         consumer: BaseConsumer<Logged>,
         topic: &str,
         partitions: Vec<i32>,
-        mut bounds: impl FnMut(i32, i64, i64) -> (i64, i64),
+        bounds: impl FnMut(i32, i64, i64) -> (i64, i64),
     ) -> Result<Self, FollowError> {
+        let (topic, servers) = (topic.to_owned(), kafka.bootstrap_servers.clone());
+        let (assigned, open) = (partitions.clone(), BTreeMap::new());
+        let mut range = Self { consumer, topic, servers, partitions, open, expected: 0, is_cut: false };
+        range.assign(&assigned, bounds)?;
+        Ok(range)
+    }
+
+    fn assign(
+        &mut self,
+        partitions: &[i32],
+        mut bounds: impl FnMut(i32, i64, i64) -> (i64, i64),
+    ) -> Result<(), FollowError> {
+        let (consumer, topic) = (&self.consumer, self.topic.as_str());
         let failed = |error| tail::failed(topic, error);
         let (mut open, mut assignment) = (BTreeMap::new(), TopicPartitionList::new());
-        for partition in partitions {
+        for &partition in partitions {
             let (low, high) = consumer.fetch_watermarks(topic, partition, CALL_TIMEOUT).map_err(failed)?;
             let (start, end) = bounds(partition, low, high);
             if start < end {
@@ -99,9 +113,9 @@ impl Range {
         }
         consumer.assign(&assignment).map_err(failed)?;
         let span = |(start, end): &(i64, i64)| u64::try_from(end - start).unwrap_or_default();
-        let expected = open.values().map(span).sum();
-        let servers = kafka.bootstrap_servers.clone();
-        Ok(Self { consumer, topic: topic.to_owned(), servers, open, expected, is_cut: false })
+        self.expected = open.values().map(span).sum();
+        self.open = open;
+        Ok(())
     }
 
     /// Whether a range of the latest records left out older ones.

@@ -1,6 +1,7 @@
 //! `/api/v1/dead-letters`: looks at rejected records and sends them again.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::extract::{Path, State};
@@ -14,7 +15,7 @@ use super::{must_see_everything, required_reason, time};
 use crate::config::{Config, Scope};
 use crate::database::audited::{Actor, Kind};
 use crate::dead_letters::body::{Readers, Writers};
-use crate::dead_letters::{self, Fate, FindError, LatestFilter, Replayer};
+use crate::dead_letters::{self, Fate, FindError, Finder, LatestFilter, Replayer};
 use crate::http::Problem;
 use crate::http::api::Api;
 use crate::http::caller::Caller;
@@ -101,7 +102,10 @@ pub(in crate::http) async fn one(
     let _place = api.places.take(Pool::Scan)?;
     let config = Arc::clone(&api.config);
     let found = tokio::task::spawn_blocking(move || {
-        let Some(found) = dead_letters::one(&config, partition, offset).map_err(unreadable)? else {
+        let Some(found) = Finder::open(&config)
+            .and_then(|mut finder| finder.find(partition, offset))
+            .map_err(unreadable)?
+        else {
             return Ok(None);
         };
         let bytes = found.body.as_ref().map_or(0, Vec::len);
@@ -175,6 +179,7 @@ impl Order {
             let message = format!("expected 1 to {REPLAYED_MAX} dead letters, got {}", items.len());
             return Err(Problem::of_field(StatusCode::UNPROCESSABLE_ENTITY, "items", message));
         }
+        let mut positions = BTreeSet::new();
         let read = |(index, item): (usize, &Value)| {
             let field = |name: &str| format!("items[{index}].{name}");
             let number = |name: &str| item.get(name).and_then(Value::as_i64).filter(|number| *number >= 0);
@@ -188,6 +193,14 @@ impl Order {
                 Some(Value::String(body)) => Some(body.clone()),
                 Some(_) => return Err(wrong(&field("body"), "expected a string")),
             };
+            if !positions.insert((partition, offset)) {
+                let message = "is given twice";
+                return Err(Problem::of_field(
+                    StatusCode::UNPROCESSABLE_ENTITY,
+                    &format!("items[{index}]"),
+                    message,
+                ));
+            }
             Ok((partition, offset, body))
         };
         Ok(Self {
@@ -204,8 +217,10 @@ async fn send_all(api: &Api, order: Order, actor: &str, reason: &str) -> Result<
     let writers = if is_edited { Writers::open(config).await.map_err(failed)? } else { Writers::default() };
     let replayer = Replayer::new(config, writers).map_err(failed)?;
     let mut outcomes = Vec::new();
+    let mut letters = Letters::open(config).await?;
     for (partition, offset, edited) in order.items {
-        let found = read(config, partition, offset).await?;
+        let found;
+        (letters, found) = letters.read(partition, offset).await?;
         let fate = match found {
             None => Fate::Kept {
                 reason: "unknown",
@@ -238,16 +253,34 @@ async fn send_all(api: &Api, order: Order, actor: &str, reason: &str) -> Result<
 
 type Found = Option<(DeadLetterRecord, Result<Vec<u8>, Unreadable>)>;
 
-async fn read(config: &Arc<Config>, partition: i32, offset: i64) -> Result<Found, Problem> {
-    let config = Arc::clone(config);
-    let reading = tokio::task::spawn_blocking(move || {
-        let Some(found) = dead_letters::one(&config, partition, offset).map_err(unreadable)? else {
-            return Ok(None);
-        };
-        let json = Readers::open(&config).map_err(failed)?.json(&found);
-        Ok(Some((found, json)))
-    });
-    reading.await.map_err(failed)?
+/// Reads dead letters, with their bodies as JSON.
+struct Letters {
+    finder: Finder,
+    readers: Readers,
+}
+
+impl Letters {
+    async fn open(config: &Arc<Config>) -> Result<Self, Problem> {
+        let config = Arc::clone(config);
+        let opening = tokio::task::spawn_blocking(move || {
+            let finder = Finder::open(&config).map_err(unreadable)?;
+            Ok(Self { finder, readers: Readers::open(&config).map_err(failed)? })
+        });
+        opening.await.map_err(failed)?
+    }
+
+    /// Reads on a thread of its own, because reading blocks.
+    async fn read(mut self, partition: i32, offset: i64) -> Result<(Self, Found), Problem> {
+        let reading = tokio::task::spawn_blocking(move || {
+            let found = self.finder.find(partition, offset).map_err(unreadable)?;
+            let found = found.map(|found| {
+                let json = self.readers.json(&found);
+                (found, json)
+            });
+            Ok((self, found))
+        });
+        reading.await.map_err(failed)?
+    }
 }
 
 /// Adds an entry to the change log. A failure is logged only, because the record is in Kafka already.

@@ -8,7 +8,7 @@ use crate::harness::{Answer, Service, Stack, call};
 const DOCUMENT: &str = include_str!("../../../docs/api.md");
 
 /// Operations that concern no environment, or list only what the caller may see. Tests of their own check what they show.
-const WITHOUT_ENVIRONMENT: [&str; 2] = ["getCluster", "listReplays"];
+const WITHOUT_ENVIRONMENT: [&str; 4] = ["getCluster", "listReplays", "getReplay", "cancelReplay"];
 
 /// A route, as the document has it.
 struct Route {

@@ -15,8 +15,13 @@ CHECKS = (
     "never_fails,status_code_conformance,content_type_conformance,response_headers_conformance,"
     "response_schema_conformance,unsupported_method"
 )
-# What a made-up version or environment is answered with, as the contract says.
-NOT_HERE = ("is not in force on this instance yet", "are not loaded on this instance", "is not served")
+# What a made-up version or environment is answered with, and many replays at once, as the contract says.
+NOT_HERE = (
+    "is not in force on this instance yet",
+    "are not loaded on this instance",
+    "is not served",
+    "too many replays run on this instance",
+)
 VERSIONS = ("min_version", "if-flags-version")
 
 
