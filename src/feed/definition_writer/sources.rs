@@ -82,10 +82,13 @@ impl DefinitionWriter {
         if lost.is_empty() {
             return Ok(0);
         }
-        // The sources are marked as not synced until all lost definitions are written.
-        let unreported =
-            missing.sources.values().filter(|status| self.state.source(&status.name()).is_none());
-        let known: Vec<_> = unreported.cloned().collect();
+        // The sources are marked as not synced until all lost definitions are written. A term that began before the
+        // loss was noticed has done so already.
+        let is_unsynced = |status: &&SourceStatus| {
+            let reported = self.state.source(&status.name());
+            reported.is_none_or(|reported| reported.synced_at.is_none() && status.synced_at.is_some())
+        };
+        let known: Vec<_> = missing.sources.values().filter(is_unsynced).cloned().collect();
         self.write_statuses(
             known.iter().map(|status| SourceStatus { synced_at: None, ..status.clone() }).collect(),
         )?;

@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::http::header;
+use chrono::{DateTime, TimeDelta};
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use serde_json::{Value, json};
 
+use crate::message::source_status::SourceStatus;
 use crate::store::{Missing, Store};
 
 use super::{EnvironmentHealth, Role};
@@ -280,11 +282,20 @@ async fn a_leader_writes_again_what_its_store_says_is_lost_and_announces_nothing
             "checksum": "c", "definition": flag(name, true)});
         (key.into(), serde_json::to_vec(&body).unwrap().into())
     };
-    store.lose(Missing { definitions: vec![lost("a"), lost("b")], ..Missing::default() });
+    // The leader began before the loss was noticed, and has written that the source was never synced.
+    let status: SourceStatus = serde_json::from_value(fixture.statuses(1).await.remove(0)).unwrap();
+    assert_eq!(status.synced_at, None);
+    let synced_at = Some(DateTime::UNIX_EPOCH + TimeDelta::days(20_000));
+    let sources = Arc::new([(status.name(), SourceStatus { synced_at, ..status })].into());
+    store.lose(Missing { definitions: vec![lost("a"), lost("b")], sources, ..Missing::default() });
     until("a new term", || running.terms_ended("lost") == 1).await;
     let definitions = fixture.repository("definitions", 2).await;
     assert_eq!(definitions[0].0, "dev/a");
     assert_eq!(field(&definitions[1], "version"), 7, "as it was");
+    let statuses = fixture.statuses(4).await;
+    let is_synced =
+        |status: &Value| text(status, "synced_at").is_some_and(|time| time.starts_with("2024-10-04"));
+    assert!(statuses.iter().any(is_synced), "{statuses:?}");
     // The next change is based on the restored definitions, and is the first that is announced.
     fixture.unleash.serve(&[flag("a", true), flag("b", false)]);
     let updates = fixture.repository("updates", 1).await;
