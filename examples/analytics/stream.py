@@ -87,7 +87,9 @@ def main():
             if message is None:
                 if unsaved:
                     counts.save()
-                    counts.show()
+                    # With `--until-end` the result is printed once, also if Kafka makes a pause before it.
+                    if not until_end:
+                        counts.show()
                     unsaved = 0
             elif message.error() is not None:
                 # The only one that is no failure.
