@@ -231,6 +231,8 @@ async function plots(page) {
   const figure = page.locator('figure', { has: plot });
   check((await figure.locator('path.line').count()) === 3 && (await figure.locator('path.band').count()) === 1, 'three lines and a band');
   await figure.locator('summary').click();
+  // The table is rendered after the event of the summary.
+  await figure.locator('tbody tr').nth(points - 1).waitFor();
   check((await figure.locator('tbody tr').count()) >= points, 'a row for each point');
 }
 
