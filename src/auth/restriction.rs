@@ -115,6 +115,14 @@ impl Restrictions {
         }
     }
 
+    /// Whether something that is recorded about a flag may be shown. Unlike [`Self::check_in_force`], this hides flags that
+    /// are not in force if their project or owner, which cannot be checked, matters.
+    pub fn may_show(&self, flags: Option<&EnvironmentFlags>, name: &str) -> bool {
+        let is_in_force = flags.is_some_and(|flags| flags.get(name).is_some());
+        self.is_empty()
+            || ((is_in_force || !self.need_definition()) && self.check_in_force(flags, name).is_ok())
+    }
+
     /// Checks only the list of prefixes.
     pub fn check_name(&self, name: &str) -> Result<(), Outside> {
         let is_inside = |prefix: &String| name.starts_with(prefix.as_str());

@@ -73,14 +73,11 @@ impl Cluster {
 
     /// Report of this instance as it is now, and those of the others that are not too old.
     fn reports(&self, now: DateTime<Utc>) -> BTreeMap<String, InstanceReport> {
-        let own = self.own.report(now);
-        let state = self.lock();
-        let others = state.reports.iter().filter(|(_, report)| now - report.reported_at < REPORT_MAX_AGE);
-        let mut reports: BTreeMap<_, _> =
-            others.map(|(name, report)| (name.clone(), report.clone())).collect();
+        let mut reports = self.lock().reports.clone();
+        reports.retain(|_, report| now - report.reported_at < REPORT_MAX_AGE);
         // Rates are those of the last report, because the time since then may be too short.
-        let numbers = reports.get(&own.instance).map(|known| known.numbers.clone());
-        let own = InstanceReport { numbers: numbers.unwrap_or_else(|| own.numbers.clone()), ..own };
+        let numbers = reports.remove(self.own.instance()).map(|known| known.numbers);
+        let own = self.own.report(now, numbers.unwrap_or_else(|| self.own.numbers(now)));
         reports.insert(own.instance.clone(), own);
         reports
     }
@@ -97,6 +94,16 @@ impl State {
             self.reports.remove(instance);
             return;
         };
+        self.note_changes(instance, &report);
+        self.reports.retain(|_, report| now - report.reported_at < REPORT_MAX_AGE);
+        if self.reports.len() < INSTANCES_MAX_COUNT || self.reports.contains_key(instance) {
+            self.reports.insert(instance.to_owned(), report);
+        }
+        self.forget(now);
+    }
+
+    /// Remembers when changes came into force on an instance, and when it invalidated their cached values.
+    fn note_changes(&mut self, instance: &str, report: &InstanceReport) {
         for change in &report.changes {
             self.applied.entry(change.version).or_default().entry(instance.to_owned()).or_insert(change.at);
         }
@@ -104,11 +111,6 @@ impl State {
             let known = self.warmed.entry(warmed.version).or_insert((warmed.announced_at, None));
             known.1 = known.1.or(warmed.refreshed_at);
         }
-        self.reports.retain(|_, report| now - report.reported_at < REPORT_MAX_AGE);
-        if self.reports.len() < INSTANCES_MAX_COUNT || self.reports.contains_key(instance) {
-            self.reports.insert(instance.to_owned(), report);
-        }
-        self.forget(now);
     }
 
     fn change(&mut self, change: Change) {

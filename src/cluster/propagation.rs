@@ -93,14 +93,7 @@ impl State {
     /// Adds what this instance knows about itself and has not read back from Kafka yet.
     fn take_own(&mut self, reports: &BTreeMap<String, InstanceReport>, now: DateTime<Utc>) {
         for (instance, report) in reports {
-            for change in &report.changes {
-                let known = self.applied.entry(change.version).or_default();
-                known.entry(instance.clone()).or_insert(change.at);
-            }
-            for warmed in &report.warmed {
-                let known = self.warmed.entry(warmed.version).or_insert((warmed.announced_at, None));
-                known.1 = known.1.or(warmed.refreshed_at);
-            }
+            self.note_changes(instance, report);
         }
         self.forget(now);
     }

@@ -11,7 +11,7 @@ use crate::evaluate::Parts;
 use crate::health::{Registry, State as HealthState};
 use crate::kafka::sender::Sender;
 use crate::log_limit::LogLimit;
-use crate::message::instance::{InstanceReport, PartReport};
+use crate::message::instance::{InstanceReport, Numbers, PartReport};
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
 use crate::store::Store;
@@ -116,8 +116,10 @@ impl Reporting {
     async fn write(&self, sender: &Sender, topic: TopicState) -> anyhow::Result<()> {
         anyhow::ensure!(topic == TopicState::Exists, "the topic does not exist");
         let now = Utc::now();
-        let report = self.report(now);
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(self.reading(now));
+        let reading = self.reading(now);
+        let numbers = reading.since(self.last.lock().unwrap_or_else(PoisonError::into_inner).as_ref());
+        let report = self.report(now, numbers);
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(reading);
         let body = serde_json::to_vec(&report)?;
         sender.send(&self.config.topics.instances, &self.config.instance, &body, None).await?;
         Ok(())
@@ -127,13 +129,20 @@ impl Reporting {
         Reading::of(&self.metrics.encode().unwrap_or_default(), now)
     }
 
-    /// Report as of now. Rates are those since the last written report.
-    pub fn report(&self, now: DateTime<Utc>) -> InstanceReport {
+    /// Name of this instance.
+    pub(super) fn instance(&self) -> &str {
+        &self.config.instance
+    }
+
+    /// Numbers as of now. Rates are those since the last written report.
+    pub(super) fn numbers(&self, now: DateTime<Utc>) -> Numbers {
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        self.reading(now).since(last.as_ref())
+    }
+
+    /// Report as of now, with these numbers.
+    pub(super) fn report(&self, now: DateTime<Utc>, numbers: Numbers) -> InstanceReport {
         let overview = self.health.overview();
-        let numbers = {
-            let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-            self.reading(now).since(last.as_ref())
-        };
         let parts = overview.parts.iter().map(|(name, part)| {
             let shorten = |text: &String| text.chars().take(DETAIL_CHARS_MAX).collect();
             let part = PartReport {

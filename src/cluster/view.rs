@@ -94,7 +94,7 @@ impl Cluster {
             alarms: alarms(&instances, &dependencies, error.as_deref()),
             dependencies,
             instances,
-            answered_by: self.own.report(now).instance,
+            answered_by: self.own.instance().to_owned(),
             error,
         }
     }

@@ -69,7 +69,7 @@ pub fn latest(config: &Config, filter: &LatestFilter) -> Result<Latest, FindErro
             break;
         }
         let Some(mut dead_letter) = DeadLetterRecord::read(&record) else { continue };
-        if !filter.means(&dead_letter) {
+        if !filter.matches(&dead_letter) {
             continue;
         }
         let bytes = dead_letter.body.as_ref().map_or(0, Vec::len);
@@ -111,7 +111,7 @@ impl Finder {
 }
 
 impl LatestFilter {
-    fn means(&self, dead_letter: &DeadLetterRecord) -> bool {
+    fn matches(&self, dead_letter: &DeadLetterRecord) -> bool {
         let is_in_time = self.from.is_none_or(|from| from.timestamp_millis() <= dead_letter.written_ms)
             && self.to.is_none_or(|to| dead_letter.written_ms < to.timestamp_millis());
         is_in_time

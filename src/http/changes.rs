@@ -31,7 +31,7 @@ use super::Problem;
 use super::api::Api;
 use super::caller::{Caller, Peer};
 use super::input::last_parameter;
-use super::listeners::ListenerPlace;
+use super::listeners::{ListenerPlace, disable_buffering};
 use super::ofrep::Failure;
 use super::openapi::calls::{OfrepStream, OfrepStreamQuery, Stream, StreamHeaders, StreamQuery};
 use super::ticket;
@@ -166,9 +166,7 @@ fn listen(
     let events = stream::unfold(listener, Listener::next);
     let mut response =
         Sse::new(events).keep_alive(KeepAlive::new().interval(HEARTBEAT).text("heartbeat")).into_response();
-    response.headers_mut().insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
-    // Disables response buffering in reverse proxies, which would delay the events.
-    response.headers_mut().insert("x-accel-buffering", header::HeaderValue::from_static("no"));
+    disable_buffering(&mut response);
     Ok(response)
 }
 

@@ -4,13 +4,22 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use axum::http::StatusCode;
+use axum::http::header::CACHE_CONTROL;
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::Response;
 use prometheus_client::metrics::gauge::Gauge;
 
 use crate::auth::network;
 
 use super::Problem;
 use super::caller::Peer;
+
+/// Keeps caches and reverse proxies from storing a stream. Proxies would delay its events otherwise.
+pub(super) fn disable_buffering(response: &mut Response) {
+    let headers = response.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+}
 
 /// Slots of all streams: of changes, of definitions for SDKs, and of evaluations.
 #[derive(Debug)]

@@ -4,18 +4,13 @@ use std::sync::Arc;
 
 use crate::audit::evaluation::Evaluation;
 use crate::auth::Restrictions;
+use crate::manage::EvaluationSelection;
 use crate::store::Store;
 
-/// Selection of evaluations. `None` selects all.
+/// Evaluations that a watcher receives.
 #[derive(Debug, Clone, Default)]
 pub struct LiveFilter {
-    pub user_id: Option<String>,
-    pub flag_name: Option<String>,
-    /// Environments to include; `None`: all.
-    pub environments: Option<Vec<String>>,
-    pub reason: Option<String>,
-    pub variant: Option<String>,
-    pub request_id: Option<String>,
+    pub selection: EvaluationSelection,
     /// Whether users, sessions, request ids and contexts are included.
     pub with_users: bool,
     /// Flags that the watcher may see, with the store that has their projects and owners. `None`: all.
@@ -24,17 +19,18 @@ pub struct LiveFilter {
 
 impl LiveFilter {
     /// Whether the evaluation is selected and may be seen.
-    pub(super) fn means(&self, row: &Evaluation<'_>) -> bool {
+    pub(super) fn matches(&self, row: &Evaluation<'_>) -> bool {
         let equal = |wanted: &Option<String>, value: Option<&str>| {
             wanted.as_deref().is_none_or(|wanted| value == Some(wanted))
         };
-        let environments = self.environments.as_ref();
-        equal(&self.flag_name, Some(&row.flag_name))
-            && environments.is_none_or(|among| among.iter().any(|name| *name == row.environment))
-            && equal(&self.user_id, row.user_id.as_deref())
-            && equal(&self.reason, Some(&row.reason))
-            && equal(&self.variant, row.variant.as_deref())
-            && equal(&self.request_id, row.request_id.as_deref())
+        let EvaluationSelection { user_id, flag_name, environments, reason, variant, request_id } =
+            &self.selection;
+        equal(flag_name, Some(&row.flag_name))
+            && environments.as_ref().is_none_or(|among| among.iter().any(|name| *name == row.environment))
+            && equal(user_id, row.user_id.as_deref())
+            && equal(reason, Some(&row.reason))
+            && equal(variant, row.variant.as_deref())
+            && equal(request_id, row.request_id.as_deref())
             && self.may_see(row)
     }
 
@@ -42,8 +38,6 @@ impl LiveFilter {
         let Some((within, store)) = &self.within else { return true };
         let snapshot = store.load();
         let flags = snapshot.environment(&row.environment).map(|flags| &**flags);
-        // A flag that is not in force has no project or owner that could be checked.
-        let is_known = flags.is_some_and(|flags| flags.get(&row.flag_name).is_some());
-        (is_known || !within.need_definition()) && within.check_in_force(flags, &row.flag_name).is_ok()
+        within.may_show(flags, &row.flag_name)
     }
 }

@@ -135,7 +135,7 @@ impl Live {
             };
             if let Ok(Event::Evaluated(evaluation)) = Event::read(json) {
                 let watchers = self.lock().all.clone();
-                for watcher in watchers.iter().filter(|watcher| watcher.filter.means(&evaluation)) {
+                for watcher in watchers.iter().filter(|watcher| watcher.filter.matches(&evaluation)) {
                     watcher.take(|| LiveEvent::of(&evaluation, watcher.filter.with_users));
                 }
             }

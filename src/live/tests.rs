@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::*;
 use crate::config::{Profile, load_from};
+use crate::manage::EvaluationSelection;
 
 fn event(more: &str) -> String {
     format!(
@@ -35,23 +36,27 @@ fn live() -> Arc<Live> {
 fn a_filter_selects_by_every_member() {
     let text = event("");
     let some = |text: &str| Some(text.to_owned());
+    let all = EvaluationSelection::default;
     let selecting = [
-        LiveFilter::default(),
-        LiveFilter { user_id: some("ann"), ..LiveFilter::default() },
-        LiveFilter { flag_name: some("f"), reason: some("TARGETING_MATCH"), ..LiveFilter::default() },
-        LiveFilter { environments: Some(vec!["x".to_owned(), "e".to_owned()]), ..LiveFilter::default() },
-        LiveFilter { variant: some("v"), request_id: some("r-1"), ..LiveFilter::default() },
+        all(),
+        EvaluationSelection { user_id: some("ann"), ..all() },
+        EvaluationSelection { flag_name: some("f"), reason: some("TARGETING_MATCH"), ..all() },
+        EvaluationSelection { environments: Some(vec!["x".to_owned(), "e".to_owned()]), ..all() },
+        EvaluationSelection { variant: some("v"), request_id: some("r-1"), ..all() },
     ];
     let refusing = [
-        LiveFilter { user_id: some("bob"), ..LiveFilter::default() },
-        LiveFilter { flag_name: some("g"), ..LiveFilter::default() },
-        LiveFilter { environments: Some(Vec::new()), ..LiveFilter::default() },
-        LiveFilter { variant: some("w"), ..LiveFilter::default() },
-        LiveFilter { request_id: some("r-2"), ..LiveFilter::default() },
+        EvaluationSelection { user_id: some("bob"), ..all() },
+        EvaluationSelection { flag_name: some("g"), ..all() },
+        EvaluationSelection { environments: Some(Vec::new()), ..all() },
+        EvaluationSelection { variant: some("w"), ..all() },
+        EvaluationSelection { request_id: some("r-2"), ..all() },
     ];
     with(&text, |row| {
-        assert!(selecting.iter().all(|filter| filter.means(row)));
-        assert!(!refusing.iter().any(|filter| filter.means(row)));
+        let means = |selection: &EvaluationSelection| {
+            LiveFilter { selection: selection.clone(), ..LiveFilter::default() }.matches(row)
+        };
+        assert!(selecting.iter().all(means));
+        assert!(!refusing.iter().any(means));
     });
 }
 

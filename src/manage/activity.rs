@@ -118,8 +118,11 @@ impl Manager {
         });
         let mut seen = Vec::new();
         for row in rows {
+            if seen.len() == filter.limit as usize {
+                break;
+            }
             let change = activity(row)?;
-            if seen.len() < filter.limit as usize && self.may_see(&change, filter, within).await? {
+            if self.may_see(&change, filter, within).await? {
                 seen.push(change);
             }
         }

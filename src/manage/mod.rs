@@ -60,7 +60,7 @@ pub use preview::{Preview, Proposed};
 pub use replays::{ReplayRequest, ReplayView};
 pub use repository::Repository;
 pub use revert::Target;
-pub use search::{Found, FoundEvaluation, SearchFilter};
+pub use search::{EvaluationSelection, Found, FoundEvaluation, SearchFilter};
 pub use stale::{StaleFilter, StalePage};
 pub use sync::Synced;
 pub use usage::{FlagUsage, Period, Resolution};

@@ -31,9 +31,9 @@ const COLUMNS: &str = "id, event_id::text AS event_id, request_id, flag_name, us
     flag_version, flags_version, value_type, context::text AS context, default_value::text AS default_value,
     evaluated_at, source_topic, source_partition, source_offset, source_index, source_api";
 
-/// Selection of evaluations. `None` selects all.
+/// Members by which evaluations are selected, in a search and in a stream. `None` selects all.
 #[derive(Debug, Clone, Default)]
-pub struct SearchFilter {
+pub struct EvaluationSelection {
     pub user_id: Option<String>,
     pub flag_name: Option<String>,
     /// Environments to include; `None`: all.
@@ -41,6 +41,12 @@ pub struct SearchFilter {
     pub reason: Option<String>,
     pub variant: Option<String>,
     pub request_id: Option<String>,
+}
+
+/// Evaluations to search for.
+#[derive(Debug, Clone, Default)]
+pub struct SearchFilter {
+    pub selection: EvaluationSelection,
     pub from: Option<DateTime<Utc>>,
     /// End of the time range, exclusive.
     pub to: Option<DateTime<Utc>>,
@@ -97,7 +103,9 @@ impl Question {
     fn of(filter: &SearchFilter, is_postgres: bool) -> Self {
         let mut question = Self { text: String::new(), values: Vec::new() };
         let cast = |kind: &'static str| if is_postgres { kind } else { "" };
-        if let Some(user) = &filter.user_id {
+        let EvaluationSelection { user_id, flag_name, environments, reason, variant, request_id } =
+            &filter.selection;
+        if let Some(user) = user_id {
             // The index of Postgres contains a hash.
             let place = question.bind(user);
             if is_postgres {
@@ -105,25 +113,21 @@ impl Question {
             }
             question.add(&format!("user_id = {place}"));
         }
-        if let Some(request) = &filter.request_id {
+        if let Some(request) = request_id {
             let place = question.bind(request);
             if is_postgres {
                 question.add(&format!("hashtextextended(request_id, 0) = hashtextextended({place}, 0)"));
             }
             question.add(&format!("request_id = {place}"));
         }
-        let equal = [
-            ("flag_name", &filter.flag_name),
-            ("evaluation_reason", &filter.reason),
-            ("variant", &filter.variant),
-        ];
+        let equal = [("flag_name", flag_name), ("evaluation_reason", reason), ("variant", variant)];
         for (column, value) in equal {
             if let Some(value) = value {
                 let place = question.bind(value);
                 question.add(&format!("{column} = {place}"));
             }
         }
-        if let Some(environments) = &filter.environments {
+        if let Some(environments) = environments {
             let places: Vec<String> = environments.iter().map(|name| question.bind(name)).collect();
             // An empty list matches nothing, and is no valid SQL.
             question.add(&match places.is_empty() {
@@ -226,13 +230,8 @@ impl Manager {
         let database = &self.repository()?.database;
         let snapshot = self.store.load_full();
         let may_see = |row: &FoundEvaluation| {
-            within.is_empty() || {
-                let flags = snapshot.environment(&row.environment).map(|flags| &**flags);
-                // A flag that is not in force has no project or owner that could be checked.
-                let is_known = flags.is_some_and(|flags| flags.get(&row.flag_name).is_some());
-                (is_known || !within.need_definition())
-                    && within.check_in_force(flags, &row.flag_name).is_ok()
-            }
+            let flags = snapshot.environment(&row.environment).map(|flags| &**flags);
+            within.may_show(flags, &row.flag_name)
         };
         let page = match tokio::time::timeout(SEARCH_TIMEOUT * 2, read(database, filter, &may_see)).await {
             Ok(page) => page?,

@@ -39,7 +39,7 @@ pub const MAX_CALL_BYTES: usize = 85_000;
 const FETCH_RECORDS: usize = 256;
 /// How long a fetch waits for records.
 const FETCH_TIMEOUT: Duration = Duration::from_millis(250);
-/// How often this instance checks whether it leads.
+/// Interval at which this instance checks whether it leads.
 const LEADER_CHECK_INTERVAL: Duration = Duration::from_millis(500);
 /// Delay before the second attempt of a call; it doubles up to [`MAX_BACKOFF`].
 const MIN_BACKOFF: Duration = Duration::from_millis(500);

@@ -125,10 +125,7 @@ async fn turn(
 fn order(input: &Input, may_expire: bool) -> Result<TurnRequest, Problem> {
     let header = params::reason(input)?;
     let members = params::members(&input.body)?;
-    let known = |name: &str| name == "reason" || (may_expire && name == "expires_at");
-    if let Some(unknown) = members.keys().find(|name| !known(name)) {
-        return Err(Problem::of_field(StatusCode::UNPROCESSABLE_ENTITY, unknown, "unknown field"));
-    }
+    params::refuse_unknown(&members, if may_expire { &["reason", "expires_at"] } else { &["reason"] })?;
     let text = |name: &str| match members.get(name) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Ok(Some(text.as_str())),

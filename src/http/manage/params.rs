@@ -166,6 +166,23 @@ pub(in crate::http) fn members(body: &[u8]) -> Result<Map<String, Value>, Proble
     }
 }
 
+/// Refuses members of a body that have no meaning.
+pub(in crate::http) fn refuse_unknown(members: &Map<String, Value>, known: &[&str]) -> Result<(), Problem> {
+    match members.keys().find(|name| !known.contains(&name.as_str())) {
+        Some(unknown) => Err(Problem::of_field(StatusCode::UNPROCESSABLE_ENTITY, unknown, "unknown field")),
+        None => Ok(()),
+    }
+}
+
+/// Reads a switch from a body; an absent one is off.
+pub(in crate::http) fn member_switch(members: &Map<String, Value>, name: &str) -> Result<bool, Problem> {
+    match members.get(name) {
+        None | Some(Value::Null) => Ok(false),
+        Some(Value::Bool(on)) => Ok(*on),
+        Some(_) => Err(Problem::of_field(StatusCode::BAD_REQUEST, name, "expected true or false")),
+    }
+}
+
 impl Params {
     pub(in crate::http) fn parameter(&self, name: &str) -> Option<Cow<'_, str>> {
         last_parameter(self.query.as_deref(), name)

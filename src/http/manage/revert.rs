@@ -112,9 +112,7 @@ const MEANINGLESS: StatusCode = StatusCode::UNPROCESSABLE_ENTITY;
 
 fn target(body: &[u8]) -> Result<Target, Problem> {
     let members = params::members(body)?;
-    if let Some(unknown) = members.keys().find(|name| !matches!(name.as_str(), "revision" | "version")) {
-        return Err(Problem::of_field(MEANINGLESS, unknown, "unknown field"));
-    }
+    params::refuse_unknown(&members, &["revision", "version"])?;
     let number = |name: &str| match members.get(name) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::Number(number)) if number.is_i64() => Ok(number.as_i64()),

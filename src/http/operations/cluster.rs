@@ -110,10 +110,5 @@ pub(in crate::http) async fn propagation(
 fn may_see(api: &Api, caller: &Caller, change: &Change) -> bool {
     let snapshot = api.store.load();
     let flags = snapshot.environment(&change.environment).map(|flags| &**flags);
-    let within = caller.restrictions();
-    // A flag that is not in force has no project or owner that could be checked.
-    let is_known = flags.is_some_and(|flags| flags.get(&change.flag_name).is_some());
-    caller.sees(&change.environment)
-        && (is_known || !within.need_definition())
-        && within.check_in_force(flags, &change.flag_name).is_ok()
+    caller.sees(&change.environment) && caller.restrictions().may_show(flags, &change.flag_name)
 }

@@ -163,15 +163,7 @@ impl Order {
     fn read(body: &[u8]) -> Result<Self, Problem> {
         let members = params::members(body)?;
         let wrong = |field: &str, message: &str| Problem::of_field(StatusCode::BAD_REQUEST, field, message);
-        let known = ["items", "whole", "dry_run"];
-        if let Some(unknown) = members.keys().find(|member| !known.contains(&member.as_str())) {
-            return Err(Problem::of_field(StatusCode::UNPROCESSABLE_ENTITY, unknown, "unknown field"));
-        }
-        let switch = |name: &str| match members.get(name) {
-            None | Some(Value::Null) => Ok(false),
-            Some(Value::Bool(on)) => Ok(*on),
-            Some(_) => Err(wrong(name, "expected true or false")),
-        };
+        params::refuse_unknown(&members, &["items", "whole", "dry_run"])?;
         let Some(Value::Array(items)) = members.get("items") else {
             return Err(wrong("items", "expected a list"));
         };
@@ -205,8 +197,8 @@ impl Order {
         };
         Ok(Self {
             items: items.iter().enumerate().map(read).collect::<Result<_, _>>()?,
-            whole: switch("whole")?,
-            dry_run: switch("dry_run")?,
+            whole: params::member_switch(&members, "whole")?,
+            dry_run: params::member_switch(&members, "dry_run")?,
         })
     }
 }
@@ -217,10 +209,10 @@ async fn send_all(api: &Api, order: Order, actor: &str, reason: &str) -> Result<
     let writers = if is_edited { Writers::open(config).await.map_err(failed)? } else { Writers::default() };
     let replayer = Replayer::new(config, writers).map_err(failed)?;
     let mut outcomes = Vec::new();
-    let mut letters = Letters::open(config).await?;
+    let mut reader = DeadLetterReader::open(config).await?;
     for (partition, offset, edited) in order.items {
         let found;
-        (letters, found) = letters.read(partition, offset).await?;
+        (reader, found) = reader.read(partition, offset).await?;
         let fate = match found {
             None => Fate::Kept {
                 reason: "unknown",
@@ -254,12 +246,12 @@ async fn send_all(api: &Api, order: Order, actor: &str, reason: &str) -> Result<
 type Found = Option<(DeadLetterRecord, Result<Vec<u8>, Unreadable>)>;
 
 /// Reads dead letters, with their bodies as JSON.
-struct Letters {
+struct DeadLetterReader {
     finder: Finder,
     readers: Readers,
 }
 
-impl Letters {
+impl DeadLetterReader {
     async fn open(config: &Arc<Config>) -> Result<Self, Problem> {
         let config = Arc::clone(config);
         let opening = tokio::task::spawn_blocking(move || {

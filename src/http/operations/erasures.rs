@@ -84,15 +84,8 @@ pub(in crate::http) async fn erase(
 fn order(body: &[u8]) -> Result<(String, bool, bool), Problem> {
     let members = params::members(body)?;
     let wrong = |name: &str, expected: &str| Problem::of_field(StatusCode::BAD_REQUEST, name, expected);
-    let known = ["user_id", "anonymise", "dry_run"];
-    if let Some(unknown) = members.keys().find(|member| !known.contains(&member.as_str())) {
-        return Err(Problem::of_field(StatusCode::UNPROCESSABLE_ENTITY, unknown, "unknown field"));
-    }
-    let switch = |name: &str| match members.get(name) {
-        None | Some(Value::Null) => Ok(false),
-        Some(Value::Bool(on)) => Ok(*on),
-        Some(_) => Err(wrong(name, "expected true or false")),
-    };
+    params::refuse_unknown(&members, &["user_id", "anonymise", "dry_run"])?;
+    let switch = |name: &str| params::member_switch(&members, name);
     match members.get("user_id") {
         Some(Value::String(user)) if (1..=MAX_ID_BYTES).contains(&user.len()) => {
             Ok((user.clone(), switch("anonymise")?, switch("dry_run")?))

@@ -16,7 +16,7 @@ use crate::http::caller::Caller;
 use crate::http::manage::doc::ManageProblems;
 use crate::http::manage::params::{self, Params};
 use crate::http::manage::{answer, problem};
-use crate::manage::SearchFilter;
+use crate::manage::{EvaluationSelection, SearchFilter};
 use crate::message::request::MAX_ID_BYTES;
 
 const FOUND_DEFAULT: u32 = 100;
@@ -54,7 +54,7 @@ fn filter(caller: &Caller, ask: &Params) -> Result<SearchFilter, Problem> {
     let after = after.map_err(|_| {
         Problem::of_field(StatusCode::BAD_REQUEST, "after", "expected `next` of the previous page")
     })?;
-    let selected = selection(caller, ask)?;
+    let selection = selection(caller, ask)?;
     let (from, to) = (time(ask, "from")?, time(ask, "to")?);
     if let (Some(from), Some(to)) = (from, to)
         && from >= to
@@ -63,12 +63,7 @@ fn filter(caller: &Caller, ask: &Params) -> Result<SearchFilter, Problem> {
         return Err(Problem::of_field(StatusCode::UNPROCESSABLE_ENTITY, "from", message));
     }
     Ok(SearchFilter {
-        user_id: selected.user_id,
-        flag_name: selected.flag_name,
-        environments: selected.environments,
-        reason: selected.reason,
-        variant: selected.variant,
-        request_id: selected.request_id,
+        selection,
         from,
         to,
         limit: ask.limit(FOUND_DEFAULT, FOUND_MAX)?,
@@ -77,19 +72,8 @@ fn filter(caller: &Caller, ask: &Params) -> Result<SearchFilter, Problem> {
     })
 }
 
-/// Members by which evaluations are selected, in a search and in a stream.
-#[derive(Debug)]
-pub(super) struct Selection {
-    pub(super) user_id: Option<String>,
-    pub(super) flag_name: Option<String>,
-    pub(super) environments: Option<Vec<String>>,
-    pub(super) reason: Option<String>,
-    pub(super) variant: Option<String>,
-    pub(super) request_id: Option<String>,
-}
-
 /// Reads the selection, and checks that the caller may select by it.
-pub(super) fn selection(caller: &Caller, ask: &Params) -> Result<Selection, Problem> {
+pub(super) fn selection(caller: &Caller, ask: &Params) -> Result<EvaluationSelection, Problem> {
     caller.may(Scope::Read)?;
     let text = |name: &str| match ask.parameter(name).map(Cow::into_owned) {
         // Postgres cannot store a NUL character, so nothing has such a value.
@@ -107,7 +91,7 @@ pub(super) fn selection(caller: &Caller, ask: &Params) -> Result<Selection, Prob
     let environment = ask.any_environment()?;
     let environments = params::allowed_among(caller, Scope::Read, environment.as_deref())?;
     let owned = |names: Vec<&str>| names.into_iter().map(str::to_owned).collect();
-    Ok(Selection {
+    Ok(EvaluationSelection {
         user_id,
         request_id,
         flag_name: text("flag_name")?,

@@ -57,9 +57,7 @@ fn request(
     members: &Map<String, Value>,
 ) -> Result<ExplainRequest, Problem> {
     let known = ["user_id", "session_id", "context", "flag_version", "flags_version", "evaluated_at"];
-    if let Some(unknown) = members.keys().find(|member| !known.contains(&member.as_str())) {
-        return Err(Problem::of_field(StatusCode::UNPROCESSABLE_ENTITY, unknown, "unknown field"));
-    }
+    params::refuse_unknown(members, &known)?;
     let wrong = |name: &str, expected: &str| Problem::of_field(StatusCode::BAD_REQUEST, name, expected);
     let text = |name: &str| match members.get(name) {
         None | Some(Value::Null) => Ok(None),

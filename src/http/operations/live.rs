@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use axum::Extension;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
@@ -20,7 +20,7 @@ use super::evaluations::selection;
 use crate::http::Problem;
 use crate::http::api::Api;
 use crate::http::caller::{Caller, Peer};
-use crate::http::listeners::ListenerPlace;
+use crate::http::listeners::{ListenerPlace, disable_buffering};
 use crate::http::manage::params::Params;
 use crate::http::openapi::calls::Stream;
 use crate::live::{LiveFilter, WATCHERS_MAX_COUNT, Watching};
@@ -62,16 +62,11 @@ pub(in crate::http) async fn stream(
     peer: Option<Extension<Peer>>,
     ask: Params,
 ) -> Result<Response, Problem> {
-    let selected = selection(&caller, &ask)?;
+    let selection = selection(&caller, &ask)?;
     let place = api.listeners.take(peer.map(|Extension(peer)| peer), &api.metrics.http.listeners)?;
     let within = caller.restrictions();
     let filter = LiveFilter {
-        user_id: selected.user_id,
-        flag_name: selected.flag_name,
-        environments: selected.environments,
-        reason: selected.reason,
-        variant: selected.variant,
-        request_id: selected.request_id,
+        selection,
         with_users: caller.may_audit(),
         within: (!within.is_empty()).then(|| (Arc::new(within.clone()), Arc::clone(&api.store))),
     };
@@ -87,9 +82,7 @@ pub(in crate::http) async fn stream(
     let events = stream::unfold(viewer, Viewer::next);
     let mut response =
         Sse::new(events).keep_alive(KeepAlive::new().interval(HEARTBEAT).text("heartbeat")).into_response();
-    response.headers_mut().insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
-    // Disables response buffering in reverse proxies, which would delay the events.
-    response.headers_mut().insert("x-accel-buffering", header::HeaderValue::from_static("no"));
+    disable_buffering(&mut response);
     Ok(response)
 }
 

@@ -177,10 +177,7 @@ struct Asked<'a> {
 
 impl Asked<'_> {
     fn read(&self, default_environment: &str) -> Result<ReplayRequest, Problem> {
-        let known = ["from", "to", "as_of", "with", "environment", "flags"];
-        if let Some(unknown) = self.members.keys().find(|member| !known.contains(&member.as_str())) {
-            return Err(Problem::of_field(MEANINGLESS, unknown, "unknown field"));
-        }
+        params::refuse_unknown(self.members, &["from", "to", "as_of", "with", "environment", "flags"])?;
         let now = Utc::now();
         let to = self.time("to")?.unwrap_or(now + TimeDelta::seconds(1));
         let from = self.time("from")?.unwrap_or(now - TimeDelta::days(1));

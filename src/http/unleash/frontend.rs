@@ -31,7 +31,7 @@ use crate::unleash_api::features::hash;
 use crate::unleash_api::flag_sets::Selected;
 use crate::unleash_api::repeats::Impression;
 
-use super::{FrontendCaller, Sdk, SdkCaller, address, not_loaded, tags};
+use super::{FrontendCaller, Sdk, SdkCaller, address, tags};
 
 /// Initial buffer size per flag of an answer, in bytes.
 const TOGGLE_BYTES: usize = 160;
@@ -254,9 +254,7 @@ fn evaluate(
 ) -> Result<(Vec<u8>, EventBatch), Problem> {
     let snapshot = api.store.load();
     let selection = caller.selection();
-    let sets = &caller.unleash.flag_sets;
-    let selected = sets.of(selection).selected(&snapshot).filter(|_| api.store.is_ready());
-    let selected = selected.ok_or_else(|| not_loaded(api, &selection.environment))?;
+    let selected = caller.selected(api, &snapshot)?;
     let context = read_context(json)
         .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, format!("context: {error}")))?;
     let subject = Subject { context, context_json: json.into() };

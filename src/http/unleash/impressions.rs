@@ -36,7 +36,7 @@ use crate::unleash_api::repeats::{Admission, Impression, Repeats};
 
 use super::frontend::Unrecorded;
 use super::report::FRONTEND_PATHS;
-use super::{FrontendCaller, Sdk, SdkCaller, address, not_loaded};
+use super::{FrontendCaller, Sdk, SdkCaller, address};
 
 pub(super) fn routes() -> Router<Arc<Api>> {
     FRONTEND_PATHS.into_iter().fold(Router::new(), |routes, path| {
@@ -90,9 +90,7 @@ fn record(
 ) -> Result<Recorded, Problem> {
     let snapshot = api.store.load();
     let selection = caller.selection();
-    let selected = caller.unleash.flag_sets.of(selection).selected(&snapshot);
-    let selected = selected.filter(|_| api.store.is_ready());
-    let selected = selected.ok_or_else(|| not_loaded(api, &selection.environment))?;
+    let selected = caller.selected(api, &snapshot)?;
     let contexts = contexts(&mut reported, address)?;
     let subjects = subjects(&reported, &contexts)?;
     let (sdk, none) = (Sdk::of(headers), Restrictions::none());

@@ -30,8 +30,10 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer, ExposeHeaders};
 
 use crate::config::{Scope, TokenKind};
+use crate::flag::Snapshot;
 use crate::unleash_api::UnleashApi;
 use crate::unleash_api::addresses;
+use crate::unleash_api::flag_sets::Selected;
 use crate::unleash_api::selection::Selection;
 use crate::unleash_api::tokens::cache::Known;
 use crate::unleash_api::tokens::{Access, Found};
@@ -215,6 +217,13 @@ impl SdkCaller {
 
     pub(super) fn selection(&self) -> &Selection {
         &self.access.selection
+    }
+
+    /// Flags of the token that are in force.
+    pub(super) fn selected(&self, api: &Api, snapshot: &Snapshot) -> Result<Arc<Selected>, Problem> {
+        let selected = self.unleash.flag_sets.of(self.selection()).selected(snapshot);
+        let selected = selected.filter(|_| api.store.is_ready());
+        selected.ok_or_else(|| not_loaded(api, &self.selection().environment))
     }
 
     /// Completes when the token is no longer valid.

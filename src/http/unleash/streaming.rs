@@ -9,7 +9,7 @@ use std::time::Duration;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::HeaderValue;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName};
+use axum::http::header::CONTENT_TYPE;
 use axum::response::Response;
 use axum::routing::get;
 use axum::{Extension, Router};
@@ -20,7 +20,7 @@ use crate::config::StreamingMode;
 use crate::http::Problem;
 use crate::http::api::Api;
 use crate::http::caller::Peer;
-use crate::http::listeners::ListenerPlace;
+use crate::http::listeners::{ListenerPlace, disable_buffering};
 use crate::http::openapi::unleash::SdkStream;
 use crate::metrics::DropLabels;
 use crate::unleash_api::streams::{Listener, poll_instead};
@@ -29,7 +29,6 @@ use super::{BackendCaller, not_loaded};
 
 /// Interval of comments on a stream without changes. SDKs reconnect after 60 s without data.
 const HEARTBEAT: Duration = Duration::from_secs(15);
-const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 pub(super) fn routes() -> Router<Arc<Api>> {
     Router::new().route("/api/client/streaming", get(streaming))
@@ -105,10 +104,7 @@ impl Stream {
 
 fn response(body: Body) -> Response {
     let mut response = Response::new(body);
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    // Disables response buffering in reverse proxies, which would delay the events.
-    headers.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    disable_buffering(&mut response);
     response
 }

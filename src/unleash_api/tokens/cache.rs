@@ -15,7 +15,7 @@ use super::{Access, TokenHash};
 
 /// Maximum tokens of each kind, valid and invalid, that are remembered.
 pub const MAX_CACHED_TOKENS: usize = 65_536;
-/// How long a token that Unleash does not know is refused without asking again.
+/// Time for which a token that Unleash does not know is refused without asking again.
 pub const INVALID_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// A token that Unleash has validated.
