@@ -5,6 +5,7 @@ mod faults;
 use std::io::Write;
 use std::net::TcpStream;
 
+use chrono::SubsecRound;
 use serde_json::{Value, json};
 
 use crate::harness::{
@@ -342,7 +343,8 @@ fn a_switch_expires_by_itself_at_its_time_everywhere() {
     let (stack, _shared) = Stack::shared();
     let fixture = Fixture::new(stack);
     let (one, two) = (fixture.group.start("one"), fixture.group.start("two"));
-    let expires_at = chrono::Utc::now() + chrono::TimeDelta::seconds(6);
+    // In whole milliseconds, the precision of `evaluated_at`, with which it is compared.
+    let expires_at = (chrono::Utc::now() + chrono::TimeDelta::seconds(6)).trunc_subsecs(3);
     let killed =
         kill(&one, "plain", &json!({"reason": "for a while", "expires_at": expires_at.to_rfc3339()})).json();
     let version = killed["version"].as_u64().unwrap();
