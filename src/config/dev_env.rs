@@ -118,7 +118,7 @@ fn text_of_running(path: &Path) -> Option<String> {
 fn read_text(path: &Path, text: &str, values: &mut Values) {
     if text.lines().any(|line| line == EMBEDDED) {
         // Security settings in `flagstream.toml` are for another broker.
-        values.client.clear();
+        values.clear_client();
     }
     for (number, line) in text.lines().enumerate() {
         let Some((name, value)) = line.split_once('=').filter(|_| !line.starts_with('#')) else { continue };
@@ -157,7 +157,9 @@ mod tests {
         let text = text_of_running(&path).unwrap();
         assert!(text.contains("KAFKA_BOOTSTRAP_SERVERS=127.0.0.1:1\n"), "{text}");
         let mut values = Values::new(false);
+        values.begin_layer();
         read_text(&path, &text, &mut values);
+        values.merge();
         let value = values.set.get("kafka.bootstrap_servers").unwrap();
         assert_eq!(value.raw.text(), "127.0.0.1:1");
 

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use crate::kafka::properties;
 
 use super::settings::{self, Mask};
-use super::values::{Origin, Raw, Value, Values};
+use super::values::{Origin, Raw, Values};
 
 /// Takes flagstream's variables out of the process environment. An empty variable counts as unset, because Compose
 /// passes an empty one for `${NAME:-}`.
@@ -23,9 +23,7 @@ pub(super) fn read(variables: impl IntoIterator<Item = (OsString, OsString)>, va
                 let (raw, origin) = (Raw::One(text), Origin::Environment(name.clone()));
                 match name.strip_prefix(setting.variable).filter(|_| setting.mask == Mask::Group) {
                     Some("") => values.problem(format!("{name}: unknown setting")),
-                    Some(rest) => {
-                        values.client.insert(properties::property_of(rest), Value { raw, origin });
-                    }
+                    Some(rest) => values.put_client(&properties::property_of(rest), raw, origin),
                     None => values.put(setting, raw, origin),
                 }
             }

@@ -5,13 +5,13 @@ use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::layer::CLIENT;
 use super::settings::{self, Mask};
-use super::values::{EnvironmentEntry, Origin, Raw, Value, Values};
+use super::values::{EnvironmentEntry, Origin, Raw, Values};
 
 type Table<'t> = DeTable<'t>;
 type Item<'t> = Spanned<DeValue<'t>>;
 
-const CLIENT: &str = "kafka.client";
 const ENVIRONMENTS: &str = "unleash.environments";
 
 /// Reads the text of a file. `path` is only used in messages.
@@ -74,7 +74,7 @@ impl Reader<'_> {
                 (Some(setting), _) => self.values.put(setting, raw, origin),
                 (None, property) => {
                     let property = property.unwrap_or_default().to_owned();
-                    self.values.client.insert(property, Value { raw, origin });
+                    self.values.put_client(&property, raw, origin);
                 }
             },
             _ if setting.is_some() || property.is_some() => {

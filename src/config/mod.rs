@@ -5,6 +5,7 @@ mod dev_env;
 mod environment;
 mod file;
 mod formats;
+mod layer;
 mod mask;
 mod parse;
 mod sections;
@@ -93,6 +94,7 @@ pub fn load(file: Option<&Path>, profile: Profile) -> Result<Loaded, ConfigError
     };
     let mut values = values_of(file.zip(text.as_deref()), profile);
     if profile == Profile::Command && !is_named {
+        values.begin_layer();
         dev_env::read(&mut values);
     }
     finish(values, std::env::vars_os())
@@ -110,6 +112,7 @@ pub fn load_from(
 fn values_of(file: Option<(&Path, &str)>, profile: Profile) -> Values {
     let mut values = Values::new(profile == Profile::Dev);
     if let Some((path, text)) = file {
+        values.begin_layer();
         file::read(path, text, &mut values);
     }
     values
@@ -119,7 +122,9 @@ fn finish(
     mut values: Values,
     variables: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<Loaded, ConfigError> {
+    values.begin_layer();
     environment::read(variables, &mut values);
+    values.merge();
     let config = build::config(&mut values);
     let config = values.finish(config)?;
     Ok(Loaded { settings: show::in_force(&values), notices: show::notices(&config), config })

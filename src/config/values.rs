@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::ConfigError;
+use super::layer::{CLIENT, Layer};
 use super::parse::Parsed;
-use super::settings::{self, Fallback, Mask, Setting};
+use super::settings::{self, Mask, Setting};
 
-/// The origin of a value.
+/// The origin of a value. Its text is what [`Origin::of`] reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
     Default,
@@ -21,6 +22,19 @@ impl fmt::Display for Origin {
             Self::Default => f.write_str("default"),
             Self::File { file, line } => write!(f, "{file}:{line}"),
             Self::Environment(variable) => write!(f, "environment ({variable})"),
+        }
+    }
+}
+
+impl Origin {
+    /// The origin with this text.
+    pub(super) fn of(text: &str) -> Self {
+        let variable = text.strip_prefix("environment (").and_then(|rest| rest.strip_suffix(')'));
+        let file = text.rsplit_once(':').and_then(|(file, line)| Some((file, line.parse().ok()?)));
+        match (variable, file) {
+            (Some(variable), _) => Self::Environment(variable.to_owned()),
+            (None, Some((file, line))) => Self::File { file: file.to_owned(), line },
+            (None, None) => Self::Default,
         }
     }
 }
@@ -60,22 +74,58 @@ pub(super) struct EnvironmentEntry {
 /// together.
 #[derive(Debug, Default)]
 pub(super) struct Values {
-    /// Values by path, and after loading also the defaults in force.
+    /// The sources that were read so far, the one that counts most last.
+    layers: Vec<Layer>,
+    /// Values by path, after [`Values::merge`].
     pub(super) set: BTreeMap<&'static str, Value>,
-    /// librdkafka properties, by name.
+    /// librdkafka properties by name, after [`Values::merge`].
     pub(super) client: BTreeMap<String, Value>,
     pub(super) environments: Vec<EnvironmentEntry>,
-    pub(super) dev: bool,
     problems: Vec<String>,
 }
 
 impl Values {
     pub(super) fn new(dev: bool) -> Self {
-        Self { dev, ..Self::default() }
+        Self { layers: vec![Layer::defaults(dev)], ..Self::default() }
+    }
+
+    /// Begins a source whose values override those of the sources before.
+    pub(super) fn begin_layer(&mut self) {
+        self.layers.push(Layer::default());
     }
 
     pub(super) fn put(&mut self, setting: &'static Setting, raw: Raw, origin: Origin) {
-        self.set.insert(setting.path, Value { raw, origin });
+        if let Some(layer) = self.layers.last_mut() {
+            layer.put(setting.path, &Value { raw, origin });
+        }
+    }
+
+    pub(super) fn put_client(&mut self, property: &str, raw: Raw, origin: Origin) {
+        if let Some(layer) = self.layers.last_mut() {
+            layer.put_client(property, &Value { raw, origin });
+        }
+    }
+
+    /// Ignores the librdkafka properties of all sources so far.
+    pub(super) fn clear_client(&mut self) {
+        self.layers.iter_mut().for_each(Layer::clear_client);
+    }
+
+    /// Merges the sources: of several values of a setting the one of the last source counts.
+    pub(super) fn merge(&mut self) {
+        let layers = std::mem::take(&mut self.layers);
+        let merged =
+            layers.into_iter().fold(::config::Config::builder(), |merged, layer| merged.add_source(layer));
+        let merged = match merged.build() {
+            Ok(merged) => merged.cache,
+            Err(error) => return self.problem(error.to_string()),
+        };
+        for setting in settings::SETTINGS.iter().filter(|setting| setting.mask != Mask::Group) {
+            if let Some(value) = Layer::value(&merged, setting.path) {
+                self.set.insert(setting.path, value);
+            }
+        }
+        self.client = Layer::values(&merged, CLIENT);
     }
 
     /// Records a problem that concerns no known setting.
@@ -158,18 +208,8 @@ impl Values {
         (self.problems.len() == before).then_some(values)
     }
 
-    /// The value at `path`, or else its default, which is recorded as the value in force.
-    fn value_of(&mut self, path: &'static str) -> Option<Raw> {
-        if let Some(value) = self.set.get(path) {
-            return Some(value.raw.clone());
-        }
-        let setting = settings::at(path)?;
-        let text = match (setting.dev_default.filter(|_| self.dev), setting.default) {
-            (Some(text), _) | (None, Fallback::Text(text)) => text,
-            (None, Fallback::Unset(_) | Fallback::Computed(_)) => return None,
-        };
-        self.computed(path, text);
-        Some(Raw::One(text.to_owned()))
+    fn value_of(&self, path: &str) -> Option<Raw> {
+        self.set.get(path).map(|value| value.raw.clone())
     }
 
     /// Records the computed value of a default.
