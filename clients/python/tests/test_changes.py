@@ -3,7 +3,7 @@
 import os
 
 import pytest
-from live import kafka_options, turn, variable, wait_until
+from live import PATIENT, kafka_options, turn, variable, wait_until
 
 FLAG = "killed-in-python"
 
@@ -29,7 +29,7 @@ def check_kill(client, url, flag):
 
 
 def test_the_stream_of_changes(make, url):
-    client = make(url, "production", follow_changes=True)
+    client = make(url, "production", follow_changes=True, **PATIENT)
     client.wait_until_following(10)
     assert client.is_following
     check_kill(client, url, FLAG)
@@ -45,7 +45,7 @@ def test_the_updates_topic(make, url):
         from confluent_kafka.schema_registry.avro import AvroDeserializer
 
         deserialize = AvroDeserializer(SchemaRegistryClient({"url": registry}))
-    client = make(url, "production", cache=True)
+    client = make(url, "production", cache=True, **PATIENT)
     options = kafka_options()
     with KafkaInvalidations(client, {"bootstrap.servers": options["bootstrap_servers"]}, options["updates_topic"], deserialize):
         check_kill(client, url, FLAG)
@@ -66,7 +66,7 @@ def test_the_updates_topic_invalidates_a_client_over_kafka(make_kafka, url):
 def test_the_updates_topic_invalidates_memory_over_redis(make, url):
     from flagstream_client.kafka import KafkaInvalidations
 
-    client = make(url, "production", cache=True, redis=variable("CLIENT_REDIS_URL"))
+    client = make(url, "production", cache=True, redis=variable("CLIENT_REDIS_URL"), **PATIENT)
     options = kafka_options()
     with KafkaInvalidations(client, {"bootstrap.servers": options["bootstrap_servers"]}, options["updates_topic"]):
         wait_until(lambda: client.is_enabled(FLAG, "redis-user"))

@@ -11,7 +11,7 @@ from conftest import VECTORS
 from flagstream_client import FlagstreamError
 from flagstream_client.kafka import KafkaFeatureFlagClient
 from flagstream_client.kafka.avro import AvroFormat
-from live import call, kafka_options, topic, variable, wait_until
+from live import PATIENT, call, kafka_options, topic, variable, wait_until
 from test_vectors import call as vector_call
 from test_vectors import check
 
@@ -73,7 +73,7 @@ def test_experiments_over_http_and_kafka(make, make_kafka, url):
     body = {"name": EXPERIMENT, "environment": "production", "control": "light", "metrics": metrics}
     # It exists already if the test ran before.
     call(experiments, body, expected=None)
-    over_http, through_kafka = make(url, "production"), make_kafka(**kafka_options())
+    over_http, through_kafka = make(url, "production", **PATIENT), make_kafka(**kafka_options())
     run = uuid4().hex
     ann, bob = f"ann-{run}", f"bob-{run}"
     before = attributed(experiments)

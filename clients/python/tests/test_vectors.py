@@ -5,6 +5,7 @@ import time
 import pytest
 from conftest import VECTORS
 from flagstream_client import FlagstreamError
+from live import PATIENT
 from scripted import ScriptedServer, check_requests
 
 NAMES = {"timeout_s": "timeout", "attempt_timeout_s": "attempt_timeout", "recovery_timeout_s": "recovery_timeout",
@@ -78,7 +79,7 @@ def test_scripted(case, make):
 
 @pytest.mark.parametrize("case", VECTORS["live"], ids=lambda case: f"{case['flag']} for {case['user_id']}")
 def test_live(case, make, url):
-    client = make(url, "production")
+    client = make(url, "production", **PATIENT)
     step = {"call": "evaluate", **case}
     if "error" in case:
         with pytest.raises(FlagstreamError) as raised:
@@ -93,7 +94,7 @@ def test_live_many(make, url):
     cases = [case for case in VECTORS["live"] if {"flag", "user_id", "default", "expect"} == set(case) and case["user_id"] == "u"]
     asked = {case["flag"]: case for case in cases[:6]}
     defaults = {flag: case["default"] for flag, case in asked.items()}
-    said = make(url, "production").bulk_evaluate_flags(list(asked), "u", default_values=defaults)
+    said = make(url, "production", **PATIENT).bulk_evaluate_flags(list(asked), "u", default_values=defaults)
     assert list(said) == list(asked)
     for flag, case in asked.items():
         check(case["expect"], said[flag])
