@@ -6,8 +6,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use rand::Rng;
-
+use crate::kafka::backoff::Backoff;
 use crate::kafka::identity::Confirmed;
 use crate::kafka::partition_consumer::PartitionConsumer;
 use crate::log_limit::limited;
@@ -171,7 +170,7 @@ impl Worker {
             return;
         }
         let mut state = WorkerState::new(&self.parts, self.status.clone());
-        let mut backoff = MIN_BACKOFF;
+        let mut backoff = Backoff::new(MIN_BACKOFF, MAX_BACKOFF);
         let mut consumer = None;
         while !self.parts.shutdown.is_cancelled() {
             let started = Instant::now();
@@ -209,11 +208,10 @@ impl Worker {
                 state.forget_consumer(&self.parts.metrics);
             }
             if started.elapsed() > GOOD_SESSION || error.is_refusal() {
-                backoff = MIN_BACKOFF;
+                backoff.reset();
             }
             if !error.is_refusal() {
-                self.pause(backoff);
-                backoff = (backoff * 2).min(MAX_BACKOFF);
+                pause(backoff.jittered(), &self.parts.shutdown);
             }
         }
     }
@@ -250,10 +248,5 @@ impl Worker {
             std::thread::park_timeout(Duration::from_millis(20));
         }
         true
-    }
-
-    fn pause(&self, backoff: Duration) {
-        let jitter = rand::rng().random_range(0.5..1.0);
-        pause(backoff.mul_f64(jitter), &self.parts.shutdown);
     }
 }

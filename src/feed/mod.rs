@@ -47,6 +47,7 @@ use std::time::Duration;
 use tracing::{debug, info};
 
 use crate::config::Config;
+use crate::kafka::backoff::Backoff;
 use crate::metrics::Metrics;
 use crate::schema_registry::Formats;
 use crate::shutdown::Shutdown;
@@ -128,22 +129,22 @@ impl Feeder {
             shutdown.cancelled().await;
             return Ok(());
         }
-        let mut failures = 0;
+        let mut backoff = Backoff::new(pace::BACKOFF_MIN, TERM_BACKOFF_MAX);
         loop {
             let election = Election::join(&self.config, &self.formats)?;
-            let next = self.stand(&election, &shutdown, &mut failures).await;
+            let next = self.stand(&election, &shutdown, &mut backoff).await;
             self.set_role(Role::Follower);
             // Leaving the group blocks.
             tokio::task::spawn_blocking(move || drop(election)).await?;
             match next {
                 Next::Stop => return Ok(()),
-                Next::Stay | Next::Rejoin => self.pause(failures, &shutdown).await,
+                Next::Stay | Next::Rejoin => self.pause(&mut backoff, &shutdown).await,
             }
         }
     }
 
     /// Runs the terms of one membership in the consumer group.
-    async fn stand(&self, election: &Election, shutdown: &Shutdown, failures: &mut u32) -> Next {
+    async fn stand(&self, election: &Election, shutdown: &Shutdown, backoff: &mut Backoff) -> Next {
         let mut follow = self.follow();
         loop {
             match self.wait_for_turn(election, &mut follow, shutdown).await {
@@ -151,11 +152,11 @@ impl Feeder {
                 other => return other,
             }
             self.set_role(Role::Starting);
-            let ended = self.term(election, &mut follow, shutdown, failures).await;
+            let ended = self.term(election, &mut follow, shutdown, backoff).await;
             self.set_role(Role::Follower);
-            match self.after(ended, failures) {
+            match self.after(ended) {
                 Next::Stay if election.leads() => {
-                    self.pause_in_group(election, &mut follow, *failures, shutdown).await;
+                    self.pause_in_group(election, &mut follow, backoff, shutdown).await;
                 }
                 Next::Stay => follow = self.follow(),
                 other => return other,
@@ -187,15 +188,15 @@ impl Feeder {
         election: &Election,
         follow: &mut Follow,
         shutdown: &Shutdown,
-        failures: &mut u32,
+        backoff: &mut Backoff,
     ) -> Result<Ended, TermError> {
         let term = Term::begin(self, election, follow).await?;
-        *failures = 0;
+        backoff.reset();
         self.note_leading();
         term.lead(shutdown).await
     }
 
-    fn after(&self, ended: Result<Ended, TermError>, failures: &mut u32) -> Next {
+    fn after(&self, ended: Result<Ended, TermError>) -> Next {
         match ended {
             Ok(Ended::Shutdown) => Next::Stop,
             Ok(Ended::Revoked) => {
@@ -204,7 +205,6 @@ impl Feeder {
                 Next::Stay
             }
             Err(error) => {
-                *failures += 1;
                 self.note_term_failed(error.reason(), &error.to_string());
                 match error {
                     // A new producer would fence the successor, so the group is joined again first.
@@ -225,10 +225,10 @@ impl Feeder {
         &self,
         election: &Election,
         follow: &mut Follow,
-        failures: u32,
+        backoff: &mut Backoff,
         shutdown: &Shutdown,
     ) {
-        let pause = self.pause(failures, shutdown);
+        let pause = self.pause(backoff, shutdown);
         tokio::pin!(pause);
         loop {
             tokio::select! {
@@ -240,9 +240,9 @@ impl Feeder {
         }
     }
 
-    async fn pause(&self, failures: u32, shutdown: &Shutdown) {
+    async fn pause(&self, backoff: &mut Backoff, shutdown: &Shutdown) {
         tokio::select! {
-            () = tokio::time::sleep(pace::backoff(failures).min(TERM_BACKOFF_MAX)) => {}
+            () = tokio::time::sleep(backoff.jittered().max(pace::BACKOFF_MIN)) => {}
             () = shutdown.cancelled() => {}
         }
     }

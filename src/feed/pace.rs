@@ -5,6 +5,8 @@ use std::time::{Duration, SystemTime};
 use chrono::DateTime;
 use rand::Rng;
 
+use crate::kafka::backoff::Backoff;
+
 /// Minimum time between two successful polls, regardless of hints.
 const POLL_GAP_MIN: Duration = Duration::from_millis(50);
 /// Time between polls while a hint is followed, from this value to `FOLLOW_GAP_MAX`.
@@ -12,7 +14,7 @@ const FOLLOW_GAP_MIN: Duration = Duration::from_millis(100);
 /// Longest time between two polls while a hint is followed.
 const FOLLOW_GAP_MAX: Duration = Duration::from_millis(200);
 /// First backoff; hints do not shorten it.
-const BACKOFF_MIN: Duration = Duration::from_millis(500);
+pub const BACKOFF_MIN: Duration = Duration::from_millis(500);
 /// Longest delay after failed polls.
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
 /// Upper bound for the `Retry-After` of a source.
@@ -41,22 +43,21 @@ pub enum PollOutcome {
 #[derive(Debug)]
 pub struct Pace {
     refresh: Duration,
-    failures: u32,
+    backoff: Backoff,
 }
 
 impl Pace {
     pub fn new(refresh: Duration) -> Self {
-        Self { refresh, failures: 0 }
+        Self { refresh, backoff: Backoff::new(BACKOFF_MIN, BACKOFF_MAX) }
     }
 
     pub fn after(&mut self, looked: PollOutcome) -> Wait {
         let PollOutcome::Failed { retry_after } = looked else {
-            self.failures = 0;
+            self.backoff.reset();
             return if looked == PollOutcome::Following { follow() } else { self.regular() };
         };
-        self.failures = self.failures.saturating_add(1);
         let at_least = retry_after.unwrap_or_default().min(RETRY_AFTER_MAX).max(BACKOFF_MIN);
-        Wait { at_least, at_most: backoff(self.failures).max(at_least) }
+        Wait { at_least, at_most: self.backoff.jittered().max(at_least) }
     }
 
     fn regular(&self) -> Wait {
@@ -68,13 +69,6 @@ impl Pace {
 fn follow() -> Wait {
     let gap = rand::rng().random_range(FOLLOW_GAP_MIN..FOLLOW_GAP_MAX);
     Wait { at_least: gap, at_most: gap }
-}
-
-/// Backoff that doubles with every consecutive failure. Half of it is jitter, so that pollers do not
-/// synchronize.
-pub fn backoff(failures: u32) -> Duration {
-    let doubled = BACKOFF_MIN.saturating_mul(1 << failures.saturating_sub(1).min(16));
-    doubled.min(BACKOFF_MAX).mul_f64(rand::rng().random_range(0.5..1.0)).max(BACKOFF_MIN)
 }
 
 /// Parses the header `Retry-After`: seconds, or an HTTP date.

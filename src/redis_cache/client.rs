@@ -6,10 +6,10 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use rand::Rng;
 use redis::{Cmd, RedisError, Value};
 use tokio::time::timeout;
 
+use crate::kafka::backoff::Backoff;
 use crate::log_limit::limited;
 
 use super::connection::Connection;
@@ -39,13 +39,19 @@ struct Shared {
     connecting: tokio::sync::Mutex<()>,
 }
 
-#[derive(Default)]
 struct State {
     link: Option<Handle>,
     made: u64,
-    failures: u32,
+    backoff: Backoff,
     not_before: Option<Instant>,
     cache_error: Option<CacheError>,
+}
+
+impl State {
+    fn new() -> Self {
+        let backoff = Backoff::new(MIN_BACKOFF, MAX_BACKOFF);
+        Self { link: None, made: 0, backoff, not_before: None, cache_error: None }
+    }
 }
 
 /// Open connection, with the hashes of the loaded scripts.
@@ -75,7 +81,7 @@ impl Client {
     }
 
     fn of(client: redis::Client, patience: Duration, direct: bool) -> Self {
-        let (state, connecting) = (Mutex::default(), tokio::sync::Mutex::default());
+        let (state, connecting) = (Mutex::new(State::new()), tokio::sync::Mutex::default());
         Self { shared: Arc::new(Shared { client, patience, direct, state, connecting }) }
     }
 
@@ -151,7 +157,7 @@ impl Client {
             return Err(self.shared.failed(Some(link), cache_error));
         }
         let mut state = self.shared.state();
-        state.failures = 0;
+        state.backoff.reset();
         state.cache_error = None;
         Ok(replies)
     }
@@ -228,9 +234,7 @@ impl Shared {
         // Only the first error of a connection counts; later ones concern a connection that is already closed.
         if link.map(|link| link.number) == state.link.as_ref().map(|link| link.number) {
             state.link = None;
-            let backoff = MIN_BACKOFF.saturating_mul(1 << state.failures.min(10)).min(MAX_BACKOFF);
-            state.failures += 1;
-            state.not_before = Some(Instant::now() + backoff.mul_f64(rand::rng().random_range(0.5..1.0)));
+            state.not_before = Some(Instant::now() + state.backoff.jittered());
             if state.cache_error.is_none() {
                 limited!(warn, %cache_error, "Redis cannot be used; retrying");
             }

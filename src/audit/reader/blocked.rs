@@ -8,6 +8,7 @@ use rdkafka::TopicPartitionList;
 use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaResult;
 
+use crate::kafka::backoff::Backoff;
 use crate::log_limit::limited;
 use crate::progress::Reason;
 
@@ -41,17 +42,18 @@ struct Blocked {
     offset: i64,
     why: Arc<str>,
     retry_at: Instant,
-    backoff: Duration,
+    backoff: Backoff,
 }
 
 impl BlockedPartitions {
     /// Blocks a partition at `offset`, for longer than the last time if it is the same record. Returns whether the
     /// partition was not blocked at this record before.
     fn block(&mut self, partition: i32, offset: i64, why: &str, now: Instant) -> bool {
-        let before = self.blocked.get(&partition).filter(|blocked| blocked.offset == offset);
-        let backoff = before.map_or(MIN_BACKOFF, |blocked| (blocked.backoff * 2).min(MAX_BACKOFF));
+        let before = self.blocked.remove(&partition).filter(|blocked| blocked.offset == offset);
         let is_new = before.is_none();
-        self.blocked.insert(partition, Blocked { offset, why: why.into(), retry_at: now + backoff, backoff });
+        let mut backoff = before.map_or(Backoff::new(MIN_BACKOFF, MAX_BACKOFF), |blocked| blocked.backoff);
+        let retry_at = now + backoff.delay();
+        self.blocked.insert(partition, Blocked { offset, why: why.into(), retry_at, backoff });
         is_new
     }
 

@@ -10,6 +10,7 @@ use tracing::debug;
 use crate::config::TopicsConfig;
 use crate::health::Reporter;
 use crate::kafka::KafkaConfig;
+use crate::kafka::backoff::Backoff;
 use crate::kafka::describe::Overview;
 use crate::kafka::reach::{REACH_TIMEOUT, reach};
 use crate::log_limit::limited;
@@ -76,7 +77,7 @@ pub async fn look_after(
         settings_at: None,
         wrong: Vec::new(),
     };
-    let mut pause = MIN_BACKOFF;
+    let mut backoff = Backoff::new(MIN_BACKOFF, MAX_BACKOFF);
     let mut trouble = None;
     loop {
         let unfit = tokio::select! {
@@ -95,10 +96,11 @@ pub async fn look_after(
             },
         };
         tell(health, trouble.as_ref(), now.as_ref());
-        pause = match (matches!(trouble, Some(TopicsFault::Unfit(_))), is_fit) {
-            (_, true) => CHECK_INTERVAL,
-            (false, false) => MIN_BACKOFF,
-            (true, false) => (pause * 2).min(MAX_BACKOFF),
+        let pause = if is_fit {
+            backoff.reset();
+            CHECK_INTERVAL
+        } else {
+            backoff.delay()
         };
         trouble = now;
         tokio::select! {
