@@ -304,7 +304,7 @@ fn limits_of_callers_are_read_and_checked() {
     assert_eq!(hosts, Some(vec!["flags.example.com".to_owned(), "localhost".to_owned()]));
     let rate = |text: &str| {
         let variables = [("FLAGSTREAM_AUTH__ANONYMOUS_ANSWERS_PER_SECOND", text)];
-        config("", &variables).auth.anonymous_answers_per_second.map(NonZeroU32::get)
+        config("", &variables).auth.anonymous_answers_per_second.map(std::num::NonZeroU32::get)
     };
     assert_eq!((rate("20000"), rate("7"), rate("none")), (Some(20_000), Some(7), None));
     for (variable, wrong) in [

@@ -30,7 +30,7 @@ use super::counts::Path;
 use super::evaluate::environment_of;
 use super::input::{Input, Undecodable, evaluation_place, json_answer};
 use super::openapi::calls::{EvaluationHeaders, EvaluationQuery, OfrepProblems};
-use super::openapi::schema::{OfrepAll, OfrepFailure, OfrepRequest, OfrepSuccess};
+use super::openapi::ofrep_bodies::{OfrepAll, OfrepFailure, OfrepRequest, OfrepSuccess};
 use super::problem::Problem;
 use super::ticket;
 

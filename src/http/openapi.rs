@@ -4,6 +4,7 @@ pub(super) mod calls;
 mod common_responses;
 pub(super) mod edge;
 mod local_flag;
+pub(super) mod ofrep_bodies;
 pub(super) mod schema;
 pub(super) mod unleash;
 

@@ -21,7 +21,7 @@ use chrono::{DateTime, Utc};
 use super::Problem;
 use super::api::Api;
 use super::caller::Caller;
-use super::manage::params::Params;
+use super::manage::params::{self, Params};
 
 pub(super) fn routes() -> Router<Arc<Api>> {
     Router::new()
@@ -43,15 +43,7 @@ pub(super) fn routes() -> Router<Arc<Api>> {
 
 /// Parses an optional time in RFC 3339 format.
 fn time(ask: &Params, name: &str) -> Result<Option<DateTime<Utc>>, Problem> {
-    ask.parameter(name).map(|text| parse_time(name, &text)).transpose()
-}
-
-fn parse_time(name: &str, text: &str) -> Result<DateTime<Utc>, Problem> {
-    // In a query, `+` of a time zone may arrive as a space.
-    DateTime::parse_from_rfc3339(&text.replace(' ', "+")).map(|time| time.to_utc()).map_err(|_| {
-        let expected = "expected a time in RFC 3339 format, such as 2026-01-15T10:30:00Z";
-        Problem::of_field(StatusCode::UNPROCESSABLE_ENTITY, name, expected)
-    })
+    ask.parameter(name).map(|text| params::moment(name, &text)).transpose()
 }
 
 /// Refuses a caller whose token is restricted to certain flags or environments, for data that belong to neither.

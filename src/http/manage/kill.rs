@@ -145,17 +145,14 @@ fn order(input: &Input, may_expire: bool) -> Result<TurnRequest, Problem> {
 }
 
 fn moment(text: &str) -> Result<DateTime<Utc>, Problem> {
-    let status = StatusCode::UNPROCESSABLE_ENTITY;
-    let moment = DateTime::parse_from_rfc3339(text).map_err(|_| {
-        Problem::of_field(
-            status,
-            "expires_at",
-            "expected a time in RFC 3339 format, such as 2026-01-15T10:30:00Z",
-        )
-    })?;
+    let moment = params::moment("expires_at", text)?;
     // An expiry in the past would clear the switch at once, which cannot be intended.
     if moment <= Utc::now() {
-        return Err(Problem::of_field(status, "expires_at", "expected a time in the future"));
+        return Err(Problem::of_field(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "expires_at",
+            "expected a time in the future",
+        ));
     }
-    Ok(moment.to_utc())
+    Ok(moment)
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
+use chrono::{DateTime, Utc};
 use serde_json::{Map, Value};
 
 use crate::config::Scope;
@@ -48,6 +49,15 @@ impl FromRequestParts<Arc<Api>> for Params {
         let query = parts.uri.query().map(str::to_owned);
         Ok(Self { headers: parts.headers.clone(), query, _place: place })
     }
+}
+
+/// Parses a time in RFC 3339 format, a parameter or a member of a body.
+pub(in crate::http) fn moment(name: &str, text: &str) -> Result<DateTime<Utc>, Problem> {
+    // In a query, `+` of a time zone may arrive as a space.
+    DateTime::parse_from_rfc3339(&text.replace(' ', "+")).map(|time| time.to_utc()).map_err(|_| {
+        let expected = "expected a time in RFC 3339 format, such as 2026-01-15T10:30:00Z";
+        Problem::of_field(StatusCode::UNPROCESSABLE_ENTITY, name, expected)
+    })
 }
 
 /// Name of an experiment in the path.

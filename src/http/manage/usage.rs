@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
+use chrono::{SubsecRound, TimeDelta, Utc};
 
 use super::doc::{EnvironmentQuery, FlagPath, ManageProblems, StaleBody, StaleQuery, UsageBody, UsageQuery};
 use super::params::{self, FlagName, Params};
@@ -99,15 +99,7 @@ fn period(ask: &Params) -> Result<Period, Problem> {
         Some("day") => Resolution::Day,
         Some(_) => return Err(Problem::of_field(MEANINGLESS, "resolution", "expected minute, hour or day")),
     };
-    let moment = |name: &str| match ask.parameter(name).map(|text| DateTime::parse_from_rfc3339(&text)) {
-        None => Ok(None),
-        Some(Ok(moment)) => Ok(Some(moment.to_utc())),
-        Some(Err(_)) => Err(Problem::of_field(
-            MEANINGLESS,
-            name,
-            "expected a time in RFC 3339 format, such as 2026-01-15T10:30:00Z",
-        )),
-    };
+    let moment = |name: &str| ask.parameter(name).map(|text| params::moment(name, &text)).transpose();
     let to = moment("to")?.unwrap_or_else(|| Utc::now().trunc_subsecs(6));
     let length = resolution.seconds();
     let default = || to.checked_sub_signed(TimeDelta::seconds(length * BUCKETS_DEFAULT)).unwrap_or(to);

@@ -24,7 +24,7 @@ use crate::http::input::Undecodable;
 use crate::http::manage::experiment::{experiments, refused, report};
 use crate::http::manage::refusal::{invalid_fields, problem};
 use crate::http::openapi::calls::{OfrepProblems, TrackHeaders};
-use crate::http::openapi::schema::{OfrepFailure, OfrepTrackRequest, OfrepTracked};
+use crate::http::openapi::ofrep_bodies::{OfrepFailure, OfrepTrackRequest, OfrepTracked};
 use crate::http::places::Pool;
 use crate::manage::ManageError;
 use crate::message::conversion::{Conversion, MAX_CONVERSION_BYTES};

@@ -3,7 +3,8 @@
 
 use utoipa::{IntoParams, IntoResponses};
 
-use super::schema::{OfrepFailure, ProblemDetails};
+use super::ofrep_bodies::OfrepFailure;
+use super::schema::ProblemDetails;
 
 /// Error responses of evaluation routes.
 #[derive(IntoResponses)]

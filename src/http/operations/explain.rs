@@ -8,7 +8,6 @@ use axum::response::Response;
 use serde_json::{Map, Value};
 
 use super::doc::{ExplainBody, ExplainedBody};
-use super::parse_time;
 use crate::config::Scope;
 use crate::http::Problem;
 use crate::http::api::Api;
@@ -74,7 +73,7 @@ fn request(
         Some(_) => return Err(wrong("context", "expected an object")),
     };
     let (flag_version, flags_version) = (version("flag_version")?, version("flags_version")?);
-    let evaluated_at = text("evaluated_at")?.map(|text| parse_time("evaluated_at", &text)).transpose()?;
+    let evaluated_at = text("evaluated_at")?.map(|text| params::moment("evaluated_at", &text)).transpose()?;
     Ok(ExplainRequest {
         user_id: text("user_id")?,
         session_id: text("session_id")?,

@@ -9,7 +9,6 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Map, Value, json};
 
 use super::doc::{ReplayBody, ReplayList, ReplayRequestBody};
-use super::parse_time;
 use crate::config::Scope;
 use crate::database::audited::Actor;
 use crate::http::Problem;
@@ -270,6 +269,6 @@ impl Asked<'_> {
     }
 
     fn time(&self, name: &str) -> Result<Option<DateTime<Utc>>, Problem> {
-        self.text(name)?.map(|text| parse_time(name, &text)).transpose()
+        self.text(name)?.map(|text| params::moment(name, &text)).transpose()
     }
 }
