@@ -40,6 +40,7 @@ use crate::private_files;
 use crate::schema_registry::Formats;
 use crate::shutdown::{Shutdown, Stage, StopSignals, Supervisor, Threads, run_threads};
 use crate::store::{Reader, ReaderConfig, Store};
+use crate::traces::{self, Telemetry};
 
 /// Deadline for stopping all parts together, from the signal to the end of the process.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
@@ -105,6 +106,8 @@ pub struct App {
     pub repository: Option<Repository>,
     switches: Arc<KillSwitches>,
     supervisor: Supervisor,
+    /// Sends spans and log events; `None` without an OpenTelemetry endpoint.
+    telemetry: Option<Telemetry>,
 }
 
 /// The reason for an orderly stop of the service.
@@ -153,6 +156,7 @@ impl App {
         let store = Arc::new(Store::default());
         let metrics = Metrics::new();
         metrics.flags.choose(&config.metrics.flags);
+        let telemetry = traces::start(&config.instance, &metrics)?;
         client_certificate::note(&config.kafka, &metrics.certificates);
         let formats = Formats::open(&config, &metrics).await?;
         let mut app = Self {
@@ -173,6 +177,7 @@ impl App {
             health,
             repository: None,
             supervisor: Supervisor::default(),
+            telemetry,
         };
         let database = storage::open(&app.parts.config)?;
         app.register_probes();
@@ -233,6 +238,9 @@ impl App {
         };
         self.parts.shutdown.cancel();
         let stopped = self.supervisor.stop(STOP_DEADLINE).await;
+        if let Some(telemetry) = self.telemetry {
+            telemetry.end().await;
+        }
         ended.and(stopped)
     }
 

@@ -84,3 +84,5 @@ pub use flagstream_store::private_files;
 pub mod progress;
 pub mod shutdown;
 pub mod telemetry;
+#[cfg_attr(not(feature = "otel"), path = "traces_off.rs")]
+pub mod traces;

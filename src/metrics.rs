@@ -12,6 +12,7 @@ mod kafka;
 mod outbox;
 mod progress;
 mod redis_cache;
+mod telemetry;
 mod unleash_api;
 
 use std::sync::Arc;
@@ -37,6 +38,7 @@ pub use kafka::KafkaMetrics;
 pub use outbox::OutboxMetrics;
 pub use progress::{PartitionGauges, StuckLabels};
 pub use redis_cache::RedisCacheMetrics;
+pub use telemetry::{Signal, TelemetryMetrics};
 pub use unleash_api::UnleashApiMetrics;
 
 pub use crate::store::metrics::{Propagation, StoreMetrics};
@@ -96,6 +98,7 @@ pub struct Metrics {
     pub kafka: KafkaMetrics,
     pub certificates: Certificates,
     pub unleash_api: UnleashApiMetrics,
+    pub telemetry: TelemetryMetrics,
 }
 
 impl Metrics {
@@ -149,6 +152,7 @@ impl Metrics {
         let kafka = KafkaMetrics::register(registry.sub_registry_with_prefix("kafka"));
         let certificates = Certificates::default();
         registry.register_collector(Box::new(certificates.clone()));
+        let telemetry = TelemetryMetrics::register(registry.sub_registry_with_prefix("telemetry"));
         let unleash_api = UnleashApiMetrics::register(registry.sub_registry_with_prefix("unleash_api"));
         Arc::new(Self {
             flags,
@@ -156,6 +160,7 @@ impl Metrics {
             certificates,
             experiments,
             unleash_api,
+            telemetry,
             evaluate,
             audit,
             edge,

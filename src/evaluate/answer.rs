@@ -168,7 +168,7 @@ impl BatchContext {
         let formats = &self.parts.formats;
         let asks = request.asks.as_slice();
         let served = self.serve(request.environment.as_deref());
-        let headers = Headers::of(record);
+        let headers = Headers::of(record, &self.parts.config.topics.requests);
         if let Err(refusal) = check(request, record, &served, &headers) {
             return sender.dead_letter(record, &refusal, None);
         }

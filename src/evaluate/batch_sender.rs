@@ -16,6 +16,7 @@ use crate::log_limit::LogLimit;
 use crate::message::dead_letter::{DeadLetter, header};
 use crate::message::request::{Refusal, RefusalCode};
 use crate::metrics::{DropLabels, Metrics};
+use crate::traces::Message;
 
 use super::batch::{Batch, Sent, SourceOffset};
 use super::headers::Headers;
@@ -67,6 +68,9 @@ impl BatchSender<'_> {
         body: &[u8],
     ) -> KafkaResult<bool> {
         let place = place(record);
+        if let Some(process) = headers.and_then(|headers| headers.process.as_ref()) {
+            process.sends(Message::Event);
+        }
         let headers = headers.and_then(|headers| Some((headers.passed_on.as_ref()?, headers.bytes)));
         let bytes = record_bytes(key, body, headers.map_or(0, |(_, bytes)| bytes));
         if let Some(code) = self.rejections.event_refusal(place, index, bytes) {
@@ -199,6 +203,9 @@ impl BatchSender<'_> {
         }
         let sent = Sent::Reply { topic: self.batch.reply_topic(topic) };
         let delivery_id = self.batch.delivery_id(place, sent, bytes);
+        if let Some(process) = &headers.process {
+            process.sends(Message::Reply);
+        }
         let passed_on = headers.passed_on.clone().unwrap_or_default();
         let sent = self.send(BaseRecord::with_opaque_to(topic, delivery_id), key, body, passed_on);
         let Some(code) = local_refusal(&sent) else { return sent };

@@ -8,6 +8,7 @@ use std::fmt;
 use crate::flag::{Answer, ErrorCode, Reason};
 use crate::log_limit::KeyedLogLimit;
 use crate::privacy::Shown;
+use crate::traces;
 
 /// Number of characters of a context that are logged.
 const CONTEXT_MAX_CHARS: usize = 2_000;
@@ -38,8 +39,10 @@ impl fmt::Display for Origin<'_> {
     }
 }
 
-/// Logs the answer if it is an error. Unserved environments and missing flags are logged elsewhere.
+/// Logs the answer if it is an error, and tells OpenTelemetry of it. Unserved environments and missing flags are logged
+/// elsewhere.
 pub fn note(answer: &Answer<'_>, flag: &str, environment: &str, shown: &Shown<'_>, origin: Origin<'_>) {
+    traces::evaluated(answer, flag, environment, shown);
     if answer.reason != Reason::Error || answer.error_code == Some(ErrorCode::ProviderNotReady) {
         return;
     }

@@ -6,6 +6,7 @@ use crate::kafka::consumer::Record;
 use crate::kafka::producer::header_bytes;
 use crate::message::request::MAX_CORRELATION_ID_BYTES;
 use crate::message::trace;
+use crate::traces::{self, Process};
 
 use super::batch_sender::{BatchSender, place};
 
@@ -16,22 +17,26 @@ pub const CORRELATION_ID: &str = "correlation-id";
 #[derive(Debug, Default)]
 pub struct Headers<'r> {
     pub correlation_id: Option<&'r str>,
-    pub traceparent: Option<&'r str>,
     /// The headers as Kafka headers for events; `None` if there are none.
     pub passed_on: Option<OwnedHeaders>,
     /// Size of the headers on the wire, in bytes.
     pub bytes: usize,
+    /// The span in which the record is processed, until the headers are dropped; `None` if it is not sampled.
+    pub process: Option<Process>,
 }
 
 impl<'r> Headers<'r> {
-    pub fn of(record: &Record<'r>) -> Self {
-        if !record.has_headers() {
-            return Self::default();
-        }
-        let correlation_id = record.header(c"correlation-id");
+    /// Reads the headers of a record of `topic`, and opens the record's span if it is sampled. Its results name the span
+    /// in their `traceparent`, or else the caller's.
+    pub fn of(record: &Record<'r>, topic: &str) -> Self {
+        let has_headers = record.has_headers();
+        let correlation_id = if has_headers { record.header(c"correlation-id") } else { None };
         // A longer value than any valid one is malformed and treated as absent.
-        let traceparent = record.header(trace::HEADER).filter(|text| text.len() <= MAX_CORRELATION_ID_BYTES);
-        let mut headers = Self { correlation_id, traceparent, ..Self::default() };
+        let given = if has_headers { record.header(trace::HEADER) } else { None };
+        let given = given.filter(|text| text.len() <= MAX_CORRELATION_ID_BYTES);
+        let process = traces::process(topic, record.partition(), record.offset(), given);
+        let traceparent = process.as_ref().map(Process::traceparent).or(given);
+        let mut headers = Self { correlation_id, ..Self::default() };
         for (key, value) in [(CORRELATION_ID, correlation_id), (trace::TRACEPARENT, traceparent)] {
             if let Some(value) = value {
                 let passed_on = headers.passed_on.take().unwrap_or_default();
@@ -39,6 +44,7 @@ impl<'r> Headers<'r> {
                 headers.bytes += header_bytes(key, Some(value.as_bytes()));
             }
         }
+        headers.process = process;
         headers
     }
 }

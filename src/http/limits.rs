@@ -13,6 +13,7 @@ use axum::middleware::{self, Next};
 use axum::response::Response;
 
 use crate::metrics::{Metrics, RefusedLabels};
+use crate::traces;
 
 use super::api::Api;
 use super::measured::Measured;
@@ -45,12 +46,16 @@ impl Limits {
     }
 }
 
-async fn limited(State(limits): State<Limits>, request: Request, next: Next) -> Response {
+async fn limited(State(limits): State<Limits>, mut request: Request, next: Next) -> Response {
     let measured = Measured::begin(&request);
+    let span = traces::serve(&mut request, measured.method(), measured.route());
     let path = request.uri().path();
     let ofrep_path = ofrep::is_path(path).then(|| path.to_owned());
     let answered = match origin::check(limits.allowed_hosts.as_deref(), &request) {
-        Ok(()) => answered(limits.time, request, next).await,
+        Ok(()) => match &span {
+            Some(span) => span.around(answered(limits.time, request, next)).await,
+            None => answered(limits.time, request, next).await,
+        },
         Err(problem) => Err(problem),
     };
     let mut response = answered
@@ -68,6 +73,9 @@ async fn limited(State(limits): State<Limits>, request: Request, next: Next) -> 
         api.metrics.http.refused.get_or_create(&labels).inc();
     }
     measured.end(&limits.metrics, response.status());
+    if let Some(span) = span {
+        span.end(response.status());
+    }
     response
 }
 

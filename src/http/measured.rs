@@ -24,6 +24,14 @@ impl Measured {
         Self { begun: Instant::now(), method: method(request.method()), route: route.to_owned() }
     }
 
+    pub(super) fn method(&self) -> &'static str {
+        self.method
+    }
+
+    pub(super) fn route(&self) -> &str {
+        &self.route
+    }
+
     /// A call that matches no route.
     pub(super) fn of_no_route(asked: &Method) -> Self {
         Self { begun: Instant::now(), method: method(asked), route: NO_ROUTE.to_owned() }

@@ -32,6 +32,7 @@ mod guides;
 mod kill;
 mod manage;
 mod ofrep;
+mod opentelemetry;
 mod operations;
 mod operators;
 mod partitions;

@@ -1,0 +1,59 @@
+//! Tests of what is read from the environment and from callers, and of the log event.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+
+use opentelemetry::logs::AnyValue;
+use opentelemetry::trace::TraceContextExt;
+
+use super::evaluation::attributes;
+use super::{beneath, is_configured, remote, traceparent};
+use crate::flag::value::{Lookup, answer};
+use crate::flag::{EvaluationContext, ValueType};
+use crate::message::trace::Traceparent;
+use crate::privacy::Shown;
+
+const GIVEN: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+#[test]
+fn it_is_on_where_an_endpoint_is_named_and_it_is_not_disabled() {
+    let on = |variables: &[(&str, &str)]| {
+        let variables: BTreeMap<_, _> = variables.iter().copied().collect();
+        is_configured(|name| variables.get(name).map(|value| (*value).to_owned()))
+    };
+    let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318");
+    assert!(on(&[endpoint]));
+    assert!(on(&[("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://collector:4318/v1/traces")]));
+    assert!(!on(&[]) && !on(&[("OTEL_EXPORTER_OTLP_ENDPOINT", " ")]));
+    assert!(!on(&[endpoint, ("OTEL_SDK_DISABLED", "true")]));
+}
+
+#[test]
+fn the_callers_span_is_the_parent() {
+    let given = |text: &str| remote(&Traceparent::parse(text.as_bytes()).unwrap()).unwrap();
+    let sampled = given(GIVEN);
+    assert!(sampled.is_sampled() && sampled.is_remote());
+    assert_eq!(traceparent(&sampled), GIVEN);
+    assert_eq!(beneath(Some(&sampled)).span().span_context(), &sampled);
+    assert!(!given(&GIVEN.replace("-01", "-00")).is_sampled());
+    // Flags of later versions are not passed on.
+    assert_eq!(traceparent(&given(&GIVEN.replace("-01", "-fb"))), GIVEN);
+}
+
+#[test]
+fn the_log_event_has_the_conventions_attributes() {
+    let subject = EvaluationContext { user_id: Some("ann".into()), ..EvaluationContext::default() };
+    let shown = Shown::of(&subject, "{}");
+    let missing = answer("f", Lookup::NotFound, ValueType::Boolean, None);
+    let found: BTreeMap<_, _> = attributes(&missing, "f", "production", &shown).into_iter().collect();
+    let text = |name: &str| match found.get(name) {
+        Some(AnyValue::String(text)) => Some(text.as_str().to_owned()),
+        _ => None,
+    };
+    assert_eq!(text("feature_flag.key").as_deref(), Some("f"));
+    assert_eq!(text("feature_flag.set.id").as_deref(), Some("production"));
+    assert_eq!(text("feature_flag.context.id").as_deref(), Some("ann"));
+    assert_eq!(text("feature_flag.result.reason").as_deref(), Some("default"));
+    assert_eq!(text("error.type").as_deref(), Some("flag_not_found"));
+    assert_eq!(text("feature_flag.result.variant"), None);
+}
