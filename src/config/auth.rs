@@ -1,4 +1,4 @@
-//! Who may call: scopes, tokens and rate limits.
+//! Access of callers: scopes, tokens and rate limits.
 
 use std::num::NonZeroU32;
 use std::time::Duration;

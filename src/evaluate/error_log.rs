@@ -39,7 +39,7 @@ impl fmt::Display for Origin<'_> {
     }
 }
 
-/// Logs the answer if it is an error, and tells OpenTelemetry of it. Unserved environments and missing flags are logged
+/// Logs the answer if it is an error, and reports it to OpenTelemetry. Unserved environments and missing flags are logged
 /// elsewhere.
 pub fn note(answer: &Answer<'_>, flag: &str, environment: &str, shown: &Shown<'_>, origin: Origin<'_>) {
     traces::evaluated(answer, flag, environment, shown);

@@ -10,7 +10,7 @@ use opentelemetry::{Context, KeyValue};
 use super::{ACTIVE, beneath, remote, traceparent};
 use crate::message::trace::{TRACEPARENT, Traceparent};
 
-/// Paths that are called all the time by machines and tell nothing.
+/// Paths that machines call all the time.
 const UNTRACED: &[&str] = &["/health", "/metrics"];
 
 /// A call whose span is open.

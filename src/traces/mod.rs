@@ -36,7 +36,7 @@ const SCOPE: &str = "flagstream";
 /// How long a stop waits for the last spans to be sent.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What creates spans and log events in this process. Unset: OpenTelemetry is not configured.
+/// The sources of spans and log events of this process. Unset: OpenTelemetry is not configured.
 static ACTIVE: OnceLock<Active> = OnceLock::new();
 
 #[derive(Debug)]
