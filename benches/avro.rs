@@ -35,6 +35,7 @@ fn events(criterion: &mut Criterion) {
             partition: 3,
             offset: 99_120,
             index: 0,
+            tap: None,
         },
     };
     let answer = Answer {

@@ -14,6 +14,7 @@ mod pipeline;
 mod probes;
 mod serving;
 mod storage;
+mod taps;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -209,6 +210,7 @@ impl App {
         }
         if roles.contains(&Role::Evaluator) {
             app.start_evaluator(fit.clone());
+            app.start_taps(&fit);
         }
         if roles.contains(&Role::Warmer) {
             app.start_warmer(fit.clone());

@@ -13,6 +13,7 @@ mod outbox;
 mod progress;
 mod redis_cache;
 mod telemetry;
+mod taps;
 mod unleash_api;
 
 use std::sync::Arc;
@@ -39,6 +40,7 @@ pub use outbox::OutboxMetrics;
 pub use progress::{PartitionGauges, StuckLabels};
 pub use redis_cache::RedisCacheMetrics;
 pub use telemetry::{Signal, TelemetryMetrics};
+pub use taps::{TapBatchLabels, TapLabels, TapMetrics, TapOutputLabels, TapPartitionLabels, TapPassedLabels};
 pub use unleash_api::UnleashApiMetrics;
 
 pub use crate::store::metrics::{Propagation, StoreMetrics};
@@ -85,6 +87,7 @@ pub struct Metrics {
     /// How far other clocks are ahead of this machine's.
     pub clock: ClockSkew,
     pub evaluate: EvaluateMetrics,
+    pub taps: TapMetrics,
     pub audit: AuditMetrics,
     pub feed: FeedMetrics,
     pub store: Arc<StoreMetrics>,
@@ -137,6 +140,7 @@ impl Metrics {
         let help = "Seconds by which another clock is ahead of this machine's, for all roles";
         registry.register("clock_skew_seconds", help, clock.seconds.clone());
         let evaluate = EvaluateMetrics::register(registry.sub_registry_with_prefix("evaluate"));
+        let taps = TapMetrics::register(registry.sub_registry_with_prefix("tap"));
         let audit = AuditMetrics::register(registry.sub_registry_with_prefix("audit"));
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build", "Version of the build", build);
@@ -162,6 +166,7 @@ impl Metrics {
             unleash_api,
             telemetry,
             evaluate,
+            taps,
             audit,
             edge,
             publish,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{App, Role, Topics};
-use crate::config::TopicsConfig;
+use crate::config::Config;
 use crate::kafka::orphaned_partitions::{self, Group, Visit};
 use crate::shutdown::Stage;
 
@@ -11,7 +11,7 @@ impl App {
     /// Starts the monitoring of unassigned partitions in the groups. The embedded broker cannot report assignments.
     pub(super) fn start_groups(&mut self, roles: &[Role], topics: Topics) {
         let config = Arc::clone(&self.parts.config);
-        let groups: Vec<Group> = roles.iter().flat_map(|role| groups(*role, &config.topics)).collect();
+        let groups: Vec<Group> = roles.iter().flat_map(|role| groups(*role, &config)).collect();
         if groups.is_empty() || topics == Topics::Made {
             return;
         }
@@ -28,10 +28,14 @@ impl App {
     }
 }
 
-fn groups(role: Role, topics: &TopicsConfig) -> Vec<Group> {
-    let group = |role, topic: &String| Group { role, topic: topic.clone() };
+fn groups(role: Role, config: &Config) -> Vec<Group> {
+    let topics = &config.topics;
+    let group = |role: &str, topic: &String| Group { role: role.to_owned(), topic: topic.clone() };
     match role {
-        Role::Evaluator => vec![group("evaluator", &topics.requests)],
+        Role::Evaluator => {
+            let taps = config.taps.iter().map(|tap| group(&format!("tap-{}", tap.name), &tap.source));
+            std::iter::once(group("evaluator", &topics.requests)).chain(taps).collect()
+        }
         Role::Sink => {
             let client_metrics = group("sink-client-metrics", &topics.client_metrics);
             let client_metrics = Some(client_metrics).filter(|_| topics.needs_client_metrics);

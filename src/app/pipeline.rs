@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use tokio::runtime::Handle;
 
+use crate::evaluate::pipeline::Pipeline;
 use crate::evaluate::{Evaluator, Parts};
 use crate::feed::{self, Feeder, FlagSource};
 use crate::kafka::topics;
@@ -88,8 +89,9 @@ impl App {
         let parts = self.parts.clone();
         // Not required for readiness: while Kafka is unreachable, this process still answers HTTP evaluations.
         let Parts { config, metrics, .. } = &parts;
-        let gauges = metrics.evaluate.partition_gauges();
-        let progress = Progress::new(&config.topics.requests, &config.health, gauges);
+        let pipeline = Arc::new(Pipeline::requests(config, metrics));
+        let gauges = pipeline.metrics.partition_gauges();
+        let progress = Progress::new(&pipeline.source, &config.health, gauges);
         let shown = progress.clone();
         let health =
             self.health.reporter_with("evaluator", false, move |report| shown.add_to(report, Instant::now()));
@@ -99,7 +101,7 @@ impl App {
                 return Ok(());
             }
             let parts = Parts { shutdown: shutdown.clone(), health, ..parts };
-            let evaluator = Evaluator::start(&parts, progress)?;
+            let evaluator = Evaluator::start(&parts, pipeline, progress)?;
             run_threads(evaluator, shutdown).await
         });
     }

@@ -166,7 +166,7 @@ fn encode(evaluation: &Evaluation<'_>, out: &mut Vec<u8>) {
     optional(evaluation.evaluated_value.as_deref(), out);
     optional(evaluation.default_value.as_deref(), out);
     match &evaluation.source {
-        Source::Kafka { topic, partition, offset, index, topic_id: _ } => {
+        Source::Kafka { topic, partition, offset, index, topic_id: _, tap: _ } => {
             out.push(b'k');
             json::sized(topic.as_bytes(), out);
             out.extend_from_slice(&partition.to_be_bytes());

@@ -70,6 +70,8 @@ pub enum Source<'a> {
         partition: i32,
         offset: i64,
         index: i32,
+        /// Name of the tap that read the record. It is not part of the row.
+        tap: Option<Cow<'a, str>>,
     },
     Api(Cow<'a, str>),
     Unknown,

@@ -5,9 +5,9 @@ use serde::{Deserialize, Serialize};
 use super::evaluation::{Evaluation, Source};
 use super::streams::Streams;
 
-/// Upper bound of request partitions that are remembered per events partition. An events partition has one, unless
-/// several deployments share the events topic.
-const MAX_SOURCES_COUNT: usize = 100;
+/// Upper bound of source partitions that are remembered per events partition. An events partition has one partition of
+/// requests, unless several deployments share the events topic, and all partitions of each tap's source.
+const MAX_SOURCES_COUNT: usize = 1_000;
 
 /// Identifies a topic, also if it is deleted and recreated under the same name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +41,9 @@ struct Mark {
     /// Kafka's id of the requests topic. `None`: the event does not contain it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     topic_id: Option<String>,
+    /// The tap that read the record; `None` for a request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tap: Option<String>,
     partition: i32,
     offset: i64,
     index: i32,
@@ -56,12 +59,12 @@ impl Sources {
     /// tracked from its beginning. If an event has no topic id, or the requests topic was truncated, the request's time
     /// decides: a request that is later than all before it is a new one.
     pub fn take(&mut self, evaluation: &Evaluation<'_>) -> bool {
-        let Source::Kafka { topic, topic_id, partition, offset, index } = &evaluation.source else {
+        let Source::Kafka { topic, topic_id, partition, offset, index, tap } = &evaluation.source else {
             return true;
         };
         let time_ms = evaluation.requested_ms();
-        let topic_id = topic_id.as_deref();
-        let Some(at) = self.find(topic, topic_id, *partition) else {
+        let (topic_id, tap) = (topic_id.as_deref(), tap.as_deref());
+        let Some(at) = self.find(topic, topic_id, tap, *partition) else {
             if self.0.len() == MAX_SOURCES_COUNT {
                 self.0.remove(0);
             }
@@ -69,6 +72,7 @@ impl Sources {
             self.0.push(Mark {
                 topic,
                 topic_id,
+                tap: tap.map(str::to_owned),
                 partition: *partition,
                 offset: *offset,
                 index: *index,
@@ -89,8 +93,9 @@ impl Sources {
 
     /// Index of the mark of a partition of requests: the one with this topic id, or else one whose id is unknown. For
     /// an event without an id (from an older evaluator), the latest mark of its partition.
-    fn find(&self, topic: &str, topic_id: Option<&str>, partition: i32) -> Option<usize> {
-        let is_of = |mark: &Mark| mark.partition == partition && mark.topic == topic;
+    fn find(&self, topic: &str, topic_id: Option<&str>, tap: Option<&str>, partition: i32) -> Option<usize> {
+        let is_of =
+            |mark: &Mark| mark.partition == partition && mark.topic == topic && mark.tap.as_deref() == tap;
         let known = |mark: &Mark| is_of(mark) && mark.topic_id.as_deref() == topic_id;
         let exact = topic_id.and_then(|_| self.0.iter().rposition(known));
         let unknown = |mark: &Mark| is_of(mark) && (mark.topic_id.is_none() || topic_id.is_none());
@@ -190,7 +195,7 @@ mod tests {
     #[test]
     fn sources_are_bounded() {
         let mut sources = Sources::default();
-        for partition in 0..200 {
+        for partition in 0..2_000 {
             assert!(take(&mut sources, partition, 0, 0, 1));
         }
         assert_eq!(sources.0.len(), MAX_SOURCES_COUNT);

@@ -32,6 +32,7 @@ pub mod run;
 pub mod schemas;
 mod service;
 pub mod tail;
+pub mod taps;
 pub mod token;
 pub mod topics;
 mod values;
@@ -119,6 +120,9 @@ pub enum Command {
     Request(request::Args),
     /// Follow a topic and print its records decoded
     Tail(tail::Args),
+    /// Check taps, which add flags to the records of other topics
+    #[command(subcommand)]
+    Taps(taps::Command),
     /// List, show and replay rejected records
     #[command(subcommand)]
     DeadLetters(dead_letters::Command),
@@ -179,6 +183,7 @@ pub async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Evaluate(args) => evaluate::run(args, global).await,
         Command::Request(args) => request::run(args, global).await,
         Command::Tail(args) => tail::run(args, global).await,
+        Command::Taps(command) => taps::run(command, global).await,
         Command::DeadLetters(command) => dead_letters::run(command, global).await,
         Command::Replay(args) => replay::run(args, global).await,
         Command::Completions(args) => manual::completions(&args),

@@ -14,7 +14,7 @@ use super::{
     ApiConfig, AuditConfig, AuthConfig, Config, ConsoleConfig, DatabaseConfig, DeliveryConfig, DeliveryMode,
     Durability, EvaluationConfig, ExperimentsConfig, FeedConfig, FlagsConfig, HealthConfig, HttpConfig,
     KafkaConfig, LogConfig, LogFormat, MetricsConfig, PrivacyConfig, ReadPath, RedisConfig, Scope, Secret,
-    TlsConfig, formats, parse, topics, unleash, unleash_api,
+    TlsConfig, formats, parse, taps, topics, unleash, unleash_api,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -40,6 +40,7 @@ pub(super) fn config(values: &mut Values) -> Option<Config> {
     let privacy = privacy(values);
     let (auth, api, console) = (auth(values), api(values), console(values));
     let (health, metrics) = (health(values), metrics(values));
+    let taps = taps::config(values, topics.as_ref());
     let (formats, schema_registry) = formats?;
     let instance = instance?;
     Some(Config {
@@ -68,6 +69,7 @@ pub(super) fn config(values: &mut Values) -> Option<Config> {
         schema_registry,
         health: health?,
         metrics: metrics?,
+        taps: taps?,
     })
 }
 

@@ -1,5 +1,6 @@
 //! Reads values from `flagstream.toml`.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use toml::Spanned;
@@ -7,12 +8,13 @@ use toml::de::{DeTable, DeValue};
 
 use super::layer::CLIENT;
 use super::settings::{self, Mask};
-use super::values::{EnvironmentEntry, Origin, Raw, Values};
+use super::values::{EnvironmentEntry, Origin, Raw, TapContent, TapEntry, TapValue, Values};
 
 type Table<'t> = DeTable<'t>;
 type Item<'t> = Spanned<DeValue<'t>>;
 
 const ENVIRONMENTS: &str = "unleash.environments";
+const TAPS: &str = "taps";
 
 /// Reads the text of a file. `path` is only used in messages.
 pub(super) fn read(path: &Path, text: &str, values: &mut Values) {
@@ -62,6 +64,9 @@ impl Reader<'_> {
     fn item(&mut self, path: &str, offset: usize, item: &Item<'_>) {
         if path == ENVIRONMENTS {
             return self.environments(item);
+        }
+        if path == TAPS {
+            return self.taps(item);
         }
         let property = path.strip_prefix(CLIENT).and_then(|rest| rest.strip_prefix('.'));
         let setting = settings::at(path).filter(|setting| setting.mask != Mask::Group);
@@ -116,6 +121,40 @@ impl Reader<'_> {
             }
             self.values.environments.push(found);
         }
+    }
+}
+
+impl Reader<'_> {
+    fn taps(&mut self, item: &Item<'_>) {
+        let entries = item.get_ref().as_array().map(|entries| entries.iter().collect::<Vec<_>>());
+        let Some(entries) = entries else {
+            return self.problem(item.span().start, format!("{TAPS}: expected `[[{TAPS}]]` entries"));
+        };
+        for entry in entries {
+            let offset = entry.span().start;
+            let Some(table) = entry.get_ref().as_table() else {
+                self.problem(offset, format!("{TAPS}: expected a table"));
+                continue;
+            };
+            let (file, line) = (self.file.clone(), self.line(offset));
+            let values = self.tap_values(table);
+            self.values.taps.push(TapEntry { file, line, values });
+        }
+    }
+
+    fn tap_values(&mut self, table: &Table<'_>) -> BTreeMap<String, TapValue> {
+        let values = table.iter().map(|(key, item)| {
+            let line = self.line(key.span().start);
+            let content = match (item.get_ref(), raw(item.get_ref())) {
+                (DeValue::Table(inner), _) => TapContent::Table(self.tap_values(inner)),
+                (_, Some(Raw::One(text))) => TapContent::Text(text),
+                (_, Some(Raw::Many(items))) => TapContent::List(items),
+                // A list of tables or lists. No setting of a tap has one, so that it is refused by its name.
+                (_, None) => TapContent::List(Vec::new()),
+            };
+            (key.get_ref().to_string(), TapValue { line, content })
+        });
+        values.collect()
     }
 }
 

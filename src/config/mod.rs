@@ -12,6 +12,7 @@ mod parse;
 mod sections;
 mod settings;
 mod show;
+mod taps;
 #[cfg(test)]
 mod tests;
 mod topics;
@@ -33,6 +34,7 @@ pub use dev_env::{DevEnv, DevEnvError, ENV_FILE};
 pub use formats::{FormatsConfig, InputFormat, OutputFormat, SchemaRegistryConfig, SubjectStrategy};
 pub use settings::markdown;
 pub use show::SettingInForce;
+pub use taps::{OnMissingUser, Selector, TapAudit, TapConfig, TapRoute, TapWrite};
 pub use unleash_api::{PretrustedToken, RecordedEvents, StreamingMode, TokenKind, UnleashApiConfig};
 pub use values::Origin;
 
@@ -158,6 +160,7 @@ pub struct Config {
     pub schema_registry: SchemaRegistryConfig,
     pub health: HealthConfig,
     pub metrics: MetricsConfig,
+    pub taps: Vec<TapConfig>,
 }
 
 /// Metrics that are not collected by default.

@@ -149,6 +149,9 @@ pub(super) static SETTINGS: &[Setting] = &[
     s("FLAGSTREAM_TOPICS__DEAD_LETTERS_RETENTION", "topics.dead_letters_retention", Text("30d"),
       "How long dead letters are kept."),
 
+    s("", "taps", Unset("none"),
+      "Topics whose records get flags: `[[taps]]` entries, described in [guides/taps.md](guides/taps.md#settings).").mask(Mask::Group),
+
     s("UNLEASH_URL", "unleash.url", Unset("no Unleash: the definitions topic only"),
       "Base URL, with or without `/api`.").mask(Mask::Url),
     s("UNLEASH_API_TOKEN", "unleash.api_token", Unset("then `[[unleash.environments]]` is needed with a URL"),

@@ -5,7 +5,7 @@ use serde::Serialize;
 use crate::kafka::properties::secret_name;
 
 use super::settings::{Mask, SETTINGS};
-use super::values::{Origin, Values};
+use super::values::{Origin, TapContent, TapEntry, Values};
 use super::{Config, mask, unleash};
 
 /// One setting with its value in force.
@@ -27,6 +27,7 @@ pub(super) fn in_force(values: &Values) -> Vec<SettingInForce> {
     for setting in SETTINGS {
         match (setting.mask, setting.path) {
             (Mask::Group, "kafka.client") => shown.extend(client(values)),
+            (Mask::Group, "taps") => shown.extend(taps(values)),
             (Mask::Group, _) => shown.extend(environments(values)),
             (mask, path) => {
                 let value = values.set.get(path);
@@ -63,6 +64,19 @@ fn environments(values: &Values) -> impl Iterator<Item = SettingInForce> {
         path: format!("unleash.environments.{}", entry.name.as_deref().unwrap_or_default()),
         value: Some(mask::shown(Mask::Secret, "")),
         origin: entry.origin.to_string(),
+    })
+}
+
+fn taps(values: &Values) -> impl Iterator<Item = SettingInForce> {
+    let text = |entry: &TapEntry, name: &str| match entry.values.get(name).map(|value| &value.content) {
+        Some(TapContent::Text(text)) => text.clone(),
+        _ => String::new(),
+    };
+    values.taps.iter().map(move |entry| SettingInForce {
+        variable: String::new(),
+        path: format!("taps.{}", text(entry, "name")),
+        value: Some(format!("{} to {}", text(entry, "source"), text(entry, "target"))),
+        origin: Origin::File { file: entry.file.clone(), line: entry.line }.to_string(),
     })
 }
 

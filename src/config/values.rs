@@ -70,6 +70,28 @@ pub(super) struct EnvironmentEntry {
     pub(super) origin: Origin,
 }
 
+/// A value in an entry of `[[taps]]`, with the line of its key.
+#[derive(Debug, Clone)]
+pub(super) struct TapValue {
+    pub(super) line: usize,
+    pub(super) content: TapContent,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum TapContent {
+    Text(String),
+    List(Vec<String>),
+    Table(BTreeMap<String, TapValue>),
+}
+
+/// An entry of `[[taps]]`.
+#[derive(Debug, Clone)]
+pub(super) struct TapEntry {
+    pub(super) file: String,
+    pub(super) line: usize,
+    pub(super) values: BTreeMap<String, TapValue>,
+}
+
 /// All values that were set. Reading a value validates it; problems are collected, so that all of them are reported
 /// together.
 #[derive(Debug, Default)]
@@ -81,6 +103,7 @@ pub(super) struct Values {
     /// librdkafka properties by name, after [`Values::merge`].
     pub(super) client: BTreeMap<String, Value>,
     pub(super) environments: Vec<EnvironmentEntry>,
+    pub(super) taps: Vec<TapEntry>,
     problems: Vec<String>,
 }
 

@@ -26,6 +26,7 @@ use super::Parts;
 use super::batch_sender::{BatchSender, place, results_too_large};
 use super::error_log::{self, Origin};
 use super::headers::{Headers, reply_to};
+use super::pipeline::Pipeline;
 use super::unserved;
 
 /// Upper bound in bytes of one request's events and reply together, estimated before they are encoded.
@@ -74,42 +75,32 @@ pub struct Responder {
 
 /// State that all records of one fetch share.
 #[derive(Debug)]
-struct BatchContext {
-    parts: Parts,
+pub(super) struct BatchContext {
+    pub(super) parts: Parts,
+    pub(super) pipeline: Arc<Pipeline>,
     hostname: String,
     topic_hash: u32,
-    /// The requests topic's id, if Kafka assigns ids to topics.
+    /// The id of the topic that is read, if Kafka assigns ids to topics.
     topic_id: Option<Arc<str>>,
     /// `None`: user data is written to results unchanged.
     privacy: Option<Arc<Privacy>>,
     snapshot: Arc<Snapshot>,
     now: String,
-    now_micros: i64,
+    pub(super) now_micros: i64,
 }
 
 /// The environment of a request. `flags` is `None` if this deployment does not serve the environment.
-struct Environment<'s> {
-    name: &'s str,
-    flags: Option<(&'s Arc<str>, &'s Arc<EnvironmentFlags>)>,
+pub(super) struct Environment<'s> {
+    pub(super) name: &'s str,
+    pub(super) flags: Option<(&'s Arc<str>, &'s Arc<EnvironmentFlags>)>,
 }
 
 impl Responder {
     pub fn new(parts: Parts) -> Self {
-        let mut topic = parts.config.topics.requests.as_bytes();
         let reader = parts.formats.reader(Subject::REQUESTS, parts.config.formats.requests);
-        let shared = BatchContext {
-            hostname: gethostname::gethostname().to_string_lossy().into_owned(),
-            // Reading from a slice cannot fail.
-            topic_hash: murmur3::murmur3_32(&mut topic, 0).unwrap_or_default(),
-            topic_id: None,
-            privacy: Privacy::of(&parts.config.privacy),
-            snapshot: Arc::default(),
-            now: String::new(),
-            now_micros: 0,
-            parts,
-        };
+        let pipeline = Arc::new(Pipeline::requests(&parts.config, &parts.metrics));
         Self {
-            shared,
+            shared: BatchContext::new(parts, pipeline),
             reader,
             text: Vec::new(),
             event: Vec::with_capacity(1024),
@@ -124,11 +115,7 @@ impl Respond for Responder {
     }
 
     fn begin(&mut self, topic_id: Option<&Arc<str>>) {
-        self.shared.snapshot = Arc::clone(&self.shared.parts.store.load());
-        self.shared.topic_id = topic_id.cloned();
-        let now = Utc::now();
-        self.shared.now = now.to_rfc3339_opts(SecondsFormat::Micros, true);
-        self.shared.now_micros = now.timestamp_micros();
+        self.shared.begin(topic_id);
     }
 
     fn respond(&mut self, record: &Record<'_>, sender: &mut BatchSender<'_>) -> KafkaResult<Responded> {
@@ -138,11 +125,10 @@ impl Respond for Responder {
         }
         let request = match reader.read(record.payload(), text, MAX_TEXT_BYTES) {
             Ok(json) => Request::decode(json),
-            Err(Undecodable::Away(why)) => return Ok(Responded::Deferred { why, retry_after: AWAY_RETRY }),
-            Err(Undecodable::Pending(why)) => {
-                return Ok(Responded::Deferred { why, retry_after: PENDING_RETRY });
-            }
-            Err(unread) => Err(Refusal::from(unread)),
+            Err(unread) => match deferred(unread) {
+                Ok(deferred) => return Ok(deferred),
+                Err(refusal) => Err(refusal),
+            },
         };
         let answered = match request {
             Ok(mut request) => {
@@ -156,6 +142,31 @@ impl Respond for Responder {
 }
 
 impl BatchContext {
+    pub(super) fn new(parts: Parts, pipeline: Arc<Pipeline>) -> Self {
+        let identity = pipeline.identity();
+        Self {
+            hostname: gethostname::gethostname().to_string_lossy().into_owned(),
+            // Reading from a slice cannot fail.
+            topic_hash: murmur3::murmur3_32(&mut identity.as_bytes(), 0).unwrap_or_default(),
+            topic_id: None,
+            privacy: Privacy::of(&parts.config.privacy),
+            snapshot: Arc::default(),
+            now: String::new(),
+            now_micros: 0,
+            parts,
+            pipeline,
+        }
+    }
+
+    /// Begins a fetch: its records use the flags in force, and the time, of this moment.
+    pub(super) fn begin(&mut self, topic_id: Option<&Arc<str>>) {
+        self.snapshot = Arc::clone(&self.parts.store.load());
+        self.topic_id = topic_id.cloned();
+        let now = Utc::now();
+        self.now = now.to_rfc3339_opts(SecondsFormat::Micros, true);
+        self.now_micros = now.timestamp_micros();
+    }
+
     /// Sends all results of one request: one event per flag, and the reply.
     fn answer(
         &self,
@@ -184,13 +195,7 @@ impl BatchContext {
             let took = stopwatch.map(nanoseconds);
             error_log::note(&answer, &ask.flag, served.name, &shown, self.origin(request, record));
             event.clear();
-            let id = stream_event_id(
-                self.topic_hash,
-                record.partition(),
-                record.offset(),
-                index,
-                record.timestamp_ms(),
-            );
+            let id = self.event_id(record, index);
             formats.evaluated.write_event(
                 event,
                 &EventFrame {
@@ -229,9 +234,14 @@ impl BatchContext {
         }
     }
 
-    fn origin<'r>(&'r self, request: &'r Request<'_>, record: &Record<'_>) -> Origin<'r> {
+    /// Id of the record's event with this index.
+    pub(super) fn event_id(&self, record: &Record<'_>, index: u32) -> [u8; 36] {
+        stream_event_id(self.topic_hash, record.partition(), record.offset(), index, record.timestamp_ms())
+    }
+
+    pub(super) fn origin<'r>(&'r self, request: &'r Request<'_>, record: &Record<'_>) -> Origin<'r> {
         Origin::Record {
-            topic: &self.parts.config.topics.requests,
+            topic: &self.pipeline.source,
             partition: record.partition(),
             offset: record.offset(),
             request_id: request.request_id.as_deref(),
@@ -240,7 +250,7 @@ impl BatchContext {
 
     /// Gives a caller without user and session an anonymous id derived from the record's position, so that all flags of
     /// the request are drawn alike, and again alike if the record is processed again.
-    fn name_nobody(&self, request: &mut Request<'_>, record: &Record<'_>) {
+    pub(super) fn name_nobody(&self, request: &mut Request<'_>, record: &Record<'_>) {
         let context = &mut request.context;
         if context.is_anonymous() && context.anonymous_id.is_none() {
             let topic = u128::from(self.topic_hash) << 96;
@@ -251,7 +261,7 @@ impl BatchContext {
     }
 
     /// The session id of an event: the caller's, or the generated id if a draw used it.
-    fn session<'a>(
+    pub(super) fn session<'a>(
         served: &Environment<'_>,
         request: &'a Request<'_>,
         shown: &'a Shown<'_>,
@@ -266,7 +276,7 @@ impl BatchContext {
         shown.session_id.as_deref().or_else(generated)
     }
 
-    fn serve<'s>(&'s self, asked: Option<&'s str>) -> Environment<'s> {
+    pub(super) fn serve<'s>(&'s self, asked: Option<&'s str>) -> Environment<'s> {
         let name = asked.unwrap_or(&self.parts.config.unleash.default_environment);
         let flags = self.snapshot.environment_entry(name);
         if flags.is_none() {
@@ -278,10 +288,19 @@ impl BatchContext {
     /// The parts of a request that may be written to results, and the key of those results. Both are pseudonymized if
     /// privacy is configured.
     fn show<'r>(&self, request: &'r Request<'_>, record: &Record<'r>) -> (Shown<'r>, Option<Cow<'r, [u8]>>) {
+        let key = record.key().map(|key| match &self.privacy {
+            None => Cow::Borrowed(key),
+            Some(privacy) => privacy.key(key),
+        });
+        (self.shown(request), key)
+    }
+
+    /// The parts of a request that may be written to results.
+    pub(super) fn shown<'r>(&self, request: &'r Request<'_>) -> Shown<'r> {
         let (context, json) = (&request.context, &request.context_json);
         match &self.privacy {
-            None => (Shown::of(context, json), record.key().map(Cow::Borrowed)),
-            Some(privacy) => (privacy.show(context, json), record.key().map(|key| privacy.key(key))),
+            None => Shown::of(context, json),
+            Some(privacy) => privacy.show(context, json),
         }
     }
 
@@ -292,9 +311,21 @@ impl BatchContext {
         ask: &'a Ask<'_>,
         sender: &mut BatchSender<'_>,
     ) -> Answer<'a> {
+        let lookup = self.look_up(served, request, ask, sender);
+        answer(&ask.flag, lookup, ask.value_type, ask.default.as_ref())
+    }
+
+    /// Evaluates one flag, and counts the outcome.
+    pub(super) fn look_up<'a>(
+        &'a self,
+        served: &'a Environment<'_>,
+        request: &'a Request<'_>,
+        ask: &'a Ask<'_>,
+        sender: &mut BatchSender<'_>,
+    ) -> Lookup<'a> {
         let app_name = &self.parts.config.unleash.app_name;
         let moment = Moment { now: &self.now, hostname: &self.hostname, app_name };
-        let lookup = match served.flags {
+        match served.flags {
             None => Lookup::unserved(served.name),
             Some((_, flags)) => match flags.evaluate(&ask.flag, &request.context, &moment) {
                 None => Lookup::NotFound,
@@ -303,11 +334,10 @@ impl BatchContext {
                     Lookup::Found(outcome)
                 }
             },
-        };
-        answer(&ask.flag, lookup, ask.value_type, ask.default.as_ref())
+        }
     }
 
-    fn event_frame<'a>(
+    pub(super) fn event_frame<'a>(
         &'a self,
         request: &'a Request<'_>,
         shown: &'a Shown<'_>,
@@ -329,11 +359,12 @@ impl BatchContext {
             value_type: None,
             evaluation_ns: None,
             source: EventSource::Kafka {
-                topic: &self.parts.config.topics.requests,
+                topic: &self.pipeline.source,
                 topic_id: self.topic_id.as_deref(),
                 partition: record.partition(),
                 offset: record.offset(),
                 index,
+                tap: self.pipeline.tap.as_ref().map(|tap| tap.name.as_str()),
             },
         }
     }
@@ -369,19 +400,37 @@ fn check(
     headers: &Headers<'_>,
 ) -> Result<(), Refusal> {
     check_record(record.key(), headers.correlation_id)?;
+    check_results(request, served, record.key().map_or(0, <[u8]>::len) + headers.bytes)
+}
+
+/// Rejects a request whose results would be too large. `record_bytes` are those of the key and the headers of each.
+pub(super) fn check_results(
+    request: &Request<'_>,
+    served: &Environment<'_>,
+    record_bytes: usize,
+) -> Result<(), Refusal> {
     let repeated = Repeated {
         environment: served.name,
         flags: served.flags.map(|(_, flags)| flags.as_ref()),
         request_id: request.request_id.as_deref(),
-        record_bytes: record.key().map_or(0, <[u8]>::len) + headers.bytes,
+        record_bytes,
     };
     let subject = (&request.context, request.context_json.as_ref());
     let bytes = result_bytes(&repeated, request.asks.as_slice(), [subject]).total();
     if bytes > MAX_RESULT_BYTES { Err(results_too_large(bytes, MAX_RESULT_BYTES)) } else { Ok(()) }
 }
 
+/// The reason to retry a record later, or else to refuse it.
+pub(super) fn deferred(unread: Undecodable) -> Result<Responded, Refusal> {
+    match unread {
+        Undecodable::Away(why) => Ok(Responded::Deferred { why, retry_after: AWAY_RETRY }),
+        Undecodable::Pending(why) => Ok(Responded::Deferred { why, retry_after: PENDING_RETRY }),
+        unread => Err(Refusal::from(unread)),
+    }
+}
+
 /// The refusal of a record whose results repeatedly could not be committed within the transaction timeout.
-fn unprocessable() -> Refusal {
+pub(super) fn unprocessable() -> Refusal {
     let message = "the results could not be committed within the transaction timeout, although the request was \
         retried alone several times";
     Refusal {

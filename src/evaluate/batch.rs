@@ -9,7 +9,7 @@ use crate::message::request::RefusalCode;
 const RECORD_WORK: usize = 256;
 const RESULT_WORK: usize = 256;
 
-/// Position of a record in the requests topic.
+/// Position of a record in the topic that is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SourceOffset {
     pub partition: i32,
@@ -23,11 +23,24 @@ pub enum Sent {
         index: u32,
         bytes: usize,
     },
+    /// A copy of the record in a tap's output topic, given by its index.
+    Forwarded {
+        output: usize,
+        bytes: usize,
+    },
     DeadLetter,
     /// A reply; `topic` is the index into the batch's reply topics.
     Reply {
         topic: usize,
     },
+}
+
+/// Reason why a tap forwards a record without flags.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Passed {
+    /// The record has a null value.
+    Tombstone,
+    NoUser,
 }
 
 /// One batch, from its first record to its commit.
@@ -47,6 +60,8 @@ pub struct Batch {
     pub busy: Duration,
     /// The earliest timestamp among the records, in milliseconds since 1970.
     pub oldest_ms: u64,
+    /// Records that were forwarded without flags: tombstones, and those without a user.
+    passed: [u64; 2],
     /// Codes of the dead letters. They are counted when the batch is committed.
     pub dead_letters: Vec<RefusalCode>,
     /// Total bytes of the dead letters of the last record that had any.
@@ -66,6 +81,7 @@ impl Default for Batch {
             opened: Instant::now(),
             busy: Duration::ZERO,
             oldest_ms: u64::MAX,
+            passed: [0; 2],
             dead_letters: Vec::new(),
             last_dead_letters: None,
         }
@@ -78,6 +94,7 @@ impl Batch {
         self.sent.clear();
         self.reply_topics.clear();
         self.dead_letters.clear();
+        self.passed = [0; 2];
         self.last_dead_letters = None;
         self.records = 0;
         self.bytes = 0;
@@ -123,7 +140,7 @@ impl Batch {
     pub fn delivery_id(&mut self, place: SourceOffset, sent: Sent, bytes: usize) -> usize {
         self.bytes += bytes;
         match sent {
-            Sent::Event { .. } => {
+            Sent::Event { .. } | Sent::Forwarded { .. } => {
                 match self.round.iter_mut().find(|(partition, _)| *partition == place.partition) {
                     Some((_, sum)) => *sum += bytes,
                     None => self.round.push((place.partition, bytes)),
@@ -144,6 +161,30 @@ impl Batch {
     pub fn is_round_full(&self) -> bool {
         let fullest = self.round.iter().map(|(_, bytes)| *bytes).max().unwrap_or(0);
         fullest.max(self.round_of_others) >= ROUND_BYTES
+    }
+
+    /// Counts a record that is forwarded without flags.
+    pub fn pass(&mut self, reason: Passed) {
+        let [tombstones, without_user] = &mut self.passed;
+        match reason {
+            Passed::Tombstone => *tombstones += 1,
+            Passed::NoUser => *without_user += 1,
+        }
+    }
+
+    /// Records that were forwarded without flags, by the name of the reason.
+    pub fn passed(&self) -> [(&'static str, u64); 2] {
+        let [tombstones, without_user] = self.passed;
+        [("tombstone", tombstones), ("no_user", without_user)]
+    }
+
+    /// Number of records that were copied to an output topic.
+    pub fn forwarded(&self, topic: usize) -> u64 {
+        let copies = self
+            .sent
+            .iter()
+            .filter(|(_, sent)| matches!(sent, Sent::Forwarded { output, .. } if *output == topic));
+        copies.count() as u64
     }
 
     pub fn flushed(&mut self) {

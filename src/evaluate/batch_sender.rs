@@ -7,10 +7,9 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{Header, Headers as _, OwnedHeaders};
 use rdkafka::producer::BaseRecord;
 
-use crate::config::TopicsConfig;
 use crate::kafka::consumer::Record;
 use crate::kafka::producer::{
-    MAX_RECORD_BYTES, TrackedProducer, header_bytes, is_local_refusal, record_bytes,
+    Changes, MAX_RECORD_BYTES, TrackedProducer, header_bytes, is_local_refusal, record_bytes,
 };
 use crate::log_limit::LogLimit;
 use crate::message::dead_letter::{DeadLetter, header};
@@ -20,6 +19,7 @@ use crate::traces::Message;
 
 use super::batch::{Batch, Sent, SourceOffset};
 use super::headers::Headers;
+use super::pipeline::Pipeline;
 use super::rejections::{Rejections, RetainedParts};
 use super::reply_topics::ReplyTopics;
 use super::tally::Tally;
@@ -29,13 +29,17 @@ const LETTER_HEADERS_BYTES: usize = 64 << 10;
 /// Upper bound in bytes of one record's dead letters together. Each contains the whole record, and there may be one per
 /// flag; above this bound they contain only the record's position.
 const MAX_LETTERS_BYTES: usize = 16 << 20;
+/// Upper bound in bytes of what the wire format adds to one copied record with its headers.
+const RECORD_BYTES: usize = 256;
+/// Upper bound in bytes of what the wire format adds to one header.
+const HEADER_BYTES: usize = 10;
 /// Number of characters of a `reply-to` value that are logged.
 const LOGGED_CHARS: usize = 249;
 
 /// Access to an open batch for sending results.
 #[derive(Debug)]
 pub struct BatchSender<'b> {
-    pub topics: &'b TopicsConfig,
+    pub pipeline: &'b Pipeline,
     pub producer: &'b TrackedProducer,
     pub batch: &'b mut Batch,
     pub tally: &'b mut Tally,
@@ -57,7 +61,7 @@ struct Original<'r> {
 }
 
 impl BatchSender<'_> {
-    /// Sends one event to the partition of its request, under `key`: the request's key, or its pseudonym. `Ok(false)`
+    /// Sends one event under `key`, to the partition of its request or, for a tap, to the partition of the key. `Ok(false)`
     /// if the event is rejected, or known to be rejected by the broker; a dead letter is sent in its place.
     pub fn event(
         &mut self,
@@ -73,7 +77,8 @@ impl BatchSender<'_> {
         }
         let headers = headers.and_then(|headers| Some((headers.passed_on.as_ref()?, headers.bytes)));
         let bytes = record_bytes(key, body, headers.map_or(0, |(_, bytes)| bytes));
-        if let Some(code) = self.rejections.event_refusal(place, index, bytes) {
+        let lane = self.pipeline.events_lane();
+        if let Some(code) = self.rejections.event_refusal(place, index, lane, bytes) {
             let message = format!("the broker rejected the event ({bytes} bytes with key and headers)");
             return self.refused_event(record, index, code, message);
         }
@@ -84,11 +89,12 @@ impl BatchSender<'_> {
             return self.refused_event(record, index, RefusalCode::TooLarge, message);
         }
         let delivery_id = self.batch.delivery_id(place, Sent::Event { index, bytes }, bytes);
-        let partition = record.partition();
+        let partition = self.pipeline.events_partition(record.partition());
         let sent = match headers {
-            None => self.producer.send(partition, key, body, delivery_id),
+            None => self.producer.send_to(lane, partition, key, body, delivery_id),
             Some((headers, _)) => {
-                let event = BaseRecord::with_opaque_to(&self.topics.events, delivery_id).partition(partition);
+                let mut event = BaseRecord::with_opaque_to(&self.pipeline.events, delivery_id);
+                event.partition = partition;
                 self.send(event, key, body, headers.clone())
             }
         };
@@ -104,6 +110,48 @@ impl BatchSender<'_> {
                 self.refused_event(record, index, code, message)
             }
         }
+    }
+
+    /// Sends a copy of the record with `changes` to one of the tap's output topics, in the partition of the record. If the
+    /// copy is rejected, or known to be rejected by the broker, a dead letter is sent in its place.
+    pub fn forward(&mut self, record: &Record<'_>, output: usize, changes: &Changes<'_>) -> KafkaResult<()> {
+        let place = place(record);
+        let value = changes.value.map_or(record.payload().len(), <[u8]>::len);
+        let added =
+            changes.headers.iter().map(|(name, header)| HEADER_BYTES + name.count_bytes() + header.len());
+        let bytes =
+            RECORD_BYTES + record.size_bytes() - record.payload().len() + value + added.sum::<usize>();
+        let refused = match self.rejections.copy_refusal(place, output, bytes) {
+            Some(code) => Some((code, "the broker rejected it")),
+            None if bytes > MAX_RECORD_BYTES => Some((RefusalCode::TooLarge, "it is too large to be sent")),
+            None => None,
+        };
+        if let Some((code, why)) = refused {
+            return self.refused_copy(record, output, code, &format!("{why} ({bytes} bytes)"));
+        }
+        let delivery_id = self.batch.delivery_id(place, Sent::Forwarded { output, bytes }, bytes);
+        let sent = self.producer.forward(output, record, changes, delivery_id);
+        let Some(code) = local_refusal(&sent) else { return sent };
+        self.batch.withdraw_delivery_id();
+        let why = format!("the Kafka client rejected it ({bytes} bytes): {code}");
+        let code = match code {
+            RDKafkaErrorCode::MessageSizeTooLarge => RefusalCode::TooLarge,
+            _ => RefusalCode::Refused,
+        };
+        self.refused_copy(record, output, code, &why)
+    }
+
+    fn refused_copy(
+        &mut self,
+        record: &Record<'_>,
+        output: usize,
+        code: RefusalCode,
+        why: &str,
+    ) -> KafkaResult<()> {
+        let topic = self.pipeline.outputs.get(output).map_or("", String::as_str);
+        let message = format!("the record with its flags was not written to topic {topic}: {why}");
+        let refusal = Refusal { code, field: "record".into(), message, wrong_type: false };
+        self.dead_letter(record, &refusal, None)
     }
 
     fn refused_event(
@@ -157,7 +205,7 @@ impl BatchSender<'_> {
         let new_dead_letter = DeadLetter {
             code: refusal.code.as_str(),
             message: &message,
-            topic: &self.topics.requests,
+            topic: &self.pipeline.source,
             partition: place.partition,
             offset: place.offset,
             index,
@@ -180,7 +228,7 @@ impl BatchSender<'_> {
         });
         let bytes = original.bytes + LETTER_HEADERS_BYTES.min(message.len());
         let delivery_id = self.batch.delivery_id(place, Sent::DeadLetter, bytes);
-        let mut dead = BaseRecord::with_opaque_to(&self.topics.dead_letters, delivery_id).headers(headers);
+        let mut dead = BaseRecord::with_opaque_to(&self.pipeline.dead_letters, delivery_id).headers(headers);
         dead.key = original.key;
         dead.payload = original.body;
         self.producer.send_record(dead)
@@ -292,7 +340,7 @@ fn local_refusal(sent: &KafkaResult<()>) -> Option<RDKafkaErrorCode> {
     }
 }
 
-/// Position of the record in the requests topic.
+/// Position of the record in the topic that is read.
 pub fn place(record: &Record<'_>) -> SourceOffset {
     SourceOffset { partition: record.partition(), offset: record.offset() }
 }

@@ -14,6 +14,7 @@ use crate::kafka::statistics;
 
 use super::Parts;
 use super::error::SessionError;
+use super::pipeline::Pipeline;
 use super::session::STEP_TIMEOUT;
 
 /// Timeout of one attempt to initialize transactions. The worker retries, because the broker may be unreachable.
@@ -25,10 +26,15 @@ const QUEUED_RECORDS: usize = 16_384;
 
 /// Creates the worker's producer. In transactional mode this aborts a transaction that a previous producer of the same
 /// name left open. `isolate_records` sends each record in a produce request of its own.
-pub fn producer(parts: &Parts, index: usize, isolate_records: bool) -> Result<TrackedProducer, SessionError> {
+pub fn producer(
+    parts: &Parts,
+    pipeline: &Pipeline,
+    index: usize,
+    isolate_records: bool,
+) -> Result<TrackedProducer, SessionError> {
     let delivery = &parts.config.delivery;
-    let name = member_name(parts, index);
-    let role = format!("evaluator-{index}");
+    let name = pipeline.member_name(index);
+    let role = format!("{}-{index}", pipeline.role());
     let mut config = client::base(&parts.config.kafka, &role);
     statistics::enable(&mut config, &role);
     client::compress(&mut config, &parts.config.kafka)
@@ -56,29 +62,29 @@ pub fn producer(parts: &Parts, index: usize, isolate_records: bool) -> Result<Tr
             config.set("enable.gapless.guarantee", "true");
         }
     }
-    let producer =
-        TrackedProducer::create(&config, &parts.config.topics.events).map_err(SessionError::Producer)?;
+    let producer = TrackedProducer::create_for(&config, pipeline.lanes()).map_err(SessionError::Producer)?;
     if delivery.mode == DeliveryMode::Transactional {
         producer.inner().init_transactions(START).map_err(SessionError::Producer)?;
     }
     Ok(producer)
 }
 
-/// Creates the worker's consumer, a static member of the evaluators' group.
-pub fn consumer(parts: &Parts, index: usize) -> Result<PartitionConsumer, SessionError> {
-    let client = format!("evaluator-{index}");
+/// Creates the worker's consumer, a static member of the pipeline's group.
+pub fn consumer(parts: &Parts, pipeline: &Pipeline, index: usize) -> Result<PartitionConsumer, SessionError> {
+    let role = pipeline.role();
+    let client = format!("{role}-{index}");
     let mut config = client::member(
         &parts.config.kafka,
         parts.config.membership(),
-        "evaluator",
+        &role,
         &client,
-        &member_name(parts, index),
+        &pipeline.member_name(index),
     );
     config
         .set("fetch.wait.max.ms", "20")
         .set("queued.max.messages.kbytes", QUEUED_KIB.to_string())
         .set("queued.min.messages", QUEUED_RECORDS.to_string());
-    PartitionConsumer::subscribe(&config, &parts.config.topics.requests).map_err(SessionError::Consumer)
+    PartitionConsumer::subscribe(&config, &pipeline.source).map_err(SessionError::Consumer)
 }
 
 /// Seeks every assigned partition back to its committed offset, or to its start if nothing is committed.
@@ -123,10 +129,4 @@ pub fn seek(consumer: &mut PartitionConsumer, targets: TopicPartitionList) -> Re
         }
     }
     Ok(())
-}
-
-/// Name of the worker's producer and consumer: stable over restarts and unique per worker and instance, so that a
-/// restarted worker fences its predecessor.
-fn member_name(parts: &Parts, index: usize) -> String {
-    format!("{}-evaluator-{}-{index}", parts.config.kafka.group_id, parts.config.instance)
 }

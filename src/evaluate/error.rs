@@ -23,7 +23,7 @@ pub enum SessionError {
         "the coordinator of the consumer group did not respond; the offsets were not added to the transaction"
     )]
     OffsetsUnanswered,
-    #[error("the requests topic was deleted and recreated")]
+    #[error("the topic that is read was deleted and recreated")]
     TopicRecreated,
 }
 

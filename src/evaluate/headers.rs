@@ -9,6 +9,7 @@ use crate::message::trace;
 use crate::traces::{self, Process};
 
 use super::batch_sender::{BatchSender, place};
+use super::pipeline::Pipeline;
 
 /// Name of the header by which callers find their own replies and events.
 pub const CORRELATION_ID: &str = "correlation-id";
@@ -49,14 +50,14 @@ impl<'r> Headers<'r> {
     }
 }
 
-/// The topic that the record names in its `reply-to` header.
-pub fn wanted_reply<'r>(record: &Record<'r>) -> Option<&'r str> {
-    if record.has_headers() { record.header(c"reply-to") } else { None }
+/// The topic that the record names in its `reply-to` header; `None` in a pipeline without replies.
+pub fn wanted_reply<'r>(pipeline: &Pipeline, record: &Record<'r>) -> Option<&'r str> {
+    if pipeline.has_replies() && record.has_headers() { record.header(c"reply-to") } else { None }
 }
 
 /// The topic to reply to. A reply that is not allowed is dropped and counted; the request is still evaluated.
 pub fn reply_to<'r>(record: &Record<'r>, sender: &BatchSender<'_>) -> Option<&'r str> {
-    let topic = wanted_reply(record)?;
+    let topic = wanted_reply(sender.pipeline, record)?;
     let refused = sender.rejections.is_reply_dropped(place(record));
     let usable = if refused { Err("refused") } else { sender.reply_topics.check(topic) };
     usable.map_err(|reason| sender.drop_reply(place(record), topic, reason)).ok().map(|()| topic)

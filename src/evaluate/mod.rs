@@ -12,6 +12,9 @@
 //!                                                                    └──────────────────────────────────┘
 //! ```
 //!
+//! A tap is the same engine with another decoder and encoder: it reads any topic and forwards its records with flags
+//! ([`tap`]). [`pipeline`] describes what a worker reads and writes.
+//!
 //! Workers share nothing: each is one thread with its own consumer, producer and partitions, running a plain loop
 //! ([`worker`]). There is no queue between threads and no await per record. Every record of a batch ends in one event
 //! per flag or in a dead letter ([`answer`]); then one function commits the batch ([`session`]). A record that the
@@ -28,11 +31,13 @@ pub mod fairness;
 mod headers;
 pub mod pace;
 pub mod paused_partitions;
+pub mod pipeline;
 pub mod rejections;
 pub mod reply_topics;
 pub mod session;
 pub mod status;
 pub mod tally;
+pub mod tap;
 pub mod unserved;
 pub mod worker;
 
@@ -49,6 +54,7 @@ use crate::schema_registry::Formats;
 use crate::shutdown::Shutdown;
 use crate::store::Store;
 
+use self::pipeline::Pipeline;
 use self::status::EvaluatorStatus;
 use self::worker::Worker;
 
@@ -73,15 +79,16 @@ pub struct Evaluator {
 impl Evaluator {
     /// Starts `delivery.workers` worker threads, and one thread that records their partitions' offsets in `progress`.
     /// All run until the shutdown token is cancelled.
-    pub fn start(parts: &Parts, progress: Progress) -> anyhow::Result<Self> {
-        let status = EvaluatorStatus::with_progress(parts, progress.clone());
+    pub fn start(parts: &Parts, pipeline: Arc<Pipeline>, progress: Progress) -> anyhow::Result<Self> {
+        let role = pipeline.role();
+        let status = EvaluatorStatus::of(parts, pipeline, progress.clone());
         let identity = Arc::clone(status.identity());
-        let watch = Watch::new(&parts.config, "evaluator", progress)?.confirming(identity);
+        let watch = Watch::new(&parts.config, &role, progress)?.confirming(identity);
         let shutdown = parts.shutdown.clone();
-        let mut threads = vec![spawn("evaluate-offsets".to_owned(), move || watch.run(&shutdown))?];
+        let mut threads = vec![spawn(format!("{role}-offsets"), move || watch.run(&shutdown))?];
         for index in 0..parts.config.delivery.workers {
             let worker = Worker::sharing(parts.clone(), index, &status);
-            threads.push(spawn(format!("evaluate-{index}"), move || worker.run())?);
+            threads.push(spawn(format!("{role}-{index}"), move || worker.run())?);
         }
         Ok(Self { threads })
     }

@@ -25,18 +25,26 @@ pub enum RetainedParts {
 #[derive(Debug, Default)]
 pub struct Rejections {
     events: AHashMap<(SourceOffset, u32), RefusalCode>,
+    /// Copies of records that a tap's output topic rejected, by the index of that topic.
+    copies: AHashMap<(SourceOffset, usize), RefusalCode>,
     /// Content of a record's dead letters. A record without an entry is kept completely.
     kept: AHashMap<SourceOffset, RetainedParts>,
     unanswered: AHashSet<SourceOffset>,
     /// Records that are written as dead letters instead of being evaluated.
     unprocessable: AHashSet<SourceOffset>,
-    refused_size: Option<(usize, Instant)>,
+    /// Smallest size that a topic rejected, by the topic's index among those that the producer has a handle for.
+    refused_sizes: AHashMap<usize, (usize, Instant)>,
 }
 
 impl Rejections {
     /// Replaces the event with this index by a dead letter.
     pub fn refuse_event(&mut self, place: SourceOffset, index: u32, code: RefusalCode) {
         self.events.insert((place, index), code);
+    }
+
+    /// Writes a dead letter instead of a copy of the record.
+    pub fn refuse_copy(&mut self, place: SourceOffset, output: usize, code: RefusalCode) {
+        self.copies.insert((place, output), code);
     }
 
     /// Reduces what the record's dead letters contain by one step: first the body is omitted, then also key and
@@ -63,16 +71,35 @@ impl Rejections {
         self.unanswered.insert(place);
     }
 
-    /// Remembers that the topic rejected an event of this size, in bytes, as too large.
-    pub fn learn_refused_size(&mut self, bytes: usize) {
-        let smallest = self.refused_size().map_or(bytes, |known| known.min(bytes));
-        self.refused_size = Some((smallest, Instant::now()));
+    /// Remembers that a topic rejected a result of this size, in bytes, as too large.
+    pub fn learn_refused_size(&mut self, lane: usize, bytes: usize) {
+        let smallest = self.refused_size(lane).map_or(bytes, |known| known.min(bytes));
+        self.refused_sizes.insert(lane, (smallest, Instant::now()));
     }
 
-    pub fn event_refusal(&self, place: SourceOffset, index: u32, bytes: usize) -> Option<RefusalCode> {
-        let known = || self.events.get(&(place, index)).copied();
-        let too_large = || self.refused_size().filter(|limit| bytes >= *limit).map(|_| RefusalCode::TooLarge);
-        if self.events.is_empty() && self.refused_size.is_none() { None } else { known().or_else(too_large) }
+    /// The reason why an event is known to be rejected; `lane` is the index of the events topic.
+    pub fn event_refusal(
+        &self,
+        place: SourceOffset,
+        index: u32,
+        lane: usize,
+        bytes: usize,
+    ) -> Option<RefusalCode> {
+        let known = if self.events.is_empty() { None } else { self.events.get(&(place, index)).copied() };
+        known.or_else(|| self.too_large(lane, bytes))
+    }
+
+    /// The reason why the copy of a record is known to be rejected.
+    pub fn copy_refusal(&self, place: SourceOffset, output: usize, bytes: usize) -> Option<RefusalCode> {
+        let known = if self.copies.is_empty() { None } else { self.copies.get(&(place, output)).copied() };
+        known.or_else(|| self.too_large(output, bytes))
+    }
+
+    fn too_large(&self, lane: usize, bytes: usize) -> Option<RefusalCode> {
+        if self.refused_sizes.is_empty() {
+            return None;
+        }
+        self.refused_size(lane).filter(|limit| bytes >= *limit).map(|_| RefusalCode::TooLarge)
     }
 
     /// The parts of the record that its dead letters contain.
@@ -90,13 +117,15 @@ impl Rejections {
             !positions.iter().any(|(partition, next)| place.partition == *partition && place.offset < *next)
         };
         self.events.retain(|(place, _), _| open(place));
+        self.copies.retain(|(place, _), _| open(place));
         self.kept.retain(|place, _| open(place));
         self.unanswered.retain(open);
         self.unprocessable.retain(open);
     }
 
-    fn refused_size(&self) -> Option<usize> {
-        self.refused_size.filter(|(_, learned)| learned.elapsed() < REFUSED_SIZE_TTL).map(|(bytes, _)| bytes)
+    fn refused_size(&self, lane: usize) -> Option<usize> {
+        let known = self.refused_sizes.get(&lane);
+        known.filter(|(_, learned)| learned.elapsed() < REFUSED_SIZE_TTL).map(|(bytes, _)| *bytes)
     }
 }
 
@@ -114,14 +143,14 @@ mod tests {
         rejections.drop_reply(SOURCE_OFFSET);
         rejections.give_up(SOURCE_OFFSET);
         rejections.committed(&[(0, 100), (1, 7)]);
-        assert_eq!(rejections.event_refusal(SOURCE_OFFSET, 2, 10), Some(RefusalCode::Refused));
-        assert_eq!(rejections.event_refusal(SOURCE_OFFSET, 1, 10), None);
+        assert_eq!(rejections.event_refusal(SOURCE_OFFSET, 2, 0, 10), Some(RefusalCode::Refused));
+        assert_eq!(rejections.event_refusal(SOURCE_OFFSET, 1, 0, 10), None);
         assert!(rejections.is_reply_dropped(SOURCE_OFFSET) && rejections.is_unprocessable(SOURCE_OFFSET));
         assert_eq!(rejections.kept(SOURCE_OFFSET), RetainedParts::KeyAndHeaders);
         rejections.shorten_dead_letter(SOURCE_OFFSET);
         assert_eq!(rejections.kept(SOURCE_OFFSET), RetainedParts::Nothing);
         rejections.committed(&[(1, 8)]);
-        assert_eq!(rejections.event_refusal(SOURCE_OFFSET, 2, 10), None);
+        assert_eq!(rejections.event_refusal(SOURCE_OFFSET, 2, 0, 10), None);
         assert!(!rejections.is_reply_dropped(SOURCE_OFFSET) && !rejections.is_unprocessable(SOURCE_OFFSET));
         assert_eq!(rejections.kept(SOURCE_OFFSET), RetainedParts::Everything);
     }
@@ -129,10 +158,11 @@ mod tests {
     #[test]
     fn the_smallest_refused_size_counts() {
         let mut rejections = Rejections::default();
-        rejections.learn_refused_size(2_000);
-        rejections.learn_refused_size(1_000);
-        rejections.learn_refused_size(3_000);
-        assert_eq!(rejections.event_refusal(SOURCE_OFFSET, 0, 1_000), Some(RefusalCode::TooLarge));
-        assert_eq!(rejections.event_refusal(SOURCE_OFFSET, 0, 999), None);
+        rejections.learn_refused_size(0, 2_000);
+        rejections.learn_refused_size(0, 1_000);
+        rejections.learn_refused_size(0, 3_000);
+        assert_eq!(rejections.event_refusal(SOURCE_OFFSET, 0, 0, 1_000), Some(RefusalCode::TooLarge));
+        assert_eq!(rejections.event_refusal(SOURCE_OFFSET, 0, 0, 999), None);
+        assert_eq!(rejections.copy_refusal(SOURCE_OFFSET, 1, 1_000), None, "another topic");
     }
 }

@@ -16,13 +16,14 @@ use crate::config::DeliveryMode;
 use crate::kafka::exists::TopicQuestions;
 use crate::kafka::partition_consumer::PartitionConsumer;
 use crate::kafka::producer::TrackedProducer;
-use crate::metrics::{BatchLabels, CodeLabels};
+use crate::metrics::CodeLabels;
 
 use super::Parts;
 use super::answer::Respond;
 use super::batch::Batch;
 use super::error::SessionError;
 use super::pace::Pace;
+use super::pipeline::Pipeline;
 use super::tally::Tally;
 use super::worker::WorkerState;
 
@@ -42,6 +43,7 @@ pub enum Ended {
 #[derive(Debug)]
 pub struct Session<'s> {
     parts: &'s Parts,
+    pipeline: &'s Pipeline,
     consumer: &'s mut PartitionConsumer,
     producer: &'s TrackedProducer,
     state: &'s mut WorkerState,
@@ -65,15 +67,17 @@ pub struct Session<'s> {
 impl<'s> Session<'s> {
     pub fn new(
         parts: &'s Parts,
+        pipeline: &'s Pipeline,
         consumer: &'s mut PartitionConsumer,
         producer: &'s TrackedProducer,
         state: &'s mut WorkerState,
     ) -> Self {
         let pace = Pace::new(parts.config.delivery.batch_max);
-        let questions = consumer.topic_questions(&parts.config.topics.requests);
+        let questions = consumer.topic_questions(&pipeline.source);
         state.reply_topics.begin_session();
         Self {
             parts,
+            pipeline,
             consumer,
             producer,
             state,
@@ -102,7 +106,7 @@ impl<'s> Session<'s> {
                 continue;
             }
             self.follow_pairs()?;
-            self.state.paused.release(self.consumer, &self.parts.config.topics.requests)?;
+            self.state.paused.release(self.consumer, &self.pipeline.source)?;
             let filled = self.fill(responder);
             let committed =
                 filled.and_then(|filled| if filled { self.commit().map(|()| true) } else { Ok(false) });
@@ -156,31 +160,37 @@ impl<'s> Session<'s> {
         for (partition, next) in self.batch.positions() {
             self.state.status.progress().committed(*partition, *next);
         }
-        self.parts.metrics.requests.inc_by(self.batch.records as u64);
+        self.pipeline.metrics.records.inc_by(self.batch.records as u64);
+        for (output, topic) in self.pipeline.outputs.iter().enumerate() {
+            self.pipeline.metrics.forwarded(topic, self.batch.forwarded(output));
+        }
+        for (reason, count) in self.batch.passed() {
+            self.pipeline.metrics.passed(reason, count);
+        }
         self.state.failures = 0;
         let batch_took = self.opened.map_or(took, |opened| opened.elapsed());
         self.state.limit.committed(self.batch.records, batch_took, self.allowed());
         self.state.rejections.committed(self.batch.positions());
-        self.tally.commit(&self.parts.metrics, &self.parts.usage);
+        self.tally.commit(self.pipeline.path(), &self.parts.metrics, &self.parts.usage);
         for code in self.batch.dead_letters.drain(..) {
             self.parts.metrics.dead_letters.get_or_create(&CodeLabels { code: code.as_str() }).inc();
         }
     }
 
     fn observe(&mut self, commit: Duration) {
-        let metrics = &self.parts.metrics.evaluate;
-        metrics.batches.get_or_create(&BatchLabels { outcome: "committed" }).inc();
+        let metrics = &self.pipeline.metrics;
+        metrics.batch_ended("committed");
         metrics.commit.observe(commit);
         metrics.batch.observe(self.batch.opened.elapsed());
         metrics
-            .evaluation
+            .record
             .observe(self.batch.busy / u32::try_from(self.batch.records).unwrap_or(u32::MAX).max(1));
         let now_ms = u64::try_from(chrono::Utc::now().timestamp_millis()).unwrap_or_default();
         metrics.latency.observe(Duration::from_millis(now_ms.saturating_sub(self.batch.oldest_ms)));
     }
 
     fn offsets(&self) -> KafkaResult<TopicPartitionList> {
-        let topic = &self.parts.config.topics.requests;
+        let topic = &self.pipeline.source;
         let mut offsets = TopicPartitionList::with_capacity(self.batch.positions().len());
         for (partition, next) in self.batch.positions() {
             offsets.add_partition_offset(topic, *partition, Offset::Offset(*next))?;

@@ -11,11 +11,13 @@ use crate::kafka::identity::TopicIdentity;
 use crate::progress::Progress;
 
 use super::Parts;
+use super::pipeline::Pipeline;
 
 /// The state of all workers of a process. Clones share the same state.
 #[derive(Debug, Clone)]
 pub struct EvaluatorStatus {
     pub progress: Progress,
+    pipeline: Arc<Pipeline>,
     identity: Arc<TopicIdentity>,
     workers: Arc<Mutex<BTreeMap<usize, Report>>>,
     /// A note for the operator that health shows in every state.
@@ -39,13 +41,18 @@ impl EvaluatorStatus {
 
     /// Uses a `progress` that is also reported elsewhere.
     pub fn with_progress(parts: &Parts, progress: Progress) -> Self {
-        let (config, metrics) = (&parts.config, &parts.metrics);
+        Self::of(parts, Arc::new(Pipeline::requests(&parts.config, &parts.metrics)), progress)
+    }
+
+    /// The state of the workers of any pipeline.
+    pub fn of(parts: &Parts, pipeline: Arc<Pipeline>, progress: Progress) -> Self {
         // The embedded broker has no topic ids; the configuration then sets a substitute.
-        let has_ids = config.audit.log_id.is_none();
-        let recreated = metrics.requests_topic_recreated.clone();
-        let identity = Arc::new(TopicIdentity::new(&config.topics.requests, has_ids, recreated));
+        let has_ids = parts.config.audit.log_id.is_none();
+        let recreated = pipeline.metrics.recreated.clone();
+        let identity = Arc::new(TopicIdentity::new(&pipeline.source, has_ids, recreated));
         Self {
             progress,
+            pipeline,
             identity,
             workers: Arc::default(),
             note: Arc::default(),
@@ -71,9 +78,14 @@ impl EvaluatorStatus {
         self.health.set(Report { detail, ..report });
     }
 
-    /// Tracks the id of the requests topic.
+    /// Tracks the id of the topic that is read.
     pub fn identity(&self) -> &Arc<TopicIdentity> {
         &self.identity
+    }
+
+    /// What the workers read and write.
+    pub fn pipeline(&self) -> &Arc<Pipeline> {
+        &self.pipeline
     }
 }
 

@@ -25,7 +25,7 @@ const TIMED_EVERY: u32 = 31;
 /// The counts of one batch.
 #[derive(Debug, Default)]
 pub struct Tally {
-    environments: Vec<(Arc<str>, [u64; REASONS.len()])>,
+    environments: Vec<EnvironmentCounts>,
     flags: AHashMap<usize, FlagCounts>,
     /// Evaluations that did not become events, by the index of their reason.
     unrecorded: [u64; UNRECORDED_REASONS],
@@ -34,6 +34,16 @@ pub struct Tally {
 
 /// Number of reasons for which an evaluation does not become an event.
 pub const UNRECORDED_REASONS: usize = 4;
+
+/// The evaluations of one environment.
+#[derive(Debug)]
+struct EnvironmentCounts {
+    name: Arc<str>,
+    /// Evaluations by the index of their reason.
+    reasons: [u64; REASONS.len()],
+    /// Evaluations that do not become events, because the tap does not audit them.
+    unpublished: u64,
+}
 
 #[derive(Debug)]
 struct FlagCounts {
@@ -55,15 +65,28 @@ impl Tally {
 
     /// Counts one answer under its environment and reason.
     pub fn answer(&mut self, environment: Option<&Arc<str>>, answer: &Answer<'_>) {
+        self.count_answer(environment, answer, true);
+    }
+
+    /// Counts one answer that does not become an event.
+    pub fn unpublished_answer(&mut self, environment: Option<&Arc<str>>, answer: &Answer<'_>) {
+        self.count_answer(environment, answer, false);
+    }
+
+    fn count_answer(&mut self, environment: Option<&Arc<str>>, answer: &Answer<'_>, is_published: bool) {
         let slot = REASONS.iter().position(|reason| *reason == answer.reason).unwrap_or_default();
         let label = environment.map_or(UNSERVED, |name| name);
-        let known = self.environments.iter_mut().position(|(name, _)| &**name == label);
+        let known = self.environments.iter_mut().position(|counts| &*counts.name == label);
         let index = known.unwrap_or_else(|| {
-            self.environments.push((label.into(), Default::default()));
+            let (name, reasons, unpublished) = (label.into(), Default::default(), 0);
+            self.environments.push(EnvironmentCounts { name, reasons, unpublished });
             self.environments.len() - 1
         });
-        if let Some(count) = self.environments.get_mut(index).and_then(|(_, counts)| counts.get_mut(slot)) {
-            *count += 1;
+        if let Some(counts) = self.environments.get_mut(index) {
+            counts.unpublished += u64::from(!is_published);
+            if let Some(count) = counts.reasons.get_mut(slot) {
+                *count += 1;
+            }
         }
     }
 
@@ -118,18 +141,19 @@ impl Tally {
     }
 
     /// Adds a committed batch to the process's metrics and to the usage reported to Unleash.
-    pub fn commit(&mut self, metrics: &Metrics, usage: &Usage) {
-        for (environment, counts) in &self.environments {
-            let labels = EnvironmentLabels { environment: Arc::clone(environment) };
-            metrics.events_published.get_or_create(&labels).inc_by(counts.iter().sum());
+    pub fn commit(&mut self, path: &'static str, metrics: &Metrics, usage: &Usage) {
+        for counts in &self.environments {
+            let labels = EnvironmentLabels { environment: Arc::clone(&counts.name) };
+            let published = counts.reasons.iter().sum::<u64>() - counts.unpublished;
+            metrics.events_published.get_or_create(&labels).inc_by(published);
         }
-        self.count("stream", metrics, usage);
+        self.count(path, metrics, usage);
     }
 
     /// Adds the evaluations for callers of `path` to the metrics. Published events are counted elsewhere.
     pub fn count(&mut self, path: &'static str, metrics: &Metrics, usage: &Usage) {
-        for (environment, counts) in self.environments.drain(..) {
-            for (reason, count) in REASONS.iter().zip(counts).filter(|(_, count)| *count > 0) {
+        for EnvironmentCounts { name: environment, reasons, .. } in self.environments.drain(..) {
+            for (reason, count) in REASONS.iter().zip(reasons).filter(|(_, count)| *count > 0) {
                 let reason = reason.as_str();
                 let labels = EvaluationLabels { path, reason, environment: Arc::clone(&environment) };
                 metrics.evaluations.get_or_create(&labels).inc_by(count);

@@ -4,13 +4,13 @@
 //! recovery path.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::kafka::backoff::Backoff;
 use crate::kafka::identity::Confirmed;
 use crate::kafka::partition_consumer::PartitionConsumer;
 use crate::log_limit::limited;
-use crate::metrics::{BatchLabels, Metrics};
 use crate::progress::Reason;
 use crate::shutdown::pause;
 
@@ -21,11 +21,13 @@ use super::clients;
 use super::error::SessionError;
 use super::fairness::Fairness;
 use super::paused_partitions::PausedPartitions;
+use super::pipeline::{Pipeline, PipelineMetrics};
 use super::rejections::Rejections;
 use super::reply_topics::ReplyTopics;
 use super::session::pairing::Unpaired;
 use super::session::{Ended, Session};
 use super::status::{EvaluatorStatus, WorkerStatus};
+use super::tap::TapResponder;
 
 /// Delay before the first retry; it doubles up to [`MAX_BACKOFF`].
 const MIN_BACKOFF: Duration = Duration::from_millis(50);
@@ -37,10 +39,11 @@ const GOOD_SESSION: Duration = Duration::from_secs(10);
 /// Number of consecutive batches that may fail because of a rebalance before it is reported as a fault.
 const EXPECTED_FAILURES: u32 = 3;
 
-/// A request worker.
+/// A worker of one pipeline.
 #[derive(Debug)]
 pub struct Worker {
     parts: Parts,
+    pipeline: Arc<Pipeline>,
     index: usize,
     status: WorkerStatus,
 }
@@ -69,18 +72,18 @@ pub struct WorkerState {
     pub rebalances: Option<usize>,
     /// Partitions whose first offset is known.
     pub begun: BTreeSet<i32>,
-    /// Partitions that the events topic lacks.
+    /// Partitions that a topic of results lacks.
     pub unpaired: Unpaired,
-    /// The requests topic was created again: its partitions are read from the first record.
+    /// The topic that is read was created again: its partitions are read from the first record.
     pub from_start: bool,
-    /// The requests topic's generation and id when they were last confirmed.
+    /// The generation and id of the topic that is read when they were last confirmed.
     pub topic: Option<Confirmed>,
     /// Number of partitions that the process's gauge counts for this worker.
     assigned: usize,
 }
 
 impl WorkerState {
-    fn new(parts: &Parts, status: WorkerStatus) -> Self {
+    fn new(parts: &Parts, pipeline: &Pipeline, status: WorkerStatus) -> Self {
         let topics = &parts.config.topics;
         let own = [
             &topics.requests,
@@ -93,7 +96,7 @@ impl WorkerState {
             &topics.overrides,
         ];
         let own = own.into_iter().cloned().collect();
-        let waiting = parts.metrics.evaluate.waiting.clone();
+        let waiting = pipeline.metrics.waiting.clone();
         let paused = PausedPartitions::new(waiting.clone(), status.progress().clone());
         Self {
             status,
@@ -115,7 +118,7 @@ impl WorkerState {
     }
 
     /// Clears the state that depends on the consumer, because it was dropped.
-    fn forget_consumer(&mut self, metrics: &Metrics) {
+    fn forget_consumer(&mut self, metrics: &PipelineMetrics) {
         self.paused.forget();
         self.tell_assigned(0, metrics);
         self.unpaired.retain(|_| false);
@@ -129,7 +132,7 @@ impl WorkerState {
         self.begun.clear();
     }
 
-    /// Prepares for a requests topic that was created again.
+    /// Prepares for a topic that was created again.
     fn begin_another_topic(&mut self) {
         self.begin_anew();
         self.rejections = Rejections::default();
@@ -137,10 +140,10 @@ impl WorkerState {
     }
 
     /// Updates the process's gauge by the change of this worker's assigned partitions.
-    pub fn tell_assigned(&mut self, assigned: usize, metrics: &Metrics) {
+    pub fn tell_assigned(&mut self, assigned: usize, metrics: &PipelineMetrics) {
         if assigned != self.assigned {
             let signed = |count| i64::try_from(count).unwrap_or(i64::MAX);
-            metrics.evaluate.partitions.inc_by(signed(assigned) - signed(self.assigned));
+            metrics.partitions.inc_by(signed(assigned) - signed(self.assigned));
             self.assigned = assigned;
         }
     }
@@ -155,13 +158,21 @@ impl Worker {
 
     /// Creates one of several workers that share a state.
     pub fn sharing(parts: Parts, index: usize, status: &EvaluatorStatus) -> Self {
-        Self { parts, index, status: status.worker(index) }
+        Self { parts, pipeline: Arc::clone(status.pipeline()), index, status: status.worker(index) }
     }
 
     /// Processes requests until shutdown.
     pub fn run(self) {
-        let responder = Responder::new(self.parts.clone());
-        self.run_with(responder);
+        match &self.pipeline.tap {
+            Some(tap) => {
+                let responder = TapResponder::new(self.parts.clone(), &self.pipeline, tap);
+                self.run_with(responder);
+            }
+            None => {
+                let responder = Responder::new(self.parts.clone());
+                self.run_with(responder);
+            }
+        }
     }
 
     /// Runs the worker with another implementation of [`Respond`].
@@ -169,7 +180,7 @@ impl Worker {
         if !self.store_is_ready() {
             return;
         }
-        let mut state = WorkerState::new(&self.parts, self.status.clone());
+        let mut state = WorkerState::new(&self.parts, &self.pipeline, self.status.clone());
         let mut backoff = Backoff::new(MIN_BACKOFF, MAX_BACKOFF);
         let mut consumer = None;
         while !self.parts.shutdown.is_cancelled() {
@@ -181,8 +192,7 @@ impl Worker {
             };
             // A failure while the broker is unreachable is not caused by the batch.
             state.failures = if error.is_of_delivery() { state.failures + 1 } else { 0 };
-            let outcome = BatchLabels { outcome: if error.is_fenced() { "fenced" } else { "aborted" } };
-            self.parts.metrics.evaluate.batches.get_or_create(&outcome).inc();
+            self.pipeline.metrics.batch_ended(if error.is_fenced() { "fenced" } else { "aborted" });
             let is_expected = error.is_rebalance() && state.failures <= EXPECTED_FAILURES;
             if is_expected {
                 tracing::info!(worker = self.index, %error, "rebalance during a batch; the batch is retried");
@@ -205,7 +215,7 @@ impl Worker {
             }
             if error.ends_consumer() {
                 consumer = None;
-                state.forget_consumer(&self.parts.metrics);
+                state.forget_consumer(&self.pipeline.metrics);
             }
             if started.elapsed() > GOOD_SESSION || error.is_refusal() {
                 backoff.reset();
@@ -225,17 +235,17 @@ impl Worker {
     ) -> Result<Ended, SessionError> {
         // The producer is created first: its start aborts a transaction that a previous process left open, which would
         // otherwise block the committed offsets that the consumer starts from.
-        let producer = clients::producer(&self.parts, self.index, state.isolate_records)?;
+        let producer = clients::producer(&self.parts, &self.pipeline, self.index, state.isolate_records)?;
         let consumer = match consumer {
             Some(consumer) => {
-                let topic = &self.parts.config.topics.requests;
+                let topic = &self.pipeline.source;
                 state.paused.resume(consumer, topic).map_err(SessionError::Consumer)?;
                 clients::rewind(consumer, topic)?;
                 consumer
             }
-            None => consumer.insert(clients::consumer(&self.parts, self.index)?),
+            None => consumer.insert(clients::consumer(&self.parts, &self.pipeline, self.index)?),
         };
-        Session::new(&self.parts, consumer, &producer, state).run(responder)
+        Session::new(&self.parts, &self.pipeline, consumer, &producer, state).run(responder)
     }
 
     /// Waits until the flags are loaded. Answers without flags would be wrong, and requests can wait in Kafka. `false`

@@ -32,7 +32,7 @@ const STABLE: &str = "Stable";
 /// A group, by the role in its name, and the topic whose partitions its members share.
 #[derive(Debug, Clone)]
 pub struct Group {
-    pub role: &'static str,
+    pub role: String,
     pub topic: String,
 }
 

@@ -64,8 +64,11 @@ impl LiveEvent {
             default_value: raw(hidden(&row.default_value)),
             context: raw(Some(row.context.clone().into_owned()).filter(|_| with_users)),
             source: match &row.source {
-                Source::Kafka { topic, partition, offset, index, .. } => serde_json::json!({
+                Source::Kafka { topic, partition, offset, index, tap: None, .. } => serde_json::json!({
                     "topic": topic, "partition": partition, "offset": offset, "index": index,
+                }),
+                Source::Kafka { topic, partition, offset, index, tap, .. } => serde_json::json!({
+                    "topic": topic, "partition": partition, "offset": offset, "index": index, "tap": tap,
                 }),
                 Source::Api(api) => serde_json::json!({"api": api}),
                 Source::Unknown => serde_json::json!({"api": null}),

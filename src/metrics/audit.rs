@@ -111,6 +111,6 @@ impl AuditMetrics {
     /// The gauges for the partitions of one of the sink's topics. Only the events topic has a lag.
     pub fn partition_gauges(&self, with_lag: bool) -> PartitionGauges {
         let lag = with_lag.then(|| self.lag.clone());
-        PartitionGauges { lag, stuck: self.stuck.clone(), with_topic: true }
+        PartitionGauges { lag, stuck: self.stuck.clone(), with_topic: true, ..PartitionGauges::default() }
     }
 }

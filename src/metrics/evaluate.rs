@@ -26,6 +26,12 @@ pub struct BatchLabels {
 #[derive(Debug, Clone)]
 pub struct Seconds(pub(super) Histogram);
 
+impl From<Histogram> for Seconds {
+    fn from(histogram: Histogram) -> Self {
+        Self(histogram)
+    }
+}
+
 impl Seconds {
     pub(super) fn new(buckets: impl IntoIterator<Item = f64>) -> Self {
         Self(Histogram::new(buckets))
@@ -58,7 +64,7 @@ pub struct EvaluateMetrics {
 }
 
 /// Buckets from 0.25 µs to 262 ms, each four times the previous one.
-const NARROW: (f64, f64, u16) = (0.000_000_25, 4.0, 11);
+pub(super) const NARROW: (f64, f64, u16) = (0.000_000_25, 4.0, 11);
 /// Buckets from 0.5 ms to 16 s, each twice the previous one.
 pub(super) const WIDE: (f64, f64, u16) = (0.000_5, 2.0, 16);
 
@@ -100,6 +106,10 @@ impl EvaluateMetrics {
 
     /// The gauges of the requests topic's partitions.
     pub fn partition_gauges(&self) -> PartitionGauges {
-        PartitionGauges { lag: Some(self.lag.clone()), stuck: self.stuck.clone(), with_topic: false }
+        PartitionGauges {
+            lag: Some(self.lag.clone()),
+            stuck: self.stuck.clone(),
+            ..PartitionGauges::default()
+        }
     }
 }

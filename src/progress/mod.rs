@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use crate::config::HealthConfig;
 use crate::health::{Report, State};
 use crate::log_limit::limited;
-use crate::metrics::{PartitionGauges, PartitionLabels, StuckLabels};
+use crate::metrics::{PartitionGauges, StuckLabels};
 
 pub use self::partition::{Reason, Stuck};
 
@@ -174,8 +174,8 @@ impl Progress {
     pub fn observe(&self, now: Instant) {
         let (mut stopped, mut moving) = (Vec::new(), Vec::new());
         for (partition, known) in self.lock().iter_mut() {
-            if let (Some(gauge), Some(lag)) = (&self.0.gauges.lag, known.lag()) {
-                gauge.get_or_create(&PartitionLabels { partition: *partition }).set(lag);
+            if let Some(lag) = known.lag() {
+                self.0.gauges.set_lag(*partition, lag);
             }
             let stuck = known.stuck(&self.0.topic, *partition, self.0.stuck_after, now);
             let reason = stuck.as_ref().map(|stuck| stuck.reason);
@@ -236,17 +236,14 @@ impl Progress {
     }
 
     fn forget_series(&self, partition: i32, known: &Partition) {
-        if let Some(lag) = &self.0.gauges.lag {
-            lag.remove(&PartitionLabels { partition });
-        }
+        self.0.gauges.remove_lag(partition);
         if let Some(reason) = known.shown {
             self.0.gauges.stuck.remove(&self.labels(partition, reason));
         }
     }
 
     fn labels(&self, partition: i32, reason: Reason) -> StuckLabels {
-        let topic = self.0.gauges.with_topic.then(|| Arc::clone(&self.0.topic));
-        StuckLabels { topic, partition, reason: reason.label() }
+        self.0.gauges.stuck_labels(&self.0.topic, partition, reason.label())
     }
 
     /// Recovers a poisoned lock, so that a panicked reader does not break health.

@@ -336,7 +336,8 @@ fn partitions_that_belong_to_nobody_are_shared_out() {
         session_timeout: config.delivery.session_timeout,
         topic: topics.overrides.clone(),
     };
-    let groups = [orphaned_partitions::Group { role: "evaluator", topic: topics.requests.clone() }];
+    let groups =
+        [orphaned_partitions::Group { role: "evaluator".to_owned(), topic: topics.requests.clone() }];
     let shutdown = Shutdown::new();
     std::thread::scope(|scope| {
         let looking =

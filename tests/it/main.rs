@@ -44,4 +44,5 @@ mod soak;
 mod sources;
 mod spec;
 mod store;
+mod taps;
 mod unleash_api;

@@ -79,6 +79,7 @@ fn event(snapshot: &Snapshot, number: u64, flags: usize, topic: &str) -> Option<
             partition: 0,
             offset: 500_000,
             index: 0,
+            tap: None,
         },
     };
     let mut written = Vec::new();

@@ -223,7 +223,7 @@ pub(super) fn event(
         flags_version: snapshot.version(),
         value_type: Some(ask.value_type),
         evaluation_ns: None,
-        source: EventSource::Kafka { topic, topic_id: None, partition, offset, index: 0 },
+        source: EventSource::Kafka { topic, topic_id: None, partition, offset, index: 0, tap: None },
     };
     let mut event = Vec::with_capacity(1024);
     write_event(&mut event, &frame, ask, &answer);

@@ -3,6 +3,7 @@
 mod offsets;
 
 use crate::log_limit::limited;
+use crate::record::Record;
 
 use std::ffi::{CStr, CString};
 use std::sync::{Arc, Mutex};
@@ -32,6 +33,8 @@ pub const MAX_RECORD_BYTES: usize = 8 << 20;
 const RECORD_OVERHEAD_BYTES: usize = 128;
 /// Upper bound of the encoding overhead of a record's header, in bytes.
 const HEADER_OVERHEAD_BYTES: usize = 10;
+/// The partition number for which the key decides (`RD_KAFKA_PARTITION_UA`).
+const ANY_PARTITION: i32 = -1;
 /// Maximum duration of one wait for acknowledgements.
 const FLUSH: Duration = Duration::from_millis(10);
 /// Timeout for the delivery reports of abandoned records.
@@ -55,12 +58,22 @@ pub struct Failures {
     is_quiet: bool,
 }
 
-/// A producer that reports failed deliveries by the id with which each record was sent, with a topic handle for fast sends
-/// to one topic.
+/// A producer that reports failed deliveries by the id with which each record was sent, with topic handles for fast sends.
 pub struct TrackedProducer {
-    // Dropped before the producer that created it.
-    lane: TopicHandle,
+    // Dropped before the producer that created them.
+    lanes: Vec<TopicHandle>,
     producer: Arc<BaseProducer<Failures>>,
+}
+
+/// What differs between a consumed record and the copy that is sent to another topic.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Changes<'c> {
+    /// The new value; `None` keeps the record's own, also a null value.
+    pub value: Option<&'c [u8]>,
+    /// Headers to add. Headers of the record with one of these names are removed.
+    pub headers: &'c [(&'c CStr, &'c [u8])],
+    /// Timestamp in milliseconds since 1970; 0 means now.
+    pub timestamp_ms: i64,
 }
 
 /// A handle to one topic, which avoids a topic lookup for each record.
@@ -106,6 +119,67 @@ impl TopicHandle {
             )
         };
         if sent == 0 { Ok(()) } else { Err(unsafe { sys::rd_kafka_last_error() }.into()) }
+    }
+
+    /// Queues a copy of a consumed record for one partition. Key, value and headers are copied as bytes, except for the
+    /// changes.
+    pub fn forward(
+        &self,
+        record: &Record<'_>,
+        changes: &Changes<'_>,
+        partition: i32,
+        delivery_id: usize,
+    ) -> Result<(), RDKafkaErrorCode> {
+        use sys::rd_kafka_vtype_t as Field;
+        let (key, key_length) = record.raw_key();
+        let (value, length) = match changes.value {
+            Some(value) => (value.as_ptr().cast_mut().cast(), value.len()),
+            None => record.raw_value(),
+        };
+        // SAFETY: key, value and headers live as long as the record and the changes, and librdkafka copies them before
+        // the call returns. The variadic arguments are pairs of a tag and its value, in C types. librdkafka owns the
+        // headers only if the call succeeds.
+        unsafe {
+            let list = match record.raw_headers() {
+                Some(headers) => sys::rd_kafka_headers_copy(headers),
+                None => sys::rd_kafka_headers_new(changes.headers.len()),
+            };
+            for (name, _) in changes.headers {
+                // Fails if there is none of this name.
+                let _ = sys::rd_kafka_header_remove(list, name.as_ptr());
+            }
+            for (name, header) in changes.headers {
+                let (length, bytes) = (header.len().cast_signed(), header.as_ptr().cast());
+                sys::rd_kafka_header_add(list, name.as_ptr(), -1, bytes, length);
+            }
+            let sent = sys::rd_kafka_producev(
+                self.client,
+                Field::RD_KAFKA_VTYPE_RKT,
+                self.topic,
+                Field::RD_KAFKA_VTYPE_PARTITION,
+                partition,
+                Field::RD_KAFKA_VTYPE_MSGFLAGS,
+                sys::RD_KAFKA_MSG_F_COPY,
+                Field::RD_KAFKA_VTYPE_VALUE,
+                value,
+                length,
+                Field::RD_KAFKA_VTYPE_KEY,
+                key,
+                key_length,
+                Field::RD_KAFKA_VTYPE_TIMESTAMP,
+                changes.timestamp_ms,
+                Field::RD_KAFKA_VTYPE_OPAQUE,
+                delivery_id as *mut std::ffi::c_void,
+                Field::RD_KAFKA_VTYPE_HEADERS,
+                list,
+                Field::RD_KAFKA_VTYPE_END,
+            );
+            if sent == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+                return Ok(());
+            }
+            sys::rd_kafka_headers_destroy(list);
+            Err(sent.into())
+        }
     }
 
     /// Queues a record with headers, like [`send`](Self::send).
@@ -171,25 +245,38 @@ impl std::fmt::Debug for TrackedProducer {
 impl TrackedProducer {
     /// Creates a producer with a topic handle for `topic`.
     pub fn create(config: &ClientConfig, topic: &str) -> KafkaResult<Self> {
-        Self::create_with(config, topic, Failures::default())
+        Self::create_with(config, [topic], Failures::default())
+    }
+
+    /// Creates a producer with a topic handle for each of `topics`, in this order.
+    pub fn create_for<'t>(
+        config: &ClientConfig,
+        topics: impl IntoIterator<Item = &'t str>,
+    ) -> KafkaResult<Self> {
+        Self::create_with(config, topics, Failures::default())
     }
 
     /// Like [`create`](Self::create), for a caller that reports the errors which its calls return: errors of the client
     /// are logged at debug level only.
     pub fn create_quiet(config: &ClientConfig, topic: &str) -> KafkaResult<Self> {
-        Self::create_with(config, topic, Failures { is_quiet: true, ..Failures::default() })
+        Self::create_with(config, [topic], Failures { is_quiet: true, ..Failures::default() })
     }
 
-    fn create_with(config: &ClientConfig, topic: &str, failures: Failures) -> KafkaResult<Self> {
+    fn create_with<'t>(
+        config: &ClientConfig,
+        topics: impl IntoIterator<Item = &'t str>,
+        failures: Failures,
+    ) -> KafkaResult<Self> {
         let producer: BaseProducer<Failures> = config.create_with_context(failures)?;
-        Ok(Self { lane: TopicHandle::open(&producer, topic)?, producer: Arc::new(producer) })
+        let lanes = topics.into_iter().map(|topic| TopicHandle::open(&producer, topic));
+        Ok(Self { lanes: lanes.collect::<KafkaResult<_>>()?, producer: Arc::new(producer) })
     }
 
     pub fn inner(&self) -> &BaseProducer<Failures> {
         &self.producer
     }
 
-    /// Sends a record without headers through the topic handle; waits while the queue is full.
+    /// Sends a record without headers through the first topic handle; waits while the queue is full.
     pub fn send(
         &self,
         partition: i32,
@@ -197,7 +284,38 @@ impl TrackedProducer {
         value: &[u8],
         delivery_id: usize,
     ) -> KafkaResult<()> {
-        self.when_there_is_room(|| self.lane.send(partition, key, value, delivery_id))
+        self.send_to(0, Some(partition), key, value, delivery_id)
+    }
+
+    /// Sends a record without headers through the topic handle with this index. Without a partition, the key decides.
+    pub fn send_to(
+        &self,
+        lane: usize,
+        partition: Option<i32>,
+        key: Option<&[u8]>,
+        value: &[u8],
+        delivery_id: usize,
+    ) -> KafkaResult<()> {
+        let lane = self.lane(lane)?;
+        let partition = partition.unwrap_or(ANY_PARTITION);
+        self.when_there_is_room(|| lane.send(partition, key, value, delivery_id))
+    }
+
+    /// Sends a copy of a consumed record to the record's partition, through the topic handle with this index; waits while
+    /// the queue is full.
+    pub fn forward(
+        &self,
+        lane: usize,
+        record: &Record<'_>,
+        changes: &Changes<'_>,
+        delivery_id: usize,
+    ) -> KafkaResult<()> {
+        let lane = self.lane(lane)?;
+        self.when_there_is_room(|| lane.forward(record, changes, record.partition(), delivery_id))
+    }
+
+    fn lane(&self, lane: usize) -> KafkaResult<&TopicHandle> {
+        self.lanes.get(lane).ok_or(KafkaError::MessageProduction(RDKafkaErrorCode::UnknownTopic))
     }
 
     /// Sends any record; waits while the queue is full.

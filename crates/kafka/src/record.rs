@@ -1,6 +1,6 @@
 //! Records in librdkafka's own memory, which are released when the fetch is dropped.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, c_void};
 use std::marker::PhantomData;
 
 use rdkafka::error::RDKafkaErrorCode;
@@ -155,12 +155,15 @@ impl<'c> Record<'c> {
 
     /// The last header of this name, if it is UTF-8.
     pub fn header(&self, name: &CStr) -> Option<&'c str> {
+        std::str::from_utf8(self.header_bytes(name)?).ok()
+    }
+
+    /// The bytes of the last header of this name.
+    pub fn header_bytes(&self, name: &CStr) -> Option<&'c [u8]> {
         let headers = self.raw_headers()?;
         let (mut value, mut size) = (std::ptr::null(), 0);
         let found = unsafe { sys::rd_kafka_header_get_last(headers, name.as_ptr(), &mut value, &mut size) };
-        (found == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR)
-            .then(|| std::str::from_utf8(slice(value, size)).ok())
-            .flatten()
+        (found == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR).then(|| slice(value, size))
     }
 
     /// All headers, copied.
@@ -183,7 +186,17 @@ impl<'c> Record<'c> {
         owned
     }
 
-    fn raw_headers(&self) -> Option<*mut sys::rd_kafka_headers_t> {
+    /// Pointer and length of the key; null for a null key.
+    pub(crate) fn raw_key(&self) -> (*mut c_void, usize) {
+        (self.raw.key, self.raw.key_len)
+    }
+
+    /// Pointer and length of the value; null for a null value.
+    pub(crate) fn raw_value(&self) -> (*mut c_void, usize) {
+        (self.raw.payload, self.raw.len)
+    }
+
+    pub(crate) fn raw_headers(&self) -> Option<*mut sys::rd_kafka_headers_t> {
         let mut headers = std::ptr::null_mut();
         let found = unsafe { sys::rd_kafka_message_headers(self.raw, &mut headers) };
         (found == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR).then_some(headers)

@@ -23,6 +23,8 @@ pub enum Start {
     End,
     /// The first record that is not older than this time, in milliseconds since 1970.
     At(i64),
+    /// So many offsets before the end of each partition.
+    Last(i64),
 }
 
 /// A consumer of all partitions of a topic, for committed records only. All its calls block.
@@ -65,13 +67,18 @@ impl Follower {
         partitions.sort_unstable();
         let later = match start {
             Start::At(from) => starts(&consumer, topic, &partitions, from, timeout)?,
-            Start::Beginning | Start::End => BTreeMap::new(),
+            Start::Beginning | Start::End | Start::Last(_) => BTreeMap::new(),
         };
         let mut assignment = TopicPartitionList::new();
         for &partition in &partitions {
             let offset = match (start, later.get(&partition)) {
                 (Start::Beginning, _) => Offset::Beginning,
                 (Start::At(_), Some(offset)) => Offset::Offset(*offset),
+                (Start::Last(count), _) => {
+                    let ends = consumer.fetch_watermarks(topic, partition, timeout);
+                    let (low, end) = ends.map_err(|error| failed(topic, error))?;
+                    Offset::Offset((end - count).max(low))
+                }
                 // Looked up now: librdkafka would resolve `Offset::End` later and skip what was produced in between.
                 (Start::End | Start::At(_), _) => Offset::Offset(end(&consumer, topic, partition, timeout)?),
             };

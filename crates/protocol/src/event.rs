@@ -15,6 +15,8 @@ pub enum EventSource<'a> {
         partition: i32,
         offset: i64,
         index: u32,
+        /// Name of the tap that read the record; `None` for a request.
+        tap: Option<&'a str>,
     },
     Api(&'a str),
     /// Call of an SDK of Unleash.
@@ -136,7 +138,7 @@ fn write_value_text(out: &mut Vec<u8>, value: &Value<'_>) {
 
 fn write_source(out: &mut Vec<u8>, source: EventSource<'_>) {
     match source {
-        EventSource::Kafka { topic, topic_id, partition, offset, index } => {
+        EventSource::Kafka { topic, topic_id, partition, offset, index, tap } => {
             // Kafka's topic names need no escaping.
             out.extend_from_slice(br#"{"topic":""#);
             out.extend_from_slice(topic.as_bytes());
@@ -148,6 +150,9 @@ fn write_source(out: &mut Vec<u8>, source: EventSource<'_>) {
             write_integer(out, index);
             if let Some(topic_id) = topic_id {
                 member(out, "topic_id", Some(topic_id));
+            }
+            if tap.is_some() {
+                member(out, "tap", tap);
             }
             out.push(b'}');
         }

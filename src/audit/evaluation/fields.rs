@@ -45,7 +45,7 @@ pub(super) fn source(span: Span<'_>) -> Result<Source<'_>, Unreadable> {
         return Ok(Source::Unknown);
     }
     let mut scanner = Scanner::new(span.text, 2);
-    let (mut topic, mut topic_id, mut api) = (None, None, None);
+    let (mut topic, mut topic_id, mut api, mut tap) = (None, None, None, None);
     let (mut partition, mut offset, mut index) = (None, None, None);
     let mut first = true;
     scanner.begin_object().map_err(broken)?;
@@ -55,6 +55,7 @@ pub(super) fn source(span: Span<'_>) -> Result<Source<'_>, Unreadable> {
             "topic" => topic = text("source.topic", span)?,
             "topic_id" => topic_id = text("source.topic_id", span)?.filter(|id| is_id(id)),
             "api" => api = text("source.api", span)?,
+            "tap" => tap = text("source.tap", span)?.filter(|tap| is_id(tap)),
             "partition" => partition = number("source.partition", span)?,
             "offset" => offset = number("source.offset", span)?,
             "index" => index = number("source.index", span)?,
@@ -63,7 +64,7 @@ pub(super) fn source(span: Span<'_>) -> Result<Source<'_>, Unreadable> {
     }
     match (topic, api, partition, offset, index) {
         (Some(topic), None, Some(partition), Some(offset), Some(index)) => {
-            Ok(Source::Kafka { topic, topic_id, partition, offset, index })
+            Ok(Source::Kafka { topic, topic_id, partition, offset, index, tap })
         }
         (None, Some(api), None, None, None) => Ok(Source::Api(api)),
         _ => Err(Unreadable("source: expected either topic, partition, offset and index, or api".to_owned())),

@@ -60,6 +60,10 @@ fn has_effect(setting: &settings::Setting) -> bool {
     let registry: &[_] = if is_format { &[("SCHEMA_REGISTRY_URL", "http://registry")] } else { &[] };
     let others = together.map_or(registry, |(_, others)| *others);
     let name = match (setting.mask, setting.variable) {
+        (Mask::Group, "") if setting.path == "taps" => {
+            let entry = "[[taps]]\nname = \"x\"\nsource = \"a\"\ntarget = \"b\"\nflags = [\"f\"]\n";
+            return loaded(entry, &[]).is_some_and(|config| config.contains("\"x\""));
+        }
         (Mask::Group, "") => {
             let entry = "[unleash]\nurl = \"http://unleash\"\n[[unleash.environments]]\nname = \"x\"\ntoken = \"t\"\n";
             return loaded(entry, &[]).is_some_and(|config| config.contains("\"x\""));

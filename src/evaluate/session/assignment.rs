@@ -12,7 +12,6 @@ use crate::evaluate::error::SessionError;
 use crate::kafka::identity::Confirmed;
 use crate::kafka::reading::{Expired, FaultKind, FetchFault};
 use crate::log_limit::limited;
-use crate::metrics::PartitionLabels;
 use crate::progress::Reason;
 use crate::shutdown::pause;
 
@@ -36,11 +35,11 @@ impl Session<'_> {
     ///
     /// A worker is up once it is a member of its group, even without requests or without an assigned partition.
     pub(super) fn follow_assignment(&mut self) -> Result<bool, SessionError> {
-        self.state.tell_assigned(self.consumer.assigned(), &self.parts.metrics);
+        self.state.tell_assigned(self.consumer.assigned(), &self.pipeline.metrics);
         let rebalances = self.consumer.rebalances();
         if self.state.rebalances != Some(rebalances) {
             let assigned = self.consumer.inner().assignment().map_err(SessionError::Consumer)?;
-            let assigned = assigned.elements_for_topic(&self.parts.config.topics.requests);
+            let assigned = assigned.elements_for_topic(&self.pipeline.source);
             let assigned: Vec<i32> = assigned.iter().map(|element| element.partition()).collect();
             let status = &self.state.status;
             status.progress().assign(status.index(), &assigned);
@@ -179,7 +178,7 @@ impl Session<'_> {
     }
 
     fn begin_at(&self, partition: i32, next: i64, low: Option<i64>, end: Option<i64>) {
-        let topic = &self.parts.config.topics.requests;
+        let topic = &self.pipeline.source;
         self.state.status.progress().starts_at(partition, next);
         self.consumer.reading().starts_at(partition, next);
         if let Some(low) = low.filter(|low| *low > next) {
@@ -207,17 +206,16 @@ impl Session<'_> {
         self.consumer.reading().starts_at(partition, low);
         let waiting = u64::try_from(end - low).unwrap_or_default();
         if waiting > 0 {
-            let labels = PartitionLabels { partition };
-            self.parts.metrics.requests_without_offset.get_or_create(&labels).inc_by(waiting);
+            self.pipeline.metrics.without_offset(partition, waiting);
             limited!(
                 warn,
                 key = &partition.to_string(),
-                topic = self.parts.config.topics.requests,
+                topic = self.pipeline.source,
                 partition,
                 from = low,
                 to = end,
                 "the group has no committed offset for a partition with records; all records are \
-                 answered. If they were answered before, the group's offsets have expired, and their \
+                 processed. If they were processed before, the group's offsets have expired, and their \
                  events are repeated with the same ids",
             );
         }
@@ -238,9 +236,8 @@ impl Session<'_> {
     /// Counts and logs the requests that were deleted before they were read.
     pub(super) fn report_expired(&self) {
         for Expired { partition, from, to, count } in self.consumer.reading().take_expired() {
-            let labels = PartitionLabels { partition };
-            self.parts.metrics.requests_expired.get_or_create(&labels).inc_by(count);
-            let topic = &self.parts.config.topics.requests;
+            self.pipeline.metrics.expired(partition, count);
+            let topic = &self.pipeline.source;
             limited!(
                 error,
                 key = &partition.to_string(),
@@ -263,7 +260,7 @@ impl Session<'_> {
         self.positions_reported = Instant::now();
         let Ok(positions) = self.consumer.inner().position() else { return };
         let progress = self.state.status.progress();
-        for element in positions.elements_for_topic(&self.parts.config.topics.requests) {
+        for element in positions.elements_for_topic(&self.pipeline.source) {
             let partition = element.partition();
             // A paused partition is not fetched, so its end offset is unknown here.
             if self.state.paused.has_partition(partition) || self.state.unpaired.has(partition) {
@@ -310,7 +307,7 @@ impl Session<'_> {
     pub(super) fn list(&self, partitions: &[i32], offset: Offset) -> KafkaResult<TopicPartitionList> {
         let mut list = TopicPartitionList::with_capacity(partitions.len());
         for partition in partitions {
-            list.add_partition_offset(&self.parts.config.topics.requests, *partition, offset)?;
+            list.add_partition_offset(&self.pipeline.source, *partition, offset)?;
         }
         Ok(list)
     }

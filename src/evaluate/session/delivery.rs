@@ -112,7 +112,7 @@ impl Session<'_> {
         if !all_told {
             return;
         }
-        let topic = &self.parts.config.topics.requests;
+        let topic = &self.pipeline.source;
         let mut offsets = TopicPartitionList::new();
         for (partition, next) in self.batch.positions() {
             let failed = failures
@@ -154,9 +154,17 @@ impl Session<'_> {
                     let too_large = failure.code == RDKafkaErrorCode::MessageSizeTooLarge;
                     let code = if too_large { RefusalCode::TooLarge } else { RefusalCode::Refused };
                     if too_large {
-                        self.state.rejections.learn_refused_size(bytes);
+                        self.state.rejections.learn_refused_size(self.pipeline.events_lane(), bytes);
                     }
                     self.state.rejections.refuse_event(place, index, code);
+                }
+                Sent::Forwarded { output, bytes } => {
+                    let too_large = failure.code == RDKafkaErrorCode::MessageSizeTooLarge;
+                    let code = if too_large { RefusalCode::TooLarge } else { RefusalCode::Refused };
+                    if too_large {
+                        self.state.rejections.learn_refused_size(output, bytes);
+                    }
+                    self.state.rejections.refuse_copy(place, output, code);
                 }
                 Sent::DeadLetter => self.state.rejections.shorten_dead_letter(place),
                 Sent::Reply { .. } => self.state.rejections.drop_reply(place),

@@ -95,12 +95,12 @@ impl Session<'_> {
         bounds: Bounds,
     ) -> Result<bool, SessionError> {
         let (begun, mut waited) = (Instant::now(), Duration::ZERO);
-        let Self { parts, consumer, producer, state, batch, tally, opened, pace, .. } = self;
+        let Self { parts, pipeline, consumer, producer, state, batch, tally, opened, pace, .. } = self;
         let (work, mut records, mut is_over) = (batch.work(), 0, false);
         let room = bounds.records.saturating_sub(batch.records);
         responder.begin(state.topic.as_ref().and_then(|topic| topic.id.as_ref()));
         for record in consumer.peek(partition, room).iter() {
-            let reply_topic = wanted_reply(&record);
+            let reply_topic = wanted_reply(pipeline, &record);
             if reply_topic.is_some_and(|topic| state.reply_topics.must_wait(partition, topic, begun)) {
                 break;
             }
@@ -109,7 +109,7 @@ impl Session<'_> {
             }
             let until = pace.deadline(*opened.get_or_insert(begun));
             let mut sender = BatchSender {
-                topics: &parts.config.topics,
+                pipeline,
                 producer,
                 batch,
                 tally,
@@ -152,7 +152,7 @@ impl Session<'_> {
         for record in self.consumer.peek(partition, TAKEN_RECORDS).iter().skip(1) {
             if is_paused {
                 responder.prepare(&record);
-            } else if let Some(topic) = wanted_reply(&record) {
+            } else if let Some(topic) = wanted_reply(self.pipeline, &record) {
                 self.state.reply_topics.note(topic, now);
             }
         }
@@ -179,7 +179,7 @@ impl Session<'_> {
 
     /// Pauses the partitions whose next record could not be decoded while this batch was filled.
     fn hold(&mut self) -> Result<(), SessionError> {
-        let topic = &self.parts.config.topics.requests;
+        let topic = &self.pipeline.source;
         self.state.paused.pause(self.consumer, topic).map_err(SessionError::Consumer)?;
         if let Some(why) = &self.state.paused.why {
             self.state.status.degraded(format!("partitions are paused: {why}"));

@@ -1,5 +1,6 @@
-//! A result is sent to the partition number of its request. If the requests topic has more partitions than the events
-//! topic, the additional ones are paused until the events topic has them too; all others continue.
+//! A result is sent to the partition number of its record. If the source has more partitions than a topic of results (the
+//! events topic, or a topic that a tap writes to), the additional ones are paused until that topic has them too; all
+//! others continue.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,11 +22,11 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// Timeout of one lookup.
 const CALL_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The partitions of one worker without a counterpart in the events topic.
+/// The partitions of one worker without a counterpart in a topic of results.
 #[derive(Debug)]
 pub struct Unpaired {
     partitions: Vec<i32>,
-    /// Partition count of the events topic at the last lookup; `None` before the first.
+    /// Fewest partitions of a topic of results at the last lookup; `None` before the first.
     events: Option<i32>,
     asked: Option<Instant>,
     /// Gauge of the paused partitions of all workers.
@@ -64,7 +65,7 @@ impl Unpaired {
     }
 }
 
-impl Session<'_> {
+impl<'s> Session<'s> {
     /// Pauses partitions without a counterpart, and resumes those that have one now.
     pub(super) fn follow_pairs(&mut self) -> Result<(), SessionError> {
         let Some(last) = self.state.begun.last().copied() else { return Ok(()) };
@@ -72,10 +73,10 @@ impl Session<'_> {
             return Ok(());
         }
         self.state.unpaired.asked = Some(Instant::now());
-        let events = match self.partitions_of_events() {
-            Ok(events) => events,
+        let (events, fewest) = match self.fewest_partitions() {
+            Ok(found) => found,
             Err(error) => {
-                tracing::debug!(%error, "the partition count of the events topic cannot be read; retrying");
+                tracing::debug!(%error, "the partition counts of the topics of results cannot be read; retrying");
                 return Ok(());
             }
         };
@@ -86,19 +87,18 @@ impl Session<'_> {
         self.release_paired(released)?;
         let held = self.state.begun.range(events..).copied();
         let held: Vec<i32> = held.filter(|partition| !self.state.unpaired.has(*partition)).collect();
-        self.hold_unpaired(&held, events).map_err(SessionError::Consumer)
+        self.hold_unpaired(&held, events, fewest).map_err(SessionError::Consumer)
     }
 
-    fn hold_unpaired(&mut self, held: &[i32], events: i32) -> KafkaResult<()> {
+    fn hold_unpaired(&mut self, held: &[i32], events: i32, fewest: &str) -> KafkaResult<()> {
         if held.is_empty() {
             return Ok(());
         }
         let list = self.list(held, Offset::Invalid)?;
         self.consumer.pause(&list)?;
-        let topics = &self.parts.config.topics;
+        let source = &self.pipeline.source;
         let why: Arc<str> =
-            format!("topic {} has {events} partitions, fewer than topic {}", topics.events, topics.requests)
-                .into();
+            format!("topic {fewest} has {events} partitions, fewer than topic {source}").into();
         for partition in held {
             self.state.status.progress().blocked(*partition, Reason::Held, Arc::clone(&why));
         }
@@ -116,19 +116,28 @@ impl Session<'_> {
         }
         self.state.unpaired.waiting.dec_by(i64::try_from(released.len()).unwrap_or_default());
         // The producer discovers new partitions only by a metadata request.
-        let events = &self.parts.config.topics.events;
-        let asked = self.producer.inner().client().fetch_metadata(Some(events), CALL_TIMEOUT);
-        asked.map_err(SessionError::Producer)?;
+        for output in &self.pipeline.outputs {
+            let asked = self.producer.inner().client().fetch_metadata(Some(output), CALL_TIMEOUT);
+            asked.map_err(SessionError::Producer)?;
+        }
         let list = self.list(&released, Offset::Invalid).map_err(SessionError::Consumer)?;
         self.consumer.inner().resume(&list).map_err(SessionError::Consumer)?;
-        tracing::info!(partitions = ?released, "the events topic has these partitions now; reading resumes");
-        rewind_these(self.consumer, &self.parts.config.topics.requests, list)
+        tracing::info!(partitions = ?released, "the topics of results have these partitions now; reading resumes");
+        rewind_these(self.consumer, &self.pipeline.source, list)
     }
 
-    fn partitions_of_events(&self) -> KafkaResult<i32> {
+    /// The fewest partitions of the topics of results, and the topic that has them.
+    fn fewest_partitions(&self) -> KafkaResult<(i32, &'s str)> {
+        let counts =
+            self.pipeline.outputs.iter().map(|topic| Ok((self.partitions_of(topic)?, topic.as_str())));
+        let counts = counts.collect::<KafkaResult<Vec<_>>>()?;
+        Ok(counts.into_iter().min().unwrap_or((i32::MAX, "")))
+    }
+
+    fn partitions_of(&self, topic: &str) -> KafkaResult<i32> {
         // Uses the consumer: a metadata request of a producer may create the topic.
         let client = self.consumer.inner().client();
-        let metadata = client.fetch_metadata(Some(&self.parts.config.topics.events), CALL_TIMEOUT)?;
+        let metadata = client.fetch_metadata(Some(topic), CALL_TIMEOUT)?;
         let unknown = KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownTopicOrPartition);
         let topic = metadata.topics().first().ok_or(unknown)?;
         match topic.error() {

@@ -290,6 +290,6 @@ fn a_stuck_partition_makes_the_process_not_ready_where_that_is_asked_for() {
         fixture.progress.observe(Instant::now());
         !fixture.health.is_ready()
     });
-    let labels = StuckLabels { topic: None, partition: 1, reason: "held" };
+    let labels = StuckLabels { topic: None, tap: None, partition: 1, reason: "held" };
     assert_eq!(fixture.parts.metrics.evaluate.stuck.get_or_create(&labels).get(), 1);
 }

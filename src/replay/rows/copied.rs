@@ -114,7 +114,7 @@ impl<'b> Fields<'b> {
         let api = self.text()?;
         Ok(match (topic, partition, offset, index, api) {
             (Some(topic), Some(partition), Some(offset), Some(index), _) => {
-                Source::Kafka { topic, topic_id: None, partition, offset, index }
+                Source::Kafka { topic, topic_id: None, partition, offset, index, tap: None }
             }
             (.., Some(api)) => Source::Api(api),
             _ => Source::Unknown,

@@ -53,6 +53,7 @@ fn evaluation(row: &SqliteRow) -> Result<Evaluation<'_>, ReplayError> {
             partition: row.try_get("source_partition")?,
             offset: row.try_get("source_offset")?,
             index: row.try_get("source_index")?,
+            tap: None,
         },
         (None, Some(api)) => Source::Api(api),
         (None, None) => Source::Unknown,

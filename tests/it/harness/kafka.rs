@@ -80,6 +80,7 @@ pub struct Received {
     pub key: Option<Vec<u8>>,
     pub payload: Option<Vec<u8>>,
     pub headers: Vec<(String, Option<Vec<u8>>)>,
+    pub timestamp_ms: Option<i64>,
 }
 
 impl Received {
@@ -92,6 +93,7 @@ impl Received {
             headers: headers
                 .map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec)))
                 .collect(),
+            timestamp_ms: message.timestamp().to_millis(),
         }
     }
 

@@ -63,7 +63,7 @@ fn write_value(out: &mut Vec<u8>, value: &Value<'_>) {
 
 fn write_source(out: &mut Vec<u8>, source: EventSource<'_>) {
     match source {
-        EventSource::Kafka { topic, topic_id, partition, offset, index } => {
+        EventSource::Kafka { topic, topic_id, partition, offset, index, tap } => {
             optional(out, Some(topic));
             optional_long(out, Some(partition.into()));
             optional_long(out, Some(offset));
@@ -71,11 +71,12 @@ fn write_source(out: &mut Vec<u8>, source: EventSource<'_>) {
             out.push(NULL);
             optional(out, topic_id);
             out.extend_from_slice(&[NULL; 2]);
+            optional(out, tap);
         }
         EventSource::Api(api) => {
             out.extend_from_slice(&[NULL; 4]);
             optional(out, Some(api));
-            out.extend_from_slice(&[NULL; 3]);
+            out.extend_from_slice(&[NULL; 4]);
         }
         EventSource::Sdk { app, connection } => {
             out.extend_from_slice(&[NULL; 4]);
@@ -83,6 +84,7 @@ fn write_source(out: &mut Vec<u8>, source: EventSource<'_>) {
             out.push(NULL);
             optional(out, app);
             optional(out, connection);
+            out.push(NULL);
         }
     }
 }

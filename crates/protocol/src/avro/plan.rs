@@ -84,6 +84,8 @@ struct Resolver<'r> {
     /// recursive records.
     whole: HashMap<(Name, bool), usize>,
     depth: usize,
+    /// Whether fields of a completely converted record that have no JSON form are skipped.
+    skips_unreadable: bool,
 }
 
 impl Plan {
@@ -95,8 +97,24 @@ impl Plan {
             steps: Vec::new(),
             whole: HashMap::new(),
             depth: 0,
+            skips_unreadable: false,
         };
         let root = resolver.step(&writer.schema, Want::OneOf(readers))?;
+        Ok(Self { steps: resolver.steps, root })
+    }
+
+    /// Computes how messages of any schema are converted completely. Fields of records that have no JSON form, such as
+    /// bytes, are skipped.
+    pub(super) fn complete(writer: &Writer) -> Result<Self, Misfit> {
+        let mut resolver = Resolver {
+            writer: names(writer.others.iter().chain([&writer.schema]).collect())?,
+            reader: names(Vec::new())?,
+            steps: Vec::new(),
+            whole: HashMap::new(),
+            depth: 0,
+            skips_unreadable: true,
+        };
+        let root = resolver.step(&writer.schema, Want::Anything)?;
         Ok(Self { steps: resolver.steps, root })
     }
 }
@@ -302,7 +320,13 @@ impl<'r> Resolver<'r> {
         let want = if taken { Want::Anything } else { Want::Nothing };
         let mut fields = Vec::with_capacity(record.fields.len());
         for field in &record.fields {
-            let step = self.step(&field.schema, want).map_err(|misfit| misfit.within(&field.name))?;
+            let step = match self.step(&field.schema, want) {
+                Err(_) if self.skips_unreadable => {
+                    fields.push((None, self.step(&field.schema, Want::Nothing)?));
+                    continue;
+                }
+                step => step.map_err(|misfit| misfit.within(&field.name))?,
+            };
             fields.push((taken.then(|| field.name.as_str().into()), step));
         }
         if let Some(step) = self.steps.get_mut(place) {

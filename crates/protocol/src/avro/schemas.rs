@@ -119,6 +119,8 @@ impl Writer {
 impl Subject {
     /// Subject of any topic.
     pub const ANY: Self = Self { kinds: &Kind::ALL };
+    /// Subject of a topic of another service: messages of any schema are converted completely.
+    pub const FOREIGN: Self = Self { kinds: &[] };
     pub const REQUESTS: Self = Self { kinds: &[Kind::Request] };
     pub const EVENTS: Self = Self { kinds: &[Kind::Evaluated, Kind::Changed] };
     pub const UPDATES: Self = Self { kinds: &[Kind::Changed] };
@@ -136,6 +138,9 @@ impl Subject {
 
     /// Computes how messages of another schema are read as one of these kinds.
     pub fn resolve(self, writer: &Writer) -> Result<Plan, Misfit> {
+        if self.kinds.is_empty() {
+            return Plan::complete(writer);
+        }
         let readers: Vec<_> = self.kinds.iter().map(|kind| kind.schema()).collect();
         Plan::resolve(writer, &readers)
     }

@@ -196,7 +196,7 @@ proptest! {
         let at = chrono::DateTime::from_timestamp_micros(micros).unwrap().to_rfc3339_opts(chrono::SecondsFormat::Micros, true);
         let (context, default) = (json!({"c": context}).to_string(), default.to_string());
         let source = match in_kafka {
-            true => EventSource::Kafka { topic: "t", topic_id: (index % 2 == 0).then_some("id"), partition, offset, index: index.into() },
+            true => EventSource::Kafka { topic: "t", topic_id: (index % 2 == 0).then_some("id"), partition, offset, index: index.into(), tap: (index % 3 == 0).then_some("orders") },
             false => EventSource::Api("rest"),
         };
         let frame = EventFrame {

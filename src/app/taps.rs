@@ -1,0 +1,71 @@
+//! Starts the taps. Each has its own consumer group, health and metrics, and none waits for another.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::config::TapConfig;
+use crate::evaluate::pipeline::Pipeline;
+use crate::evaluate::tap::outputs::TopicLookup;
+use crate::evaluate::{Evaluator, Parts};
+use crate::health::Reporter;
+use crate::kafka::topics;
+use crate::log_limit::limited;
+use crate::progress::Progress;
+use crate::shutdown::{Shutdown, Stage, pause, run_threads};
+
+use super::App;
+
+/// Interval of the checks while the topics of a tap do not fit.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
+impl App {
+    pub(super) fn start_taps(&mut self, fit: &topics::Fit) {
+        for tap in self.parts.config.taps.clone() {
+            self.start_tap(tap, fit.clone());
+        }
+    }
+
+    fn start_tap(&mut self, tap: TapConfig, fit: topics::Fit) {
+        let parts = self.parts.clone();
+        let pipeline = Arc::new(Pipeline::tap(&parts.config, &tap, &parts.metrics));
+        let gauges = pipeline.metrics.partition_gauges();
+        let progress = Progress::new(&pipeline.source, &parts.config.health, gauges);
+        let shown = progress.clone();
+        // Parts are named for the life of the process, and the configuration bounds their number.
+        let name: &'static str = Box::leak(pipeline.role().into_boxed_str());
+        let health =
+            self.health.reporter_with(name, false, move |report| shown.add_to(report, Instant::now()));
+        health.starting("waiting for Kafka and its topics");
+        self.supervisor.start(Stage::Intake, name, |shutdown| async move {
+            if !topics::wait_until_fit(fit, &shutdown).await {
+                return Ok(());
+            }
+            let parts = Parts { shutdown: shutdown.clone(), health, ..parts };
+            let (checked, config) = (parts.clone(), Arc::clone(&parts.config));
+            let fits = tokio::task::spawn_blocking(move || {
+                let lookup = TopicLookup::new(&config)?;
+                Ok::<_, anyhow::Error>(wait_for_topics(&lookup, &tap, &checked.health, &checked.shutdown))
+            });
+            if !fits.await?? {
+                return Ok(());
+            }
+            run_threads(Evaluator::start(&parts, pipeline, progress)?, shutdown).await
+        });
+    }
+}
+
+/// Waits until the topics of the tap fit, and reports the reasons while they do not. `false` at shutdown.
+fn wait_for_topics(lookup: &TopicLookup, tap: &TapConfig, health: &Reporter, shutdown: &Shutdown) -> bool {
+    loop {
+        let problem = match lookup.problems(tap) {
+            Ok(problems) if problems.is_empty() => return !shutdown.is_cancelled(),
+            Ok(problems) => format!("the tap does not run: {}", problems.join("; ")),
+            Err(error) => format!("the topics of the tap cannot be looked up: {error}"),
+        };
+        limited!(warn, key = &tap.name, tap = %tap.name, "{problem}; see `flagstream taps check`");
+        health.degraded(problem);
+        if !pause(CHECK_INTERVAL, shutdown) {
+            return false;
+        }
+    }
+}
