@@ -92,7 +92,7 @@ function Rows({ rows, open }) {
     { title: 'Result', cell: (it) => html`<${Outcome} row=${it} />` },
     { title: 'User', cell: (it) => it.user_id ?? '–' },
     { title: 'Environment', cell: (it) => it.environment },
-    { title: 'Path', cell: (it) => it.source.api ?? 'stream' },
+    { title: 'Path', cell: (it) => it.source.api ?? (it.source.tap ? `tap ${it.source.tap}` : 'stream') },
   ], []);
   return html`<${Table} label="Evaluations" columns=${columns} rows=${rows} rowKey=${(it) => it.event_id} />`;
 }

@@ -124,6 +124,33 @@ ROWS = [
             ("sum(rate(flagstream_publish_spooled_events_total[$__rate_interval]))", "events"),
         ]),
     ]),
+    ("Taps", False, [
+        ("Records", "Records a second that taps process, write to a topic, and forward without flags.", "ops", [
+            ("sum by (tap) (rate(flagstream_tap_records_total[$__rate_interval]))", "{{tap}}"),
+            ("sum by (tap, topic) (rate(flagstream_tap_forwarded_total[$__rate_interval]))", "{{tap}} to {{topic}}"),
+            ("sum by (tap, reason) (rate(flagstream_tap_passed_total[$__rate_interval]))", "{{tap}} {{reason}}"),
+        ]),
+        ("Lag", "Records of the sources that wait.", "short", [("sum by (tap) (flagstream_tap_lag)", "{{tap}}")]),
+        ("Latency", "From a record's timestamp to the commit of its copy, and from the first record of a batch to its commit.", "s", [
+            ("histogram_quantile(0.99, sum by (le, tap) (rate(flagstream_tap_latency_seconds_bucket[$__rate_interval])))", "{{tap}}, p99"),
+            ("histogram_quantile(0.99, sum by (le, tap) (rate(flagstream_tap_batch_seconds_bucket[$__rate_interval])))", "{{tap}} batch, p99"),
+            ("histogram_quantile(0.99, sum by (le, tap) (rate(flagstream_tap_commit_seconds_bucket[$__rate_interval])))", "{{tap}} commit, p99"),
+            ("histogram_quantile(0.99, sum by (le, tap) (rate(flagstream_tap_record_seconds_bucket[$__rate_interval])))", "{{tap}} record, p99"),
+        ]),
+        ("Batches", "Batches a second, by outcome. `aborted` ones are processed again.", "ops", [
+            ("sum by (tap, outcome) (rate(flagstream_tap_batches_total[$__rate_interval]))", "{{tap}} {{outcome}}"),
+        ]),
+        ("Partitions", "Assigned partitions, those that wait for a schema or a topic, and those that are stuck.", "short", [
+            ("sum by (tap) (flagstream_tap_partitions)", "{{tap}}"),
+            ("sum by (tap) (flagstream_tap_waiting)", "{{tap}} waiting"),
+            ("sum by (tap, reason) (flagstream_tap_stuck)", "{{tap}} stuck: {{reason}}"),
+        ]),
+        ("Sources", "Records that Kafka deleted before they were read, records without a committed offset, and sources that were created again.", "short", [
+            ("sum by (tap) (increase(flagstream_tap_expired_total[$__rate_interval]))", "{{tap}} expired"),
+            ("sum by (tap) (increase(flagstream_tap_without_offset_total[$__rate_interval]))", "{{tap}} without offset"),
+            ("sum by (tap) (increase(flagstream_tap_source_recreated_total[$__rate_interval]))", "{{tap}} created again"),
+        ]),
+    ]),
     ("Evaluator", False, [
         ("Latency", "From a request's timestamp to the commit of its results, and from the first record of a batch to its commit.", "s", [
             ("histogram_quantile(0.5, sum by (le) (rate(flagstream_evaluate_latency_seconds_bucket[$__rate_interval])))", "median"),

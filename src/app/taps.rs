@@ -7,11 +7,10 @@ use crate::config::TapConfig;
 use crate::evaluate::pipeline::Pipeline;
 use crate::evaluate::tap::outputs::TopicLookup;
 use crate::evaluate::{Evaluator, Parts};
-use crate::health::Reporter;
 use crate::kafka::topics;
 use crate::log_limit::limited;
 use crate::progress::Progress;
-use crate::shutdown::{Shutdown, Stage, pause, run_threads};
+use crate::shutdown::{Stage, pause, run_threads};
 
 use super::App;
 
@@ -41,10 +40,10 @@ impl App {
                 return Ok(());
             }
             let parts = Parts { shutdown: shutdown.clone(), health, ..parts };
-            let (checked, config) = (parts.clone(), Arc::clone(&parts.config));
+            let (checked, checking) = (parts.clone(), Arc::clone(&pipeline));
             let fits = tokio::task::spawn_blocking(move || {
-                let lookup = TopicLookup::new(&config)?;
-                Ok::<_, anyhow::Error>(wait_for_topics(&lookup, &tap, &checked.health, &checked.shutdown))
+                let lookup = TopicLookup::new(&checked.config)?;
+                Ok::<_, anyhow::Error>(wait_for_topics(&lookup, &tap, &checking, &checked))
             });
             if !fits.await?? {
                 return Ok(());
@@ -55,11 +54,20 @@ impl App {
 }
 
 /// Waits until the topics of the tap fit, and reports the reasons while they do not. `false` at shutdown.
-fn wait_for_topics(lookup: &TopicLookup, tap: &TapConfig, health: &Reporter, shutdown: &Shutdown) -> bool {
+fn wait_for_topics(lookup: &TopicLookup, tap: &TapConfig, pipeline: &Pipeline, parts: &Parts) -> bool {
+    let Parts { health, shutdown, .. } = parts;
     loop {
-        let problem = match lookup.problems(tap) {
-            Ok(problems) if problems.is_empty() => return !shutdown.is_cancelled(),
-            Ok(problems) => format!("the tap does not run: {}", problems.join("; ")),
+        let found =
+            lookup.problems(tap).and_then(|problems| Ok((problems, lookup.partitions(&pipeline.events)?)));
+        let problem = match found {
+            Ok((problems, Some(events))) if problems.is_empty() => {
+                pipeline.set_events_partitions(events);
+                return !shutdown.is_cancelled();
+            }
+            Ok((problems, None)) if problems.is_empty() => {
+                format!("topic {} does not exist", pipeline.events)
+            }
+            Ok((problems, _)) => format!("the tap does not run: {}", problems.join("; ")),
             Err(error) => format!("the topics of the tap cannot be looked up: {error}"),
         };
         limited!(warn, key = &tap.name, tap = %tap.name, "{problem}; see `flagstream taps check`");

@@ -193,6 +193,26 @@ mod tests {
     }
 
     #[test]
+    fn taps_of_one_topic_are_counted_separately() {
+        let mut sources = Sources::default();
+        let mut take = |tap: &str, offset: i64| {
+            let event = format!(
+                r#"{{"event_type":"FEATURE_FLAG_EVALUATED","event_id":"019bc134-7845-8002-896e-300000018330","flag_name":"a",
+                "environment":"e","enabled":true,"reason":"DEFAULT","evaluated_at":"2026-01-15T10:30:00Z",
+                "source":{{"topic":"orders","partition":0,"offset":{offset},"index":0{tap}}}}}"#
+            );
+            match Event::read(event.as_bytes()).unwrap() {
+                Event::Evaluated(evaluation) => sources.take(&evaluation),
+                Event::Other | Event::Switched(_) => panic!("not an evaluation"),
+            }
+        };
+        let (one, other) = (r#","tap":"one""#, r#","tap":"other""#);
+        assert!(take(one, 5) && take(other, 5) && take("", 5));
+        assert!(!take(one, 5) && !take(other, 5) && !take("", 5));
+        assert!(take(other, 6) && !take(other, 6) && take(one, 6));
+    }
+
+    #[test]
     fn sources_are_bounded() {
         let mut sources = Sources::default();
         for partition in 0..2_000 {

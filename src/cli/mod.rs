@@ -23,6 +23,7 @@ pub mod migrate;
 mod moment;
 pub mod openapi;
 pub mod print;
+pub mod produce;
 mod progress;
 mod reference;
 mod render;
@@ -118,6 +119,8 @@ pub enum Command {
     Evaluate(evaluate::Args),
     /// Evaluate flags through Kafka: produce a request, and optionally wait for the reply
     Request(request::Args),
+    /// Produce one record to a topic
+    Produce(produce::Args),
     /// Follow a topic and print its records decoded
     Tail(tail::Args),
     /// Check taps, which add flags to the records of other topics
@@ -182,6 +185,7 @@ pub async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Openapi => openapi::run(),
         Command::Evaluate(args) => evaluate::run(args, global).await,
         Command::Request(args) => request::run(args, global).await,
+        Command::Produce(args) => produce::run(args, global).await,
         Command::Tail(args) => tail::run(args, global).await,
         Command::Taps(command) => taps::run(command, global).await,
         Command::DeadLetters(command) => dead_letters::run(command, global).await,

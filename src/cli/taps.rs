@@ -57,7 +57,7 @@ struct Checked<'t> {
     target: &'t str,
     /// Reasons why the tap cannot run.
     problems: Vec<String>,
-    /// What looks like a mistake.
+    /// Settings that look like a mistake.
     notes: Vec<String>,
 }
 
@@ -158,7 +158,7 @@ fn latest(config: &Config, topic: &str, count: usize) -> anyhow::Result<Vec<rdka
     Ok(records.split_off(records.len().saturating_sub(count)))
 }
 
-/// What looks like a mistake: flags that the environment does not have, and routes of variants that a flag does not have.
+/// Settings that look like a mistake: flags that the environment does not have, and routes of variants that a flag does not have.
 fn notes(tap: &TapConfig, basis: &Basis) -> Vec<String> {
     let environment = tap.environment.as_deref().unwrap_or(&basis.default_environment);
     let Some(flags) = basis.snapshot.environment(environment) else {

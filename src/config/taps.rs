@@ -22,7 +22,7 @@ const MAX_TAP_NAME_BYTES: usize = 64;
 /// Maximum number of parts of a JSON pointer.
 const MAX_POINTER_PARTS: usize = 32;
 
-/// Context attributes that have settings of their own, or a meaning of their own in Unleash's context.
+/// Context attributes that have separate settings, or another meaning in Unleash's context.
 const RESERVED_ATTRIBUTES: [&str; 7] =
     ["userId", "user_id", "targetingKey", "sessionId", "session_id", "environment", "properties"];
 
@@ -73,7 +73,7 @@ pub enum TapWrite {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TapAudit {
     All,
-    /// Those of flags with an experiment.
+    /// Evaluations of flags with an experiment.
     Exposures,
     None,
 }

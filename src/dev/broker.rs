@@ -56,6 +56,12 @@ impl Broker {
         let single = single.into_iter().map(|topic| (topic, 1));
         let many =
             many.into_iter().chain(&config.reply.allowed_prefixes).map(|topic| (topic, topics.partitions));
-        single.chain(many).try_for_each(|(topic, partitions)| self.mock.create_topic(topic, partitions))
+        let taps = config.taps.iter().flat_map(|tap| tap.outputs().into_iter().chain([tap.source.as_str()]));
+        let mut taps: Vec<_> = taps.collect();
+        taps.sort_unstable();
+        taps.dedup();
+        let all = single.chain(many).map(|(topic, partitions)| (topic.as_str(), partitions));
+        all.chain(taps.into_iter().map(|topic| (topic, topics.partitions)))
+            .try_for_each(|(topic, partitions)| self.mock.create_topic(topic, partitions))
     }
 }

@@ -4,6 +4,7 @@ mod database;
 mod kafka;
 mod redis;
 mod registry;
+mod taps;
 mod unleash;
 
 use std::fmt;
@@ -54,15 +55,24 @@ impl Finding {
 /// Runs all checks. The findings are grouped by part.
 pub async fn look(config: &Config) -> Vec<Finding> {
     // Concurrently, so that a part without an answer does not delay the others.
-    let (kafka, database, redis, unleash, registry) = tokio::join!(
+    let (kafka, taps, database, redis, unleash, registry) = tokio::join!(
         kafka::look(config),
+        taps::look(config),
         database::look(config),
         redis::look(config),
         unleash::look(config),
         registry::look(config),
     );
     let state = std::iter::once(state_dir(&config.state_dir)).chain(callers(config));
-    kafka.into_iter().chain(database).chain(redis).chain(unleash).chain(registry).chain(state).collect()
+    kafka
+        .into_iter()
+        .chain(taps)
+        .chain(database)
+        .chain(redis)
+        .chain(unleash)
+        .chain(registry)
+        .chain(state)
+        .collect()
 }
 
 /// Warns if anonymous HTTP access is enabled only by default.

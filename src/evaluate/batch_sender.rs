@@ -61,8 +61,7 @@ struct Original<'r> {
 }
 
 impl BatchSender<'_> {
-    /// Sends one event under `key`, to the partition of its request or, for a tap, to the partition of the key. `Ok(false)`
-    /// if the event is rejected, or known to be rejected by the broker; a dead letter is sent in its place.
+    /// Sends one event under `key`, to the partition for events of the record. `Ok(false)` if the event is rejected, or known to be rejected by the broker; a dead letter is sent in its place.
     pub fn event(
         &mut self,
         record: &Record<'_>,
@@ -94,7 +93,7 @@ impl BatchSender<'_> {
             None => self.producer.send_to(lane, partition, key, body, delivery_id),
             Some((headers, _)) => {
                 let mut event = BaseRecord::with_opaque_to(&self.pipeline.events, delivery_id);
-                event.partition = partition;
+                event.partition = Some(partition);
                 self.send(event, key, body, headers.clone())
             }
         };

@@ -1,6 +1,7 @@
-//! What a worker reads and writes, and where it counts: the request pipeline, or a tap.
+//! The pipeline of a worker: topics, names and metrics of the request pipeline or of a tap.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
@@ -24,6 +25,8 @@ pub struct Pipeline {
     pub events: String,
     pub dead_letters: String,
     pub metrics: PipelineMetrics,
+    /// Number of partitions of the events topic, for a tap.
+    events_partitions: AtomicI32,
     group_prefix: String,
     instance: String,
 }
@@ -76,6 +79,7 @@ impl Pipeline {
             events: config.topics.events.clone(),
             dead_letters: config.topics.dead_letters.clone(),
             metrics,
+            events_partitions: AtomicI32::new(config.topics.partitions),
             group_prefix: config.kafka.group_id.clone(),
             instance: config.instance.clone(),
         }
@@ -124,10 +128,19 @@ impl Pipeline {
         if self.tap.is_some() { self.outputs.len() } else { 0 }
     }
 
-    /// Partition of the event of a record. `None`: the event's key decides, because the source of a tap may have any
-    /// number of partitions.
-    pub fn events_partition(&self, partition: i32) -> Option<i32> {
-        self.tap.is_none().then_some(partition)
+    /// Sets the number of partitions of the events topic. Until then it is the configured one.
+    pub fn set_events_partitions(&self, count: i32) {
+        self.events_partitions.store(count, Ordering::Relaxed);
+    }
+
+    /// Partition of the events of a record. The source of a tap may have any number of partitions, so its partitions are
+    /// distributed: all events of a source partition are in one partition, in the order of its records, as readers of
+    /// events expect it.
+    pub fn events_partition(&self, partition: i32) -> i32 {
+        match self.tap {
+            Some(_) => partition % self.events_partitions.load(Ordering::Relaxed).max(1),
+            None => partition,
+        }
     }
 
     /// Whether records can ask for a reply.

@@ -83,7 +83,7 @@ impl EvaluatorStatus {
         &self.identity
     }
 
-    /// What the workers read and write.
+    /// The pipeline of the workers.
     pub fn pipeline(&self) -> &Arc<Pipeline> {
         &self.pipeline
     }

@@ -114,3 +114,11 @@ fn watchers_are_limited_and_make_room_when_they_leave() {
     drop(watching);
     assert!(live.lock().all.is_empty());
 }
+
+#[test]
+fn an_evaluation_of_a_tap_names_it() {
+    let source = r#"{"topic":"orders","partition":3,"offset":7,"index":1,"tap":"orders-tap"}"#;
+    let text = event("").replace(r#"{"api":"rest"}"#, source);
+    let shown = with(&text, |row| serde_json::to_value(LiveEvent::of(row, true)).unwrap());
+    assert_eq!(shown["source"], serde_json::from_str::<serde_json::Value>(source).unwrap());
+}

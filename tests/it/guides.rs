@@ -37,6 +37,11 @@ fn the_experiment_guide_is_literal() {
     follow("experiment.md", 5);
 }
 
+#[test]
+fn the_guide_to_taps_is_literal() {
+    follow("taps.md", 10);
+}
+
 /// Guides that need a cluster, a warehouse, backups or an Unleash of their own, which `dev` has not. The tests of the chart, of
 /// backups and of upgrades cover what they describe.
 const ELSEWHERE: [&str; 9] = [
@@ -65,6 +70,14 @@ fn every_guide_is_followed() {
 fn follow(name: &str, least: usize) {
     let guide = Guide::read(name);
     let folder = temporary_folder();
+    // `dev` reads its configuration when it starts.
+    for step in &guide.steps {
+        if let Step::File { name, text } = step
+            && name == "flagstream.toml"
+        {
+            write(&folder.path().join(name), text);
+        }
+    }
     let dev = Dev::start(folder.path());
     let shell = Shell::new(folder.path(), &dev);
     let (mut count, mut background) = (0, Vec::new());

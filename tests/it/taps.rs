@@ -7,7 +7,8 @@ use rdkafka::message::{Header, OwnedHeaders};
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Flag, Flags, Group, Received, Sender, Service, Stack, TEST_TIMEOUT, TopicReader, avro, wait_until,
+    Database, Flag, Flags, Group, Received, Sender, Service, Stack, TEST_TIMEOUT, TopicReader, avro,
+    flagstream, wait_until,
 };
 
 /// Partitions of the topics of taps: another number than that of flagstream's own.
@@ -19,6 +20,8 @@ struct Fixture {
     sender: Sender,
     source: String,
     target: String,
+    /// The topics that the first tap writes to.
+    outputs: Vec<String>,
 }
 
 impl Fixture {
@@ -47,7 +50,10 @@ impl Fixture {
         let text = taps.replace('@', &topics.prefix);
         std::fs::write(group.folder.path().join("flagstream.toml"), text).unwrap();
         let (source, target, sender) = (name("orders"), name("flagged"), Sender::new(&topics.kafka));
-        Self { group, sender, source, target }
+        let outputs =
+            ["flagged", "canary", "stable"].iter().filter(|role| taps.contains(&format!("@-{role}")));
+        let outputs = outputs.map(|role| name(role)).collect();
+        Self { group, sender, source, target, outputs }
     }
 
     fn topic(&self, role: &str) -> String {
@@ -61,6 +67,11 @@ impl Fixture {
     /// Sends a record to the source; its place.
     fn send(&self, partition: i32, key: &str, value: &str, headers: OwnedHeaders) -> (i32, i64) {
         self.sender.send(&self.source, Some(partition), Some(key.as_bytes()), value.as_bytes(), Some(headers))
+    }
+
+    /// Sends a record without a value to a partition of the source.
+    fn tombstone(&self, partition: i32) {
+        self.sender.tombstone_in(&self.source, partition, b"end");
     }
 
     fn dead_letters(&self, count: usize) -> Vec<Received> {
@@ -132,7 +143,7 @@ fn records_get_headers_and_keep_everything_else() {
         (&json!("crimson"), &json!({"country": "DE", "plan": "gold"}))
     );
     assert_eq!(body["source"]["topic"], fixture.source);
-    assert_eq!(text(event.key.as_ref()), "c-7");
+    assert_eq!((text(event.key.as_ref()), event.position.0), ("c-7".into(), 1), "the source's partition");
 
     let metrics = service.metrics();
     let of = |name: &str, labels: &[(&str, &str)]| metrics.sum(name, labels);
@@ -144,7 +155,7 @@ fn records_get_headers_and_keep_everything_else() {
         metrics.sum("flagstream_tap_partitions", &[("tap", "orders")]) == f64::from(PARTITIONS)
             && metrics.sum("flagstream_tap_lag", &[("tap", "orders")]) == 0.0
     });
-    assert_eq!(Fixture::part(&service, "tap-orders")["state"], "up");
+    wait_until("up", TEST_TIMEOUT, || Fixture::part(&service, "tap-orders")["state"] == "up");
 }
 
 #[test]
@@ -285,7 +296,8 @@ fn a_tap_whose_topics_do_not_fit_waits_and_the_others_run() {
     wider.wait("its record, once the topics fit", TEST_TIMEOUT, |_| true);
     wait_until("up", TEST_TIMEOUT, || Fixture::part(&service, "tap-wider")["state"] == "up");
     // Now the source has a partition that the first tap's target lacks: it waits, and is named.
-    fixture.send(PARTITIONS, "k", "v", OwnedHeaders::new());
+    // A producer that has not seen the old number of partitions.
+    Sender::new(&topics.kafka).send(&fixture.source, Some(PARTITIONS), Some(b"k"), b"v", None);
     wider.wait("the new partition", TEST_TIMEOUT, |record| record.position.0 == PARTITIONS);
     wait_until("the other tap's partition is named", TEST_TIMEOUT, || {
         let part = Fixture::part(&service, "tap-orders");
@@ -325,4 +337,41 @@ fn values_in_avro_are_read_through_the_registry() {
     let event = events.wait("the event", TEST_TIMEOUT, |_| true).json();
     assert_eq!((event["user_id"].as_str(), &event["context"]), (Some("c-7"), &json!({"plan": "gold"})));
     assert_eq!(fixture.dead_letters(1)[0].header("error-code"), Some("UNKNOWN_SCHEMA"));
+}
+
+#[test]
+fn evaluations_of_taps_are_rows_that_can_be_replayed() {
+    const ORDERS: i64 = 30;
+    let (stack, _shared) = Stack::shared();
+    let database = Database::create(stack);
+    let mut fixture = Fixture::new(stack, SELECTORS);
+    fixture.group = fixture.group.set("DATABASE_URL", &database.url);
+    let _service = fixture.group.start("one");
+    for number in 0..ORDERS {
+        let plan = if number % 3 == 0 { "gold" } else { "free" };
+        let order = json!({"customer": {"id": format!("c-{number}"), "plan": plan}});
+        let partition = i32::try_from(number).unwrap() % PARTITIONS;
+        fixture.send(partition, "order", &order.to_string(), headers(&[("country", b"DE")]));
+    }
+    wait_until("the rows", TEST_TIMEOUT, || database.audited() == 2 * ORDERS);
+    let rows =
+        format!("SELECT count(*) FROM feature_flag_evaluations WHERE source_topic = '{}'", fixture.source);
+    assert_eq!(database.number(&rows), Some(2 * ORDERS));
+    let replay = |more: &[&str]| {
+        let arguments = [&["replay", "--from", "1h", "--output", "json"], more].concat();
+        let output = flagstream(fixture.group.folder.path(), &arguments, fixture.group.settings());
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let report = serde_json::from_slice(&output.stdout);
+        report.unwrap_or_else(|error| panic!("{error}: {said}")) as Value
+    };
+    for source in [&[][..], &["--source", "topics"]] {
+        let report = replay(source);
+        let counts = (&report["evaluations"], &report["same"], &report["different"]);
+        assert_eq!(counts, (&json!(2 * ORDERS), &json!(2 * ORDERS), &json!(0)), "{report:#}");
+    }
+    // Who would get something else: those with the plan.
+    let proposed = json!({"name": "new-pricing", "environment": "production", "is_enabled": false});
+    std::fs::write(fixture.group.folder.path().join("off.json"), proposed.to_string()).unwrap();
+    let report = replay(&["--with", "off.json"]);
+    assert_eq!((&report["different"], &report["users"]), (&json!(10), &json!(10)), "{report:#}");
 }

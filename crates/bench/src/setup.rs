@@ -5,6 +5,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use prometheus_client::metrics::counter::Counter;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
@@ -12,9 +13,14 @@ use rdkafka::producer::DefaultProducerContext;
 use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
-use flagstream::config::{Config, DeliveryMode, InputFormat, TopicsConfig};
+use flagstream::config::{
+    Config, DeliveryMode, InputFormat, OnMissingUser, Selector, TapAudit, TapConfig, TapWrite, TopicsConfig,
+};
 use flagstream::evaluate::Parts;
 use flagstream::evaluate::answer::{Respond, Responder};
+use flagstream::evaluate::pipeline::Pipeline;
+use flagstream::evaluate::status::EvaluatorStatus;
+use flagstream::evaluate::tap::TapResponder;
 use flagstream::evaluate::worker::Worker;
 use flagstream::feed::usage::Usage;
 use flagstream::flag::Snapshot;
@@ -22,6 +28,7 @@ use flagstream::health::Reporter;
 use flagstream::kafka::client;
 use flagstream::message::avro::{Kind, header};
 use flagstream::metrics::Metrics;
+use flagstream::progress::Progress;
 use flagstream::schema_registry::{Formats, UNREGISTERED_ID};
 use flagstream::shutdown::Shutdown;
 use flagstream::store::Store;
@@ -33,11 +40,13 @@ use super::load;
 /// Timeout of requests to Kafka, which may be busy after millions of records.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// The two loops that are compared.
+/// The loops that are compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Loop {
     Baseline,
     Full,
+    /// A tap that reads the requests as records of another service. `true`: each evaluation becomes an event.
+    Tap(bool),
 }
 
 /// The position at which an arm starts.
@@ -58,7 +67,12 @@ pub struct Arm {
 
 impl Arm {
     pub fn name(&self) -> String {
-        let what = if self.what == Loop::Baseline { "bare loop" } else { "flagstream" };
+        let what = match self.what {
+            Loop::Baseline => "bare loop",
+            Loop::Full => "flagstream",
+            Loop::Tap(false) => "tap",
+            Loop::Tap(true) => "tap with audit",
+        };
         let mode = match self.mode {
             DeliveryMode::Transactional => "transactional",
             DeliveryMode::AtLeastOnce => "at_least_once",
@@ -71,6 +85,8 @@ impl Arm {
 #[derive(Debug)]
 pub struct Running {
     pub metrics: Arc<Metrics>,
+    /// Counter of committed records.
+    committed: Counter,
     pub gate: Gate,
     shutdown: Shutdown,
     workers: Vec<JoinHandle<()>>,
@@ -107,7 +123,8 @@ impl Bench {
     async fn create_topics(&self) -> anyhow::Result<()> {
         let topics = &self.config.topics;
         let many = [&topics.requests, &topics.events, &topics.dead_letters, &topics.conversions];
-        let many = many.into_iter().map(|name| (name, topics.partitions));
+        let tapped = self.tapped();
+        let many = many.into_iter().chain([&tapped]).map(|name| (name, topics.partitions));
         let replication = || TopicReplication::Fixed(topics.replication.unwrap_or(1));
         let all = many.chain([(&topics.definitions, 1)]);
         let new: Vec<_> =
@@ -123,7 +140,8 @@ impl Bench {
     pub async fn clean_up(&self) {
         let TopicsConfig { requests, events, dead_letters, definitions, conversions, .. } =
             &self.config.topics;
-        let names = [requests, events, dead_letters, definitions, conversions].map(String::as_str);
+        let tapped = self.tapped();
+        let names = [requests, events, dead_letters, definitions, conversions, &tapped].map(String::as_str);
         let deleted = async { anyhow::Ok(self.admin()?.delete_topics(&names, &patient()).await?) };
         if let Err(error) = deleted.await {
             tracing::warn!(%error, ?names, "topics of this run not deleted");
@@ -221,17 +239,61 @@ impl Bench {
             shutdown: shutdown.clone(),
             health: Reporter::detached(),
         };
+        let pipeline = self.pipeline(&parts, arm.what);
         let gate = Gate::new(parts.config.delivery.workers, from == From::Backlog);
         let requests = &self.config.topics.requests;
         let workers = (0..parts.config.delivery.workers).map(|index| match arm.what {
-            Loop::Full => spawn(&parts, index, Gated::new(Responder::new(parts.clone()), gate.clone())),
+            Loop::Full => {
+                spawn(&parts, &pipeline, index, Gated::new(Responder::new(parts.clone()), gate.clone()))
+            }
+            Loop::Tap(_) => {
+                let tap = pipeline.tap.clone().unwrap_or_else(|| Arc::new(self.tap(false)));
+                let responder = TapResponder::new(parts.clone(), &pipeline, &tap);
+                spawn(&parts, &pipeline, index, Gated::new(responder, gate.clone()))
+            }
             Loop::Baseline => {
                 let baseline = Baseline::new(&self.snapshot, self.flags, requests);
-                spawn(&parts, index, Gated::new(baseline, gate.clone()))
+                spawn(&parts, &pipeline, index, Gated::new(baseline, gate.clone()))
             }
         });
         let workers = workers.collect::<std::io::Result<_>>()?;
-        Ok(Running { metrics, gate, shutdown, workers })
+        let committed = pipeline.metrics.records.clone();
+        Ok(Running { metrics, committed, gate, shutdown, workers })
+    }
+
+    /// The pipeline of an arm.
+    fn pipeline(&self, parts: &Parts, what: Loop) -> Arc<Pipeline> {
+        let (config, metrics) = (&parts.config, &parts.metrics);
+        Arc::new(match what {
+            Loop::Baseline | Loop::Full => Pipeline::requests(config, metrics),
+            Loop::Tap(is_audited) => Pipeline::tap(config, &self.tap(is_audited), metrics),
+        })
+    }
+
+    /// A tap that reads the same texts from its records as requests have, evaluates one flag, and writes a header.
+    fn tap(&self, is_audited: bool) -> TapConfig {
+        let at = |path: &[&str]| Selector::Value(path.iter().map(|part| (*part).to_owned()).collect());
+        let attributes = ["region", "subscription_tier", "app_version"];
+        TapConfig {
+            name: "bench".to_owned(),
+            source: self.config.topics.requests.clone(),
+            target: self.tapped(),
+            flags: vec![load::flag_name(0)],
+            environment: Some(load::ENVIRONMENT.to_owned()),
+            format: InputFormat::Json,
+            user: Some(at(&["user_id"])),
+            session: Some(at(&["session_id"])),
+            context: attributes.map(|name| (name.to_owned(), at(&["context", name]))).into(),
+            write: TapWrite::Headers,
+            audit: if is_audited { TapAudit::All } else { TapAudit::None },
+            on_missing_user: OnMissingUser::Evaluate,
+            routes: Vec::new(),
+        }
+    }
+
+    /// Topic that taps write to.
+    fn tapped(&self) -> String {
+        format!("{}-tapped", self.run)
     }
 
     /// Commits the end offsets for a group, so that it skips all existing requests.
@@ -258,7 +320,7 @@ impl Bench {
 impl Running {
     /// Number of requests committed so far.
     pub fn committed(&self) -> u64 {
-        self.metrics.requests.get()
+        self.committed.get()
     }
 
     pub fn stop(self) {
@@ -273,7 +335,14 @@ fn patient() -> AdminOptions {
     AdminOptions::new().request_timeout(Some(DEADLINE)).operation_timeout(Some(DEADLINE))
 }
 
-fn spawn(parts: &Parts, index: usize, responder: impl Respond + 'static) -> std::io::Result<JoinHandle<()>> {
-    let worker = Worker::new(parts.clone(), index);
+fn spawn(
+    parts: &Parts,
+    pipeline: &Arc<Pipeline>,
+    index: usize,
+    responder: impl Respond + 'static,
+) -> std::io::Result<JoinHandle<()>> {
+    let progress = Progress::new(&pipeline.source, &parts.config.health, pipeline.metrics.partition_gauges());
+    let status = EvaluatorStatus::of(parts, Arc::clone(pipeline), progress);
+    let worker = Worker::sharing(parts.clone(), index, &status);
     std::thread::Builder::new().name(format!("bench-{index}")).spawn(move || worker.run_with(responder))
 }

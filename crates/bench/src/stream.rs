@@ -28,6 +28,9 @@ pub struct StreamArgs {
     /// avro: compares requests and events in Avro with JSON, in at-least-once mode
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
+    /// Compare taps, which read the requests as records of another service, with the request pipeline
+    #[arg(long, conflicts_with = "format")]
+    pub taps: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -50,6 +53,12 @@ const AVRO: [Run; 3] = [
     (Format::Json, Arm { what: Loop::Baseline, mode: DeliveryMode::AtLeastOnce }),
     (Format::Json, Arm { what: Loop::Full, mode: DeliveryMode::AtLeastOnce }),
     (Format::Avro, Arm { what: Loop::Full, mode: DeliveryMode::AtLeastOnce }),
+];
+
+const TAPS: [Run; 3] = [
+    (Format::Json, Arm { what: Loop::Full, mode: DeliveryMode::Transactional }),
+    (Format::Json, Arm { what: Loop::Tap(false), mode: DeliveryMode::Transactional }),
+    (Format::Json, Arm { what: Loop::Tap(true), mode: DeliveryMode::Transactional }),
 ];
 
 /// Requests per second of each arm and round, and the ratios of their medians.
@@ -76,7 +85,11 @@ pub struct ArmReport {
 pub async fn run(args: &StreamArgs, config: Config) -> anyhow::Result<StreamReport> {
     ensure!(args.requests >= 1_000, "--requests: expected at least 1000");
     let workers = config.delivery.workers;
-    let runs: &[Run] = if args.format == Format::Avro { &AVRO } else { &JSON };
+    let runs: &[Run] = match args.format {
+        _ if args.taps => &TAPS,
+        Format::Avro => &AVRO,
+        Format::Json => &JSON,
+    };
     let mut backlogs = Vec::new();
     for format in [Format::Json, Format::Avro] {
         if runs.iter().any(|(of, _)| *of == format) {
@@ -110,7 +123,7 @@ pub async fn run(args: &StreamArgs, config: Config) -> anyhow::Result<StreamRepo
         bench.clean_up().await;
     }
     let arms: Vec<_> = runs.iter().zip(&rates).map(|(run, rates)| report(*run, rates)).collect();
-    let ratios = ratios(&arms);
+    let ratios = if args.taps { ratios_of_taps(&arms) } else { ratios(&arms) };
     Ok(StreamReport {
         requests: args.requests,
         flags: args.flags,
@@ -160,6 +173,12 @@ fn report((format, arm): Run, rates: &[(f64, f64)]) -> ArmReport {
         requests_per_second,
         cpu_microseconds_per_request: median(&cpu),
     }
+}
+
+fn ratios_of_taps(arms: &[ArmReport]) -> Vec<(String, f64)> {
+    let [pipeline, taps @ ..] = arms else { return Vec::new() };
+    let ratio = |tap: &ArmReport| (format!("{} / request pipeline", tap.arm), tap.median / pipeline.median);
+    taps.iter().map(ratio).collect()
 }
 
 fn ratios(arms: &[ArmReport]) -> Vec<(String, f64)> {

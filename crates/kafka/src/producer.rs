@@ -33,8 +33,6 @@ pub const MAX_RECORD_BYTES: usize = 8 << 20;
 const RECORD_OVERHEAD_BYTES: usize = 128;
 /// Upper bound of the encoding overhead of a record's header, in bytes.
 const HEADER_OVERHEAD_BYTES: usize = 10;
-/// The partition number for which the key decides (`RD_KAFKA_PARTITION_UA`).
-const ANY_PARTITION: i32 = -1;
 /// Maximum duration of one wait for acknowledgements.
 const FLUSH: Duration = Duration::from_millis(10);
 /// Timeout for the delivery reports of abandoned records.
@@ -65,7 +63,7 @@ pub struct TrackedProducer {
     producer: Arc<BaseProducer<Failures>>,
 }
 
-/// What differs between a consumed record and the copy that is sent to another topic.
+/// Differences between a consumed record and the copy that is sent to another topic.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Changes<'c> {
     /// The new value; `None` keeps the record's own, also a null value.
@@ -284,20 +282,19 @@ impl TrackedProducer {
         value: &[u8],
         delivery_id: usize,
     ) -> KafkaResult<()> {
-        self.send_to(0, Some(partition), key, value, delivery_id)
+        self.send_to(0, partition, key, value, delivery_id)
     }
 
-    /// Sends a record without headers through the topic handle with this index. Without a partition, the key decides.
+    /// Sends a record without headers through the topic handle with this index; waits while the queue is full.
     pub fn send_to(
         &self,
         lane: usize,
-        partition: Option<i32>,
+        partition: i32,
         key: Option<&[u8]>,
         value: &[u8],
         delivery_id: usize,
     ) -> KafkaResult<()> {
         let lane = self.lane(lane)?;
-        let partition = partition.unwrap_or(ANY_PARTITION);
         self.when_there_is_room(|| lane.send(partition, key, value, delivery_id))
     }
 

@@ -23,7 +23,7 @@ pub enum Start {
     End,
     /// The first record that is not older than this time, in milliseconds since 1970.
     At(i64),
-    /// So many offsets before the end of each partition.
+    /// This number of offsets before the end of each partition.
     Last(i64),
 }
 

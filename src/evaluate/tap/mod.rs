@@ -4,7 +4,7 @@
 //!  record of the source                                      one Kafka transaction per batch
 //!     │ selectors: user, session, context                  ┌──────────────────────────────────────┐
 //!     ▼                                                    │                                      │
-//!  evaluate on one snapshot ──► events of the audit ───────┼─► feature-flag-events, by their key  │
+//!  evaluate on one snapshot ──► events of the audit ───────┼─► feature-flag-events                │
 //!     │                                                    │                                      │
 //!     ├── encoder: headers or a member ──► route ──────────┼─► target or a routed topic, same     │
 //!     │                                                    │   partition, key, value and headers  │
@@ -171,7 +171,7 @@ impl Respond for TapResponder {
     }
 }
 
-/// What was read from one record.
+/// The parts that were read from one record.
 #[derive(Debug)]
 struct Decoded<'r> {
     selected: Selected<'r>,
@@ -288,7 +288,7 @@ impl BatchContext {
     }
 }
 
-/// What an event is written from.
+/// The evaluation that an event is written for.
 struct Written<'w> {
     request: &'w Request<'w>,
     shown: &'w Shown<'w>,
@@ -313,8 +313,7 @@ fn tap_request<'r>(tap: &'r TapConfig, decoded: &'r Decoded<'_>) -> Result<Reque
     })
 }
 
-/// Key of a record's events, which decides on their partition: the user as it is shown, otherwise the session or the
-/// generated id. So events of one user are in one partition, and a repeated record's events in the same partition.
+/// Key of a record's events, as of those of HTTP calls: the user as it is shown, otherwise the session or the generated id.
 fn event_key(request: &Request<'_>, shown: &Shown<'_>) -> Vec<u8> {
     let id = shown.user_id.as_deref().or(shown.session_id.as_deref());
     id.or(request.context.anonymous_id.as_deref()).unwrap_or_default().as_bytes().to_vec()

@@ -1,4 +1,4 @@
-//! What a tap would write for a record, without writing it.
+//! Previews the records that a tap would write, without writing them.
 
 use std::ffi::CStr;
 use std::sync::Arc;
@@ -38,7 +38,7 @@ pub struct Preview {
     outputs: Vec<String>,
 }
 
-/// What the tap would do with one record.
+/// The result of a tap for one record.
 #[derive(Debug, Serialize)]
 pub struct Previewed {
     pub tap: String,

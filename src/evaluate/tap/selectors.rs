@@ -59,7 +59,7 @@ pub struct Selectors {
     member: Option<usize>,
 }
 
-/// Where a text is read.
+/// Part of a record that a text is read from.
 #[derive(Debug)]
 enum Place {
     Key,
@@ -82,7 +82,7 @@ struct Child {
     node: Node,
 }
 
-/// What was read from one record.
+/// The texts that were read from one record.
 #[derive(Debug, Default)]
 pub struct Selected<'r> {
     pub user: Option<Cow<'r, str>>,
@@ -274,7 +274,7 @@ impl Node {
     }
 }
 
-/// What is at `place`; `None` if it is absent or `null`.
+/// The text or value at `place`; `None` if it is absent or `null`.
 fn find<'r>(
     record: &impl Readable<'r>,
     found: &[Option<Span<'r>>],

@@ -228,4 +228,7 @@ fn names_of_groups_and_producers_are_unique() {
     assert_eq!(requests.lanes().collect::<Vec<_>>(), ["feature-flag-events"]);
     let tap = Pipeline::tap(&config, &config.taps[0], &metrics);
     assert_eq!(tap.lanes().nth(tap.events_lane()), Some("feature-flag-events"));
+    tap.set_events_partitions(4);
+    assert_eq!([0, 3, 4, 9].map(|partition| tap.events_partition(partition)), [0, 3, 0, 1]);
+    assert_eq!(requests.events_partition(9), 9);
 }

@@ -59,7 +59,11 @@ impl Guide {
 
 /// The last file of this kind that the text before a block names.
 fn file_name(prose: &str, language: &str) -> String {
-    let extension = if language == "python" { ".py" } else { ".json" };
+    let extension = match language {
+        "python" => ".py",
+        "toml" => ".toml",
+        _ => ".json",
+    };
     let quoted = prose.split('`').skip(1).step_by(2).filter(|text| text.ends_with(extension));
     quoted.last().unwrap_or_else(|| panic!("no file is named: {prose}")).to_owned()
 }

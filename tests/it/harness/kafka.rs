@@ -66,6 +66,10 @@ impl Sender {
         self.deliver(FutureRecord::to(topic).key(key).headers(headers))
     }
 
+    pub fn tombstone_in(&self, topic: &str, partition: i32, key: &[u8]) -> Position {
+        self.deliver(FutureRecord::to(topic).partition(partition).key(key))
+    }
+
     fn deliver(&self, record: FutureRecord<'_, [u8], [u8]>) -> Position {
         let delivered = block_on(self.producer.send(record, Duration::from_secs(30)));
         let delivery = delivered.map_err(|(error, _)| error).unwrap();

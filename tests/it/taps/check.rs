@@ -67,6 +67,9 @@ fn topics_that_do_not_fit_and_wrong_usage_are_errors() {
         text.contains("  cannot run: topic @-flagged has 5 partitions and topic @-orders has 3"),
         "{text}"
     );
+    let output = flagstream(fixture.group.folder.path(), &["doctor"], fixture.group.settings());
+    let doctor = String::from_utf8_lossy(&output.stdout).replace(&fixture.group.topics.prefix, "@");
+    assert!(doctor.contains("tap orders: topic @-none does not exist"), "{doctor}");
     let (code, _, error) = check(&fixture, &["payments"]);
     assert_eq!(code, Some(2));
     assert!(error.contains("unknown tap payments; configured are orders"), "{error}");
