@@ -25,6 +25,7 @@ fn events(criterion: &mut Criterion) {
         session_id: request.context.session_id.as_deref(),
         environment: "production",
         context: &request.context_json,
+        attributes: None,
         evaluated_at: Timestamp { text: "2026-01-15T10:30:00.012345Z", micros: 1_768_473_000_012_345 },
         flags_version: 1_768_473_061_007,
         value_type: Some(ask.value_type),

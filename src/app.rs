@@ -25,6 +25,7 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use tokio::sync::watch;
 
+use crate::attributes::Attributes;
 use crate::clock::OtherClock;
 use crate::config::Config;
 use crate::evaluate::Parts;
@@ -160,6 +161,7 @@ impl App {
         let telemetry = traces::start(&config.instance, &metrics)?;
         client_certificate::note(&config.kafka, &metrics.certificates);
         let formats = Formats::open(&config, &metrics).await?;
+        let attributes = open_attributes(&config, &metrics, roles)?;
         let mut app = Self {
             switches: Arc::new(KillSwitches::new(
                 Arc::clone(&config),
@@ -168,6 +170,7 @@ impl App {
             )),
             parts: Parts {
                 store,
+                attributes,
                 metrics,
                 usage: Arc::new(Usage::for_config(&config)),
                 shutdown: Shutdown::new(),
@@ -190,6 +193,7 @@ impl App {
         let sources = flag_sources.iter().map(FlagSource::name).chain(local).collect();
         let (ids_sender, ids) = watch::channel(Arc::default());
         app.start_store(ids.clone(), sources);
+        app.start_attributes();
         let fit = app.start_topics(topics, ids_sender);
         app.start_groups(roles, topics);
         let database = database.map(|database| (database.clone(), app.start_database(database)));
@@ -320,6 +324,18 @@ impl App {
         });
     }
 
+    /// Starts the readers of the tables of attributes, if there are any.
+    fn start_attributes(&mut self) {
+        let Parts { config, formats, attributes, metrics, .. } = self.parts.clone();
+        let Some(attributes) = attributes else { return };
+        let reported = Arc::clone(&attributes);
+        self.health.probe("attributes", true, move || reported.report());
+        self.supervisor.start(Stage::Base, "attributes", |shutdown| async move {
+            let readers = attributes.start(&config, &formats, &metrics, &shutdown)?;
+            run_threads(readers, shutdown).await
+        });
+    }
+
     fn start_topics(
         &mut self,
         topics: Topics,
@@ -338,6 +354,16 @@ impl App {
         self.supervisor.start(Stage::Base, "kafka", look);
         fit
     }
+}
+
+/// Opens the tables of attributes for the roles that evaluate; `None` if there are none.
+fn open_attributes(
+    config: &Config,
+    metrics: &Metrics,
+    roles: &[Role],
+) -> anyhow::Result<Option<Arc<Attributes>>> {
+    let evaluates = [Role::Evaluator, Role::Api].iter().any(|role| roles.contains(role));
+    Ok(if evaluates { Attributes::open(config, metrics)? } else { None })
 }
 
 /// Warns about a state folder that other users may enter. Its mode is not changed, because its owner may want it.

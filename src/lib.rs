@@ -38,6 +38,8 @@ pub use flagstream_store as store;
 
 pub mod kill;
 
+pub mod attributes;
+
 pub mod privacy;
 
 pub mod evaluate;

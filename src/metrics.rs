@@ -1,5 +1,6 @@
 //! All metrics of the process, grouped by component.
 
+mod attributes;
 mod audit;
 mod auth;
 mod certificates;
@@ -27,6 +28,7 @@ use prometheus_client::registry::Registry;
 
 use crate::clock::ClockSkew;
 
+pub use attributes::{AttributeMetrics, TableMetrics};
 pub use audit::{AuditBatchLabels, AuditMetrics, PausedLabels};
 pub use auth::{AuthMetrics, LookLabels};
 pub use certificates::Certificates;
@@ -102,6 +104,7 @@ pub struct Metrics {
     pub certificates: Certificates,
     pub unleash_api: UnleashApiMetrics,
     pub telemetry: TelemetryMetrics,
+    pub attributes: AttributeMetrics,
 }
 
 impl Metrics {
@@ -158,7 +161,9 @@ impl Metrics {
         registry.register_collector(Box::new(certificates.clone()));
         let telemetry = TelemetryMetrics::register(registry.sub_registry_with_prefix("telemetry"));
         let unleash_api = UnleashApiMetrics::register(registry.sub_registry_with_prefix("unleash_api"));
+        let attributes = AttributeMetrics::register(registry.sub_registry_with_prefix("attributes"));
         Arc::new(Self {
+            attributes,
             flags,
             kafka,
             certificates,

@@ -29,6 +29,8 @@ const QUIET: &[(&str, &str)] = &[
     ("hyper_util", "warn"),
     ("h2", "warn"),
     ("reqwest", "warn"),
+    ("fjall", "warn"),
+    ("lsm_tree", "warn"),
 ];
 
 /// Installs the subscriber, so that `tracing` (and `log`, for libraries) writes to stderr. Call once per process.

@@ -44,6 +44,7 @@ fuzz_target!(|body: &[u8]| {
             session_id: request.context.session_id.as_deref(),
             environment: ENVIRONMENT,
             context: &request.context_json,
+        attributes: None,
             evaluation_ns: None,
             evaluated_at: Timestamp { text: NOW, micros: 0 },
             source: EventSource::Kafka { topic: "requests", topic_id: None, partition: 0, offset: 0, index: 0 },

@@ -100,6 +100,12 @@ impl App {
             if !topics::wait_until_fit(fit, &shutdown).await {
                 return Ok(());
             }
+            if let Some(attributes) = &parts.attributes {
+                health.starting("waiting for the tables of attributes");
+                if !attributes.wait_until_ready(&shutdown).await {
+                    return Ok(());
+                }
+            }
             let parts = Parts { shutdown: shutdown.clone(), health, ..parts };
             let evaluator = Evaluator::start(&parts, pipeline, progress)?;
             run_threads(evaluator, shutdown).await

@@ -189,6 +189,16 @@ pub(super) const ALL: &[Message] = &[
         avro: None,
     },
     Message {
+        id: "attributes",
+        name: "Attributes",
+        title: "Attributes of a user, or of another key",
+        schema: "attributes",
+        content_type: JSON,
+        key: "user_id, or the value of the field that the table is keyed by. A record without a value removes the row",
+        headers: &[],
+        avro: None,
+    },
+    Message {
         id: "auditCheckpoint",
         name: "AUDIT_CHECKPOINT",
         title: "Ends of the hash chains of the audit trail",
@@ -213,7 +223,8 @@ pub(super) const ALL: &[Message] = &[
 /// The topics of a configuration. Replies go to topics of the callers; the first allowed prefix stands for them.
 pub(super) fn uses(config: &Config) -> Vec<TopicUse> {
     let replies = config.reply.allowed_prefixes.first().cloned().map(replies);
-    let tables = [evaluation(&config.topics), flags(&config.topics), others(&config.topics)];
+    let attributes = vec![attributes(&config.topics)];
+    let tables = [evaluation(&config.topics), flags(&config.topics), others(&config.topics), attributes];
     tables.into_iter().flatten().chain(replies).collect()
 }
 
@@ -348,6 +359,24 @@ fn others(topics: &TopicsConfig) -> Vec<TopicUse> {
             ],
         },
     ]
+}
+
+/// The topic of users' attributes, which stands for those of further tables too.
+fn attributes(topics: &TopicsConfig) -> TopicUse {
+    TopicUse {
+        id: "attributes",
+        topic: topics.attributes_topic.clone(),
+        title: "Attributes",
+        description: "The attributes of each user, which complete the context of evaluations. Compacted. Further tables have \
+            topics of the same form, keyed by another field. Needed only with FLAGSTREAM_ATTRIBUTES__ENABLED.",
+        messages: &["attributes"],
+        directions: &[
+            Direction::Reads("Takes the attributes of a user into force"),
+            Direction::Writes(
+                "Publishes a row that was written over HTTP, or removes the row of an erased user",
+            ),
+        ],
+    }
 }
 
 /// Topics of the callers.

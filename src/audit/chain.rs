@@ -179,6 +179,11 @@ fn encode(evaluation: &Evaluation<'_>, out: &mut Vec<u8>) {
         }
         Source::Unknown => out.push(b'-'),
     }
+    // Last and only if present, so that the digests of rows without attributes stay the same.
+    if let Some(attributes) = &evaluation.attributes {
+        out.push(b't');
+        json::encode(attributes, out);
+    }
 }
 
 fn text(text: Option<&str>, out: &mut Vec<u8>) {

@@ -47,6 +47,8 @@ pub struct Evaluation<'a> {
     pub audit_block: Option<i64>,
     /// Evaluation context as JSON text.
     pub context: Cow<'a, str>,
+    /// Attributes that tables added to the context, as the JSON text of an object. `None`: there are none.
+    pub attributes: Option<Cow<'a, str>>,
     /// Default value as JSON text.
     pub default_value: Option<Cow<'a, str>>,
     /// Time of the evaluation, in microseconds since 1970.
@@ -112,6 +114,7 @@ struct Members<'a> {
     flags_version: Option<i64>,
     value_type: Option<Cow<'a, str>>,
     context: Option<Span<'a>>,
+    attributes: Option<Span<'a>>,
     default_value: Option<Span<'a>>,
     evaluated_at: Option<Cow<'a, str>>,
     evaluation_ns: Option<i64>,
@@ -186,6 +189,7 @@ impl<'a> Members<'a> {
             "flags_version" => self.flags_version = number(key, span)?,
             "value_type" => self.value_type = text(key, span)?,
             "context" => self.context = present(span),
+            "attributes" => self.attributes = present(span).filter(|span| span.kind == Kind::Object),
             "default_value" => self.default_value = present(span),
             "evaluated_at" => self.evaluated_at = text(key, span)?,
             "evaluation_ns" => self.evaluation_ns = number(key, span)?,
@@ -229,6 +233,7 @@ impl<'a> Members<'a> {
             flags_version: self.flags_version,
             value_type: self.value_type,
             context: self.context.map_or(Cow::Borrowed("{}"), |span| Cow::Borrowed(span.text)),
+            attributes: self.attributes.map(|span| Cow::Borrowed(span.text)),
             default_value: self.default_value.map(|span| Cow::Borrowed(span.text)),
             evaluated_at: evaluated_at.timestamp_micros(),
             evaluation_ns: self.evaluation_ns,
@@ -265,7 +270,7 @@ impl Evaluation<'_> {
         for text in texts.into_iter().flatten().chain(source).chain([&mut self.reason]) {
             amended |= sanitize::text(text);
         }
-        let values = [&mut self.evaluated_value, &mut self.default_value];
+        let values = [&mut self.evaluated_value, &mut self.default_value, &mut self.attributes];
         for json in values.into_iter().flatten().chain([&mut self.context]) {
             amended |= sanitize::json(json);
         }

@@ -185,9 +185,9 @@ async fn insert(connection: &mut SqliteConnection, row: &Evaluation<'_>) -> Resu
     let insert = "INSERT INTO feature_flag_evaluations (flag_name, user_id, context, result, variant,
             evaluated_value, environment, evaluated_at, evaluation_reason, event_id, request_id, session_id, enabled,
             default_value, error_code, error_message, flag_version, source_topic, source_partition, source_offset,
-            source_index, source_api, amended, flags_version, value_type)
+            source_index, source_api, amended, flags_version, value_type, attributes)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22,
-            $23, $24, $25)";
+            $23, $24, $25, $26)";
     let query = sqlx::query(insert).bind(&*row.flag_name).bind(row.user_id.as_deref()).bind(&*row.context);
     let query = query.bind(row.result).bind(row.variant.as_deref()).bind(row.evaluated_value.as_deref());
     let query = query.bind(&*row.environment).bind(micros(row.evaluated_at)).bind(&*row.reason);
@@ -203,7 +203,7 @@ async fn insert(connection: &mut SqliteConnection, row: &Evaluation<'_>) -> Resu
         Source::Unknown => (None, None, None, None, None),
     };
     let query = query.bind(topic).bind(partition).bind(offset).bind(index).bind(api).bind(row.amended);
-    let query = query.bind(row.flags_version).bind(row.value_type.as_deref());
+    let query = query.bind(row.flags_version).bind(row.value_type.as_deref()).bind(row.attributes.as_deref());
     query.execute(connection).await?;
     Ok(())
 }

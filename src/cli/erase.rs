@@ -8,7 +8,7 @@ use anyhow::Context;
 
 use crate::audit::erase::Erasure;
 use crate::database::audited::Actor;
-use crate::manage::{UserErasure, erase_user, written_as};
+use crate::manage::{UserErasure, erase_user};
 
 use super::{Global, Output, UsageError, database, print};
 
@@ -35,18 +35,19 @@ pub struct Args {
 
 pub async fn run(args: Args, global: &Global) -> anyhow::Result<ExitCode> {
     let config = global.load_config()?;
-    if config.database.url.is_none() && config.redis.url.is_none() {
-        return Err(UsageError("erase: neither DATABASE_URL nor REDIS_URL is set".to_owned()).into());
+    let has_attributes = !config.attributes.tables.is_empty();
+    if config.database.url.is_none() && config.redis.url.is_none() && !has_attributes {
+        let message = "erase: neither DATABASE_URL nor REDIS_URL is set, and attributes are not enabled";
+        return Err(UsageError(message.to_owned()).into());
     }
     let user = user(&args)?;
-    let users = written_as(&config, &user);
     let database = match &config.database.url {
         Some(url) => Some(database::open(url, "flagstream-erase").await?),
         None => None,
     };
     let how = if args.anonymise { Erasure::Anonymise } else { Erasure::Remove };
     let author = Actor { actor: "command line", reason: args.reason.as_deref() };
-    let report = erase_user(&config, database.as_ref(), &users, how, author).await?;
+    let report = erase_user(&config, database.as_ref(), &user, how, author).await?;
     print::line(&match global.output {
         Output::Json => serde_json::to_string(&report)?,
         Output::Text => text(&args, &report).join("\n"),
@@ -105,6 +106,9 @@ fn text(args: &Args, report: &UserErasure) -> Vec<String> {
     ];
     if !database.erasure_id.is_empty() {
         lines.push(format!("recorded in the change log as erasure {}", database.erasure_id));
+    }
+    if report.attributes > 0 {
+        lines.push("the attributes of the user were removed".to_owned());
     }
     lines.push("not changed by this command:".to_owned());
     lines.extend(report.kept.iter().map(|kept| format!("  {}: {}", kept.place, kept.why)));

@@ -14,7 +14,7 @@ use super::{
     ApiConfig, AuditConfig, AuthConfig, Config, ConsoleConfig, DatabaseConfig, DeliveryConfig, DeliveryMode,
     Durability, EvaluationConfig, ExperimentsConfig, FeedConfig, FlagsConfig, HealthConfig, HttpConfig,
     KafkaConfig, LogConfig, LogFormat, MetricsConfig, PrivacyConfig, ReadPath, RedisConfig, Scope, Secret,
-    TlsConfig, formats, parse, taps, topics, unleash, unleash_api,
+    TlsConfig, attributes, formats, parse, taps, topics, unleash, unleash_api,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -38,6 +38,7 @@ pub(super) fn config(values: &mut Values) -> Option<Config> {
     let flags = flags(values);
     let feed = feed(values);
     let privacy = privacy(values);
+    let attributes = attributes::config(values, topics.as_ref());
     let (auth, api, console) = (auth(values), api(values), console(values));
     let (health, metrics) = (health(values), metrics(values));
     let taps = taps::config(values, topics.as_ref());
@@ -61,6 +62,7 @@ pub(super) fn config(values: &mut Values) -> Option<Config> {
         flags: flags?,
         feed: feed?,
         privacy: privacy?,
+        attributes: attributes?,
         redis: redis?,
         auth: auth?,
         api: api?,

@@ -15,6 +15,8 @@ pub struct FormatsConfig {
     pub changes: InputFormat,
     /// Conversions that flagstream writes itself are in Avro if this is `Avro`, else in JSON.
     pub conversions: InputFormat,
+    /// Rows of attributes that flagstream writes itself are in JSON, and refused if this is `Avro`.
+    pub attributes: InputFormat,
     pub replies: OutputFormat,
     pub subjects: SubjectStrategy,
 }
@@ -56,7 +58,7 @@ pub struct SchemaRegistryConfig {
 impl FormatsConfig {
     /// Whether any message is written or read as Avro.
     fn has_avro(&self) -> bool {
-        let inputs = [self.requests, self.changes, self.conversions];
+        let inputs = [self.requests, self.changes, self.conversions, self.attributes];
         [self.events, self.updates, self.replies].contains(&OutputFormat::Avro)
             || inputs.into_iter().any(|input| input != InputFormat::Json)
     }
@@ -70,8 +72,9 @@ pub(super) fn config(values: &mut Values) -> Option<(FormatsConfig, SchemaRegist
         ("record", SubjectStrategy::Record),
         ("topic_record", SubjectStrategy::TopicRecord),
     ];
-    let [requests, changes, conversions] = ["format.requests", "format.changes", "format.conversions"]
-        .map(|path| values.required(path, |text| parse::word(text, &inputs)));
+    let inputs_of = ["format.requests", "format.changes", "format.conversions", "format.attributes"];
+    let [requests, changes, conversions, attributes] =
+        inputs_of.map(|path| values.required(path, |text| parse::word(text, &inputs)));
     let [events, updates, replies] = ["format.events", "format.updates", "format.replies"]
         .map(|path| values.required(path, |text| parse::word(text, &outputs)));
     let subjects = values.required("format.subjects", |text| parse::word(text, &strategies));
@@ -84,6 +87,7 @@ pub(super) fn config(values: &mut Values) -> Option<(FormatsConfig, SchemaRegist
         updates: updates?,
         changes: changes?,
         conversions: conversions?,
+        attributes: attributes?,
         replies: replies?,
         subjects: subjects?,
     };

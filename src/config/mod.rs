@@ -1,5 +1,6 @@
 //! The configuration, parsed into validated structs once, before any port is bound.
 
+mod attributes;
 mod auth;
 mod build;
 mod dev_env;
@@ -29,6 +30,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
+pub use attributes::{AttributeTable, AttributesConfig};
 pub use auth::{AuthConfig, Scope};
 pub use dev_env::{DevEnv, DevEnvError, ENV_FILE};
 pub use formats::{FormatsConfig, InputFormat, OutputFormat, SchemaRegistryConfig, SubjectStrategy};
@@ -152,6 +154,7 @@ pub struct Config {
     pub flags: FlagsConfig,
     pub feed: FeedConfig,
     pub privacy: PrivacyConfig,
+    pub attributes: AttributesConfig,
     pub redis: RedisConfig,
     pub auth: AuthConfig,
     pub api: ApiConfig,
@@ -187,6 +190,11 @@ pub struct HealthConfig {
 }
 
 impl Config {
+    /// Whether tables of attributes complete contexts.
+    pub fn has_tables(&self) -> bool {
+        !self.attributes.tables.is_empty()
+    }
+
     /// A warning if anonymous access from other machines is enabled by default rather than by a setting.
     pub fn anonymous_warning(&self) -> Option<String> {
         let AuthConfig { anonymous_scopes, anonymous_by_default, .. } = &self.auth;
@@ -221,6 +229,10 @@ pub struct TopicsConfig {
     /// Topic of what Unleash's SDKs report. Only the API for SDKs needs it.
     pub client_metrics: String,
     pub needs_client_metrics: bool,
+    /// Topic of attributes by user id, also if the feature is off.
+    pub attributes_topic: String,
+    /// Tables of attributes, each with its topic; empty if the feature is off.
+    pub attributes: Vec<AttributeTable>,
     pub partitions: i32,
     /// Replication factor of created topics; `None` means the broker's default.
     pub replication: Option<i32>,
@@ -230,8 +242,8 @@ pub struct TopicsConfig {
 
 impl TopicsConfig {
     /// The path of each topic's setting, with the topic's name.
-    pub fn names(&self) -> [(&'static str, &str); 11] {
-        [
+    pub fn names(&self) -> Vec<(&'static str, &str)> {
+        let own = [
             ("topics.requests", &self.requests),
             ("topics.events", &self.events),
             ("topics.changes", &self.changes),
@@ -243,7 +255,13 @@ impl TopicsConfig {
             ("topics.audit_checkpoints", &self.audit_checkpoints),
             ("topics.instances", &self.instances),
             ("topics.client_metrics", &self.client_metrics),
-        ]
+        ];
+        let own = own.into_iter().map(|(path, name): (_, &String)| (path, name.as_str()));
+        let tables = self.attributes.iter().enumerate().map(|(index, table)| {
+            let path = if index == 0 { "topics.attributes" } else { "attributes.tables" };
+            (path, table.topic.as_str())
+        });
+        own.chain(tables).collect()
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::values::Values;
-use super::{ReplyConfig, TopicsConfig, parse, settings};
+use super::{ReplyConfig, TopicsConfig, attributes, parse, settings};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -20,6 +20,7 @@ pub(super) fn config(values: &mut Values) -> Option<TopicsConfig> {
     let audit_checkpoints = values.required("topics.audit_checkpoints", parse::topic);
     let instances = values.required("topics.instances", parse::topic);
     let client_metrics = values.required("topics.client_metrics", parse::topic);
+    let tables = attributes::tables(values);
     let partitions = values.required("topics.partitions", |text| parse::number(text, 1..=10_000));
     let replication = values.optional("topics.replication", |text| parse::number(text, 1..=1_000));
     let retention = |text: &str| parse::duration(text, 60 * SECOND..=36_500 * 86_400 * SECOND);
@@ -38,6 +39,8 @@ pub(super) fn config(values: &mut Values) -> Option<TopicsConfig> {
         instances: instances?,
         client_metrics: client_metrics?,
         needs_client_metrics: values.required("unleash_api.enabled", parse::flag)?,
+        attributes_topic: values.required("topics.attributes", parse::topic)?,
+        attributes: tables?,
         partitions: partitions?,
         replication: replication?,
         retention: keep?,

@@ -33,6 +33,7 @@ const POSTGRES: Files = &[
     ),
     (140, "unleash_tokens", include_str!("../../migrations/postgres/0140_unleash_tokens.sql")),
     (180, "console", include_str!("../../migrations/postgres/0180_console.sql")),
+    (210, "attributes", include_str!("../../migrations/postgres/0210_attributes.sql")),
 ];
 
 const SQLITE: Files = &[
@@ -54,6 +55,7 @@ const SQLITE: Files = &[
     (135, "experiment_assignments", include_str!("../../migrations/sqlite/0135_experiment_assignments.sql")),
     (140, "unleash_tokens", include_str!("../../migrations/sqlite/0140_unleash_tokens.sql")),
     (180, "console", include_str!("../../migrations/sqlite/0180_console.sql")),
+    (210, "attributes", include_str!("../../migrations/sqlite/0210_attributes.sql")),
 ];
 
 const APPLIED: &str = "SELECT version FROM _sqlx_migrations WHERE success";

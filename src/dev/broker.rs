@@ -53,9 +53,13 @@ impl Broker {
             &topics.conversions,
             &topics.client_metrics,
         ];
+        let tables = topics.attributes.iter().map(|table| &table.topic);
         let single = single.into_iter().map(|topic| (topic, 1));
-        let many =
-            many.into_iter().chain(&config.reply.allowed_prefixes).map(|topic| (topic, topics.partitions));
+        let many = many
+            .into_iter()
+            .chain(tables)
+            .chain(&config.reply.allowed_prefixes)
+            .map(|topic| (topic, topics.partitions));
         let taps = config.taps.iter().flat_map(|tap| tap.outputs().into_iter().chain([tap.source.as_str()]));
         let mut taps: Vec<_> = taps.collect();
         taps.sort_unstable();

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use chrono::{SecondsFormat, Utc};
 use rdkafka::error::KafkaResult;
 
+use crate::attributes::{Completed, Joined, Joiner};
 use crate::flag::value::{Lookup, answer};
-use crate::flag::{Answer, EnvironmentFlags, Moment, Snapshot};
+use crate::flag::{Answer, EnvironmentFlags, EvaluationContext, Moment, Snapshot};
 use crate::kafka::consumer::Record;
 use crate::kafka::producer::MAX_RECORD_BYTES;
 use crate::log_limit::limited;
@@ -95,6 +96,30 @@ pub(super) struct Environment<'s> {
     pub(super) flags: Option<(&'s Arc<str>, &'s Arc<EnvironmentFlags>)>,
 }
 
+/// The context of a request as one flag sees it.
+pub(super) struct Seen<'a> {
+    pub(super) context: &'a EvaluationContext<'a>,
+    /// JSON text as it may be written to the event.
+    pub(super) written: &'a str,
+    /// The attributes that tables added.
+    pub(super) used: Option<&'a str>,
+}
+
+impl<'a> Seen<'a> {
+    pub(super) fn of(request: &'a Request<'_>, shown: &'a Shown<'_>, completed: Option<&'a Completed<'_>>) -> Self {
+        match completed {
+            Some(Completed { context, written, used }) => Self { context, written, used: *used },
+            None => Self { context: &request.context, written: &shown.context, used: None },
+        }
+    }
+}
+
+impl Environment<'_> {
+    pub(super) fn all(&self) -> Option<&EnvironmentFlags> {
+        self.flags.map(|(_, flags)| flags.as_ref())
+    }
+}
+
 impl Responder {
     pub fn new(parts: Parts) -> Self {
         let reader = parts.formats.reader(Subject::REQUESTS, parts.config.formats.requests);
@@ -179,10 +204,11 @@ impl BatchContext {
         let formats = &self.parts.formats;
         let asks = request.asks.as_slice();
         let served = self.serve(request.environment.as_deref());
-        let headers = Headers::of(record, &self.parts.config.topics.requests);
-        if let Err(refusal) = check(request, record, &served, &headers) {
+        let headers = Headers::of(record, &self.pipeline.source);
+        if let Err(refusal) = check(request, record, &served, &headers, self.added_bytes(request)) {
             return sender.dead_letter(record, &refusal, None);
         }
+        let joiner = self.joiner(request);
         let mut reply_to = reply_to(record, sender);
         let (shown, key) = self.show(request, record);
         let frame = self.reply_frame(request, &shown, &served, &headers);
@@ -191,7 +217,10 @@ impl BatchContext {
         }
         for (ask, index) in asks.iter().zip(0u32..) {
             let stopwatch = sender.tally.stopwatch();
-            let answer = self.evaluate(&served, request, ask, sender);
+            let joined = joiner.as_ref().and_then(|joiner| joiner.join(served.all(), &ask.flag));
+            let completed = joined.as_ref().map(|joined| self.complete(request, joined));
+            let seen = Seen::of(request, &shown, completed.as_ref());
+            let answer = self.evaluate(&served, seen.context, ask, sender);
             let took = stopwatch.map(nanoseconds);
             error_log::note(&answer, &ask.flag, served.name, &shown, self.origin(request, record));
             event.clear();
@@ -201,7 +230,9 @@ impl BatchContext {
                 &EventFrame {
                     evaluation_ns: took,
                     value_type: Some(ask.value_type),
-                    session_id: Self::session(&served, request, &shown, ask),
+                    session_id: Self::session(&served, seen.context, &shown, ask),
+                    context: seen.written,
+                    attributes: seen.used,
                     ..self.event_frame(request, &shown, &served, record, index, &id)
                 },
                 ask,
@@ -221,17 +252,32 @@ impl BatchContext {
                 }
             }
         }
-        match reply_to {
-            Some(topic) => match formats.reply.message(Kind::Reply, reply.finish(&frame).to_vec()) {
-                Ok(body) => sender.reply(record, key.as_deref(), topic, &headers, &body),
-                Err(broken) => {
-                    limited!(error, %broken, "a reply cannot be encoded with its Avro schema; it is dropped");
-                    sender.drop_reply(place(record), topic, "unfit");
-                    Ok(())
-                }
-            },
-            None => Ok(()),
+        let Some(topic) = reply_to else { return Ok(()) };
+        match formats.reply.message(Kind::Reply, reply.finish(&frame).to_vec()) {
+            Ok(body) => sender.reply(record, key.as_deref(), topic, &headers, &body),
+            Err(broken) => {
+                limited!(error, %broken, "a reply cannot be encoded with its Avro schema; it is dropped");
+                sender.drop_reply(place(record), topic, "unfit");
+                Ok(())
+            }
         }
+    }
+
+    /// Upper bound in bytes of what tables of attributes add to the events of a request.
+    pub(super) fn added_bytes(&self, request: &Request<'_>) -> usize {
+        let Some(attributes) = &self.parts.attributes else { return 0 };
+        let subject = (&request.context, request.context_json.as_ref());
+        attributes.added_bytes(request.asks.as_slice().len(), std::iter::once(subject))
+    }
+
+    /// Completes the context of a request for each of its flags; `None` without tables of attributes.
+    pub(super) fn joiner<'a>(&'a self, request: &'a Request<'_>) -> Option<Joiner<'a>> {
+        let attributes = self.parts.attributes.as_deref()?;
+        Some(attributes.joiner(&request.context, &request.context_json))
+    }
+
+    pub(super) fn complete<'j>(&self, request: &'j Request<'_>, joined: &'j Joined) -> Completed<'j> {
+        joined.complete(&request.context, self.privacy.as_deref())
     }
 
     /// Id of the record's event with this index.
@@ -263,11 +309,10 @@ impl BatchContext {
     /// The session id of an event: the caller's, or the generated id if a draw used it.
     pub(super) fn session<'a>(
         served: &Environment<'_>,
-        request: &'a Request<'_>,
+        context: &'a EvaluationContext<'_>,
         shown: &'a Shown<'_>,
         ask: &Ask<'_>,
     ) -> Option<&'a str> {
-        let context = &request.context;
         let generated = || {
             let (_, flags) = served.flags.filter(|_| context.is_anonymous())?;
             let flag = flags.get(&ask.flag)?;
@@ -307,11 +352,11 @@ impl BatchContext {
     fn evaluate<'a>(
         &'a self,
         served: &'a Environment<'_>,
-        request: &'a Request<'_>,
+        context: &EvaluationContext<'_>,
         ask: &'a Ask<'_>,
         sender: &mut BatchSender<'_>,
     ) -> Answer<'a> {
-        let lookup = self.look_up(served, request, ask, sender);
+        let lookup = self.look_up(served, context, ask, sender);
         answer(&ask.flag, lookup, ask.value_type, ask.default.as_ref())
     }
 
@@ -319,7 +364,7 @@ impl BatchContext {
     pub(super) fn look_up<'a>(
         &'a self,
         served: &'a Environment<'_>,
-        request: &'a Request<'_>,
+        context: &EvaluationContext<'_>,
         ask: &'a Ask<'_>,
         sender: &mut BatchSender<'_>,
     ) -> Lookup<'a> {
@@ -327,7 +372,7 @@ impl BatchContext {
         let moment = Moment { now: &self.now, hostname: &self.hostname, app_name };
         match served.flags {
             None => Lookup::unserved(served.name),
-            Some((_, flags)) => match flags.evaluate(&ask.flag, &request.context, &moment) {
+            Some((_, flags)) => match flags.evaluate(&ask.flag, context, &moment) {
                 None => Lookup::NotFound,
                 Some(outcome) => {
                     sender.tally.outcome(&outcome);
@@ -354,6 +399,7 @@ impl BatchContext {
             session_id: shown.session_id.as_deref(),
             environment: served.name,
             context: &shown.context,
+            attributes: None,
             evaluated_at: Timestamp { text: &self.now, micros: self.now_micros },
             flags_version: self.snapshot.version(),
             value_type: None,
@@ -392,15 +438,17 @@ pub fn nanoseconds(start: Instant) -> u64 {
     u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Rejects a request whose results would be too large, before any of them is encoded.
+/// Rejects a request whose results would be too large, before any of them is encoded. `added_bytes` is what tables of
+/// attributes may add.
 fn check(
     request: &Request<'_>,
     record: &Record<'_>,
     served: &Environment<'_>,
     headers: &Headers<'_>,
+    added_bytes: usize,
 ) -> Result<(), Refusal> {
     check_record(record.key(), headers.correlation_id)?;
-    check_results(request, served, record.key().map_or(0, <[u8]>::len) + headers.bytes)
+    check_results(request, served, record.key().map_or(0, <[u8]>::len) + headers.bytes, added_bytes)
 }
 
 /// Rejects a request whose results would be too large. `record_bytes` are those of the key and the headers of each.
@@ -408,6 +456,7 @@ pub(super) fn check_results(
     request: &Request<'_>,
     served: &Environment<'_>,
     record_bytes: usize,
+    added_bytes: usize,
 ) -> Result<(), Refusal> {
     let repeated = Repeated {
         environment: served.name,
@@ -416,7 +465,8 @@ pub(super) fn check_results(
         record_bytes,
     };
     let subject = (&request.context, request.context_json.as_ref());
-    let bytes = result_bytes(&repeated, request.asks.as_slice(), [subject]).total();
+    let bytes =
+        result_bytes(&repeated, request.asks.as_slice(), [subject]).total().saturating_add(added_bytes);
     if bytes > MAX_RESULT_BYTES { Err(results_too_large(bytes, MAX_RESULT_BYTES)) } else { Ok(()) }
 }
 

@@ -45,6 +45,7 @@ use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use crate::attributes::Attributes;
 use crate::config::Config;
 use crate::health::Reporter;
 use crate::metrics::Metrics;
@@ -64,6 +65,8 @@ pub struct Parts {
     pub config: Arc<Config>,
     pub formats: Arc<Formats>,
     pub store: Arc<Store>,
+    /// Tables that complete contexts; `None` if there are none.
+    pub attributes: Option<Arc<Attributes>>,
     pub metrics: Arc<Metrics>,
     pub usage: Arc<crate::feed::usage::Usage>,
     pub shutdown: Shutdown,

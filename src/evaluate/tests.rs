@@ -54,6 +54,7 @@ impl Fixture {
             formats: Arc::default(),
             config: Arc::new(config),
             store,
+            attributes: None,
             metrics: Metrics::new(),
             usage: Arc::default(),
             shutdown: Shutdown::new(),

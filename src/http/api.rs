@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::attributes::{AttributeWriter, Attributes};
 use crate::auth::TokenCache;
 use crate::cluster::Cluster;
 use crate::config::Config;
@@ -31,6 +32,9 @@ pub struct Api {
     pub config: Arc<Config>,
     pub formats: Arc<Formats>,
     pub store: Arc<Store>,
+    /// Tables that complete contexts; `None` if there are none.
+    pub attributes: Option<Arc<Attributes>>,
+    pub(super) attribute_writer: AttributeWriter,
     pub metrics: Arc<Metrics>,
     pub usage: Arc<Usage>,
     pub publisher: Arc<Publisher>,
@@ -66,7 +70,7 @@ impl Api {
         cluster: Arc<Cluster>,
         unleash: Option<Arc<UnleashApi>>,
     ) -> Arc<Self> {
-        let Parts { config, formats, metrics, usage, shutdown, .. } = parts;
+        let Parts { config, formats, attributes, metrics, usage, shutdown, .. } = parts;
         let in_memory = view.is_none() && config.redis.edge_in_memory;
         let edge_memory = in_memory.then(|| EdgeMemory::new(&config, &manager.store(), &metrics));
         Arc::new(Self {
@@ -74,6 +78,8 @@ impl Api {
             listeners: Listeners::new(config.http.listeners, config.http.listeners_per_address),
             privacy: Privacy::of(&config.privacy),
             live: Live::new(Arc::clone(&config), Arc::clone(&formats), shutdown.clone()),
+            attribute_writer: AttributeWriter::new(&config),
+            attributes,
             cluster,
             config,
             formats,

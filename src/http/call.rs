@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 
+use crate::attributes::{self, Completed, Joined, Joiner};
 use crate::auth::{FlagFacts, Outside, Restrictions};
 use crate::evaluate::answer::nanoseconds;
 use crate::evaluate::error_log::{self, Origin};
@@ -16,9 +17,9 @@ use crate::message::event::{EventFrame, EventSource, Timestamp, call_event_id};
 use crate::message::request::{Ask, Subject, generated_session};
 use crate::outbox::EventBatch;
 use crate::privacy::Shown;
-use crate::redis_cache::CachedOutcome;
 
 use super::api::Api;
+use super::cached::Kept;
 use super::caller::Caller;
 use super::counts::Path;
 use super::unleash::Unrecorded;
@@ -46,7 +47,7 @@ pub(super) struct Call<'c> {
     random: u64,
     source: EventSource<'c>,
     /// Cached outcomes from Redis, in the order of the answers. `None` or a missing entry: evaluate in memory.
-    kept: &'c [Option<CachedOutcome>],
+    kept: &'c [Option<Kept>],
 }
 
 /// Origin of an evaluation that an SDK has made and reported.
@@ -68,10 +69,28 @@ impl<'s> CallSubject<'s> {
         self.shown.user_id.as_deref()
     }
 
-    /// Evaluation context.
+    /// Evaluation context of the caller, without what tables of attributes add.
     pub(super) fn context(&self) -> &EvaluationContext<'_> {
         &self.context
     }
+
+    /// The context as a flag sees it, given its completion.
+    pub(super) fn seen<'a>(&'a self, completed: Option<&'a Completed<'_>>) -> Seen<'a> {
+        match completed {
+            Some(Completed { context, written, used }) => Seen { context, written, used: *used },
+            None => Seen { context: &self.context, written: &self.shown.context, used: None },
+        }
+    }
+}
+
+/// The context of a subject as one flag sees it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Seen<'a> {
+    pub(super) context: &'a EvaluationContext<'a>,
+    /// JSON text as it may be written to the event.
+    written: &'a str,
+    /// The attributes that tables added.
+    used: Option<&'a str>,
 }
 
 /// Subject of an evaluation, and the part of its context that may be written to events.
@@ -81,6 +100,8 @@ pub(super) struct CallSubject<'s> {
     /// request are bucketed alike.
     context: Cow<'s, EvaluationContext<'s>>,
     shown: Shown<'s>,
+    /// `None` without tables of attributes.
+    joiner: Option<Joiner<'s>>,
     /// Set if the SDK has evaluated the flag; `None`: it is evaluated here.
     reported: Option<Reported<'s>>,
 }
@@ -183,7 +204,7 @@ impl<'c> Call<'c> {
     }
 
     /// Sets the cached outcomes. One is used as the answer if it is not older than the flag in force.
-    pub(super) fn with_kept(self, kept: &'c [Option<CachedOutcome>]) -> Self {
+    pub(super) fn with_kept(self, kept: &'c [Option<Kept>]) -> Self {
         Self { kept, ..self }
     }
 
@@ -219,17 +240,21 @@ impl<'c> Call<'c> {
         EventSink { event_batch: EventBatch::with_capacity(label, EVENT_BYTES), tally, index: 0 }
     }
 
-    pub(super) fn call_subject<'s>(&self, subject: &'s Subject<'_>) -> CallSubject<'s> {
+    pub(super) fn call_subject<'s>(&self, subject: &'s Subject<'_>) -> CallSubject<'s>
+    where
+        'c: 's,
+    {
         let (context, json) = (&subject.context, &subject.context_json);
         let shown = match &self.api.privacy {
             None => Shown::of(context, json),
             Some(privacy) => privacy.show(context, json),
         };
+        let joiner = self.api.attributes.as_deref().map(|attributes| attributes.joiner(context, json));
         let mut context = Cow::Borrowed(context);
         if context.is_anonymous() && context.anonymous_id.is_none() {
             context.to_mut().anonymous_id = Some(Cow::Owned(generated_session(rand::random())));
         }
-        CallSubject { context, shown, reported: None }
+        CallSubject { context, shown, joiner, reported: None }
     }
 
     /// Session id of the event: the caller's, or the generated anonymous id if the flag's rollout used it.
@@ -253,7 +278,11 @@ impl<'c> Call<'c> {
         let kept = self.kept.get(event_sink.index as usize).and_then(Option::as_ref);
         let stopwatch = event_sink.tally.stopwatch();
         let permitted = self.check_permitted(&ask.flag);
+        let joined = self.join(call_subject, &ask.flag);
+        let completed = joined.as_ref().map(|joined| self.complete(call_subject, joined));
+        let seen = call_subject.seen(completed.as_ref());
         let kept = kept.filter(|kept| permitted.is_ok() && self.may_serve(kept, &ask.flag));
+        let kept = kept.and_then(|kept| kept.of(joined.as_ref()));
         let (answer, outcome, was_kept) = match (permitted, kept) {
             (Err(outside), _) => {
                 (self.typed(ask, Lookup::Forbidden(outside.to_string().into())), None, false)
@@ -263,7 +292,7 @@ impl<'c> Call<'c> {
                 (self.typed(ask, kept.lookup()), None, true)
             }
             (Ok(()), None) => {
-                let (answer, outcome) = self.evaluate(&call_subject.context, ask);
+                let (answer, outcome) = self.evaluate(seen.context, ask);
                 (answer, outcome, false)
             }
         };
@@ -275,7 +304,7 @@ impl<'c> Call<'c> {
         }
         let origin = Origin::Api { path: self.path.as_str() };
         error_log::note(&answer, &ask.flag, self.environment, &call_subject.shown, origin);
-        let event_id = self.write_event(call_subject, ask, &answer, evaluation_ns, event_sink);
+        let event_id = self.write_event(call_subject, seen, ask, &answer, evaluation_ns, event_sink);
         Answered { answer, outcome, was_kept, event_id }
     }
 
@@ -301,6 +330,7 @@ impl<'c> Call<'c> {
     pub(super) fn write_event(
         &self,
         call_subject: &CallSubject<'_>,
+        seen: Seen<'_>,
         ask: &Ask<'_>,
         answer: &Answer<'_>,
         evaluation_ns: Option<u64>,
@@ -316,7 +346,8 @@ impl<'c> Call<'c> {
             user_id: user,
             session_id: self.session(call_subject, &ask.flag),
             environment: self.environment,
-            context: &call_subject.shown.context,
+            context: seen.written,
+            attributes: seen.used,
             evaluated_at: Timestamp { text: &self.now, micros: self.now_micros },
             flags_version: self.flags_version,
             value_type: (!matches!(self.path, Path::Ofrep | Path::Unleash)).then_some(ask.value_type),
@@ -331,6 +362,36 @@ impl<'c> Call<'c> {
         event_id
     }
 
+    /// Completes the context of a subject for one flag; `None` if it stays as it is.
+    pub(super) fn join(&self, call_subject: &CallSubject<'_>, flag: &str) -> Option<Joined> {
+        call_subject.joiner.as_ref()?.join(self.environment_flags(), flag)
+    }
+
+    /// The completed context, as it is evaluated and as it is written.
+    pub(super) fn complete<'j>(
+        &self,
+        call_subject: &'j CallSubject<'_>,
+        joined: &'j Joined,
+    ) -> Completed<'j> {
+        joined.complete(&call_subject.context, self.api.privacy.as_deref())
+    }
+
+    /// Upper bound in bytes of what tables of attributes add to the events of these answers.
+    pub(super) fn added_bytes(&self, flags: usize, subjects: &[Subject<'_>]) -> usize {
+        let Some(attributes) = &self.api.attributes else { return 0 };
+        let subjects = subjects.iter().map(|subject| (&subject.context, subject.context_json.as_ref()));
+        attributes.added_bytes(flags, subjects)
+    }
+
+    /// Whether a flag depends on attributes that are not loaded yet.
+    fn lacks_attributes(&self, flag: &str) -> bool {
+        if self.api.attributes.as_ref().is_none_or(|attributes| attributes.is_ready()) {
+            return false;
+        }
+        let flag = self.environment_flags().and_then(|flags| Some((flags, flags.get(flag)?)));
+        flag.is_some_and(|(flags, flag)| attributes::concern(flags, flag))
+    }
+
     fn evaluate(
         &self,
         context: &EvaluationContext<'_>,
@@ -339,6 +400,9 @@ impl<'c> Call<'c> {
         let outcome = self.all_flags().and_then(|flags| flags.evaluate(&ask.flag, context, &self.moment()));
         let lookup = match (outcome, self.flags, self.not_ready) {
             (_, _, Some(why)) => Lookup::NotReady(why.into()),
+            _ if self.lacks_attributes(&ask.flag) => {
+                Lookup::NotReady("the attributes are not loaded yet".into())
+            }
             (_, None, None) => Lookup::unserved(self.environment),
             (None, Some(_), None) => Lookup::NotFound,
             (Some(outcome), ..) => Lookup::Found(outcome),
@@ -356,13 +420,16 @@ impl<'c> Call<'c> {
     /// Whether a cached outcome may be served. The flag may have been changed or deleted between the read from Redis
     /// and this request's snapshot. Without flags in memory, every cached outcome is served, unless the caller's
     /// restrictions depend on the flag's definition.
-    fn may_serve(&self, kept: &CachedOutcome, flag: &str) -> bool {
+    fn may_serve(&self, kept: &Kept, flag: &str) -> bool {
+        if self.lacks_attributes(flag) {
+            return false;
+        }
         let Some(flags) = self.all_flags() else { return !self.restrictions.need_definition() };
-        flags.get(flag).is_some_and(|flag| kept.basis >= self.snapshot.basis(flags, flag))
+        flags.get(flag).is_some_and(|flag| kept.outcome.basis >= self.snapshot.basis(flags, flag))
     }
 
     /// Counts a cached answer in the usage metrics that are sent to Unleash.
-    fn count_kept(&self, kept: &CachedOutcome, flag: &str, tally: &mut Tally) {
+    fn count_kept(&self, kept: &crate::redis_cache::CachedOutcome, flag: &str, tally: &mut Tally) {
         if let Some(flag) = self.all_flags().and_then(|flags| flags.get(flag)) {
             let name = kept.variant.as_ref().map(|(name, _)| name.as_str());
             tally.kept(flag, kept.enabled, name);

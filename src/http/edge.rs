@@ -23,6 +23,7 @@ use crate::redis_cache::edge::{EdgeRequest, Found, Layer};
 
 use super::Problem;
 use super::api::Api;
+use super::cached::Kept;
 use super::call::Call;
 use super::caller::Caller;
 use super::counts::Path;
@@ -169,7 +170,7 @@ async fn evaluate(
 
 /// Answers from the cached value or by evaluation. Both are written as an event.
 fn answer(api: &Arc<Api>, caller: &Caller, asked: &EdgeRequest, found: &Found) -> (EdgeAnswer, EventBatch) {
-    let kept = [found.value.as_deref().and_then(CachedOutcome::read)];
+    let kept = [found.value.as_deref().and_then(CachedOutcome::read).map(Kept::of_caller)];
     let mut subject = Subject { context_json: "{}".into(), ..Subject::default() };
     subject.context.user_id = asked.user.as_deref().map(Into::into);
     let ask = Ask::new(asked.flag.as_str().into(), None, None);

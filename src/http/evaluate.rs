@@ -18,11 +18,10 @@ use crate::manage::{ExplainRequest, Explained, ManageError};
 use crate::message::request::{Ask, Asked, Query, Subject, Subjects, flag_names};
 use crate::message::result_size::{Repeated, result_bytes};
 use crate::outbox::EventBatch;
-use crate::redis_cache::CachedOutcome;
 
 use super::Problem;
 use super::api::Api;
-use super::cached::{When, kept};
+use super::cached::{Kept, When, kept};
 use super::call::{Call, EventSink};
 use super::caller::Caller;
 use super::counts::Path;
@@ -167,7 +166,7 @@ async fn explanation(
         versions: None,
         evaluated_at: None,
     };
-    match api.manager.explain(request).await {
+    match api.manager.explain(api.completed(request)).await {
         Ok(explained) => Ok(Some(Some(explained))),
         Err(ManageError::Unknown | ManageError::NotReady) => Ok(Some(None)),
         Err(error) => Err(super::manage::problem(error)),
@@ -301,7 +300,7 @@ fn in_call(
     api: &Arc<Api>,
     caller: &Caller,
     environment: &str,
-    kept: &[Option<CachedOutcome>],
+    kept: &[Option<Kept>],
     answer: impl FnOnce(&Call<'_>, &mut EventSink<'_>) -> Result<Vec<u8>, Problem>,
 ) -> Result<(Vec<u8>, EventBatch, u64), Problem> {
     let snapshot = api.store.load();
@@ -341,11 +340,13 @@ impl Call<'_> {
             request_id: None,
             record_bytes: 0,
         };
+        let added = self.added_bytes(asks.len(), subjects);
         let subjects = subjects.iter().map(|subject| (&subject.context, subject.context_json.as_ref()));
         let bytes = result_bytes(&repeated, asks, subjects);
-        let (total, limit) = match bytes.echoed > MAX_ECHO_BYTES {
-            true => (bytes.echoed, MAX_ECHO_BYTES),
-            false => (bytes.total(), MAX_RESULT_BYTES),
+        let echoed = bytes.echoed.saturating_add(added);
+        let (total, limit) = match echoed > MAX_ECHO_BYTES {
+            true => (echoed, MAX_ECHO_BYTES),
+            false => (bytes.total().saturating_add(added), MAX_RESULT_BYTES),
         };
         if total <= limit {
             return Ok(());

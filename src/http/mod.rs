@@ -9,6 +9,7 @@ mod cached;
 mod call;
 mod caller;
 mod changes;
+mod completed;
 mod connections;
 mod console;
 mod counts;

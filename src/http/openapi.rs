@@ -132,6 +132,9 @@ const VIEWER_POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline
         operations::replays::cancel,
         operations::activity::activity,
         operations::erasures::erase,
+        operations::attributes::one,
+        operations::attributes::put,
+        operations::attributes::delete,
         health::overview,
         health::live,
         health::ready

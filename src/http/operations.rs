@@ -1,6 +1,7 @@
 //! Routes for operators and analysts, which the console uses: instances, evaluations, dead letters, replays, changes.
 
 pub(super) mod activity;
+pub(super) mod attributes;
 pub(super) mod cluster;
 pub(super) mod dead_letters;
 mod doc;
@@ -39,6 +40,10 @@ pub(super) fn routes() -> Router<Arc<Api>> {
         .route("/api/v1/replays/{id}", get(replays::one).delete(replays::cancel))
         .route("/api/v1/activity", get(activity::activity))
         .route("/api/v1/erasures", post(erasures::erase))
+        .route(
+            "/api/v1/attributes/{key}",
+            get(attributes::one).put(attributes::put).delete(attributes::delete),
+        )
 }
 
 /// Parses an optional time in RFC 3339 format.

@@ -7,5 +7,6 @@ pub mod topics;
 
 pub use flagstream_kafka::{
     KafkaConfig, Secret, backoff, client, compacted, consumer, describe, ends, exists, identity, member,
-    mock, parse, partition_consumer, producer, properties, range, reach, reading, sender, statistics, tail,
+    mock, parse, partition_consumer, producer, properties, range, reach, reading, sender, statistics, table,
+    tail,
 };

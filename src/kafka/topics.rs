@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::attributes::RESUME_MAX_AGE;
 use crate::config::TopicsConfig;
 use crate::kafka::describe::{Described, Overview};
 
@@ -20,6 +21,9 @@ pub use watch::{Fit, look_after, wait_until_fit};
 
 /// Maximum record size of events, in bytes: an event contains its request (at most 1 MiB) and adds to it.
 const ECHO_BYTES: usize = 2 << 20;
+
+/// Time for which the topics of attributes keep tombstones: twice the time for which a stopped instance may continue.
+const TOMBSTONES: Duration = RESUME_MAX_AGE.saturating_mul(2);
 
 /// Segment size of the topic of instances, in bytes.
 const INSTANCES_SEGMENT_BYTES: usize = 4 << 20;
@@ -105,7 +109,11 @@ pub fn needs(topics: &TopicsConfig) -> Vec<Need> {
         config,
     };
     let (n, retention) = (topics.partitions, topics.retention);
-    vec![
+    let tables = topics.attributes.iter().map(|table| {
+        let keep = TOMBSTONES.as_millis().to_string();
+        need(&table.topic, n, vec![("cleanup.policy", "compact".to_owned()), ("delete.retention.ms", keep)])
+    });
+    let own = vec![
         need(&topics.requests, n, roomy(keep(retention))),
         need(&topics.changes, 1, keep(retention)),
         need(&topics.definitions, 1, definitions.clone()),
@@ -132,7 +140,8 @@ pub fn needs(topics: &TopicsConfig) -> Vec<Need> {
                 ("segment.bytes", INSTANCES_SEGMENT_BYTES.to_string()),
             ],
         ),
-    ]
+    ];
+    own.into_iter().chain(tables).collect()
 }
 
 /// The differences between the required and the found topic; `found` is `None` if the topic does not exist.
@@ -185,12 +194,14 @@ const KEEPING_POLICY: (&str, &str) = ("cleanup.policy", "compact");
 /// One sentence for each topic that must retain the last record of each key and has another `cleanup.policy`.
 fn wrong_policies(topics: &TopicsConfig, settings: &Settings) -> Vec<String> {
     let (name, needed) = KEEPING_POLICY;
-    let wrong = [&topics.definitions, &topics.overrides].into_iter().filter_map(|topic| {
+    let flags = [&topics.definitions, &topics.overrides].map(|topic| (topic, "flags or kill switches"));
+    let tables = topics.attributes.iter().map(|table| (&table.topic, "attributes"));
+    let wrong = flags.into_iter().chain(tables).filter_map(|(topic, what)| {
         let value = value(settings, topic, name)?;
         (value != needed).then(|| {
             format!(
                 "topic {topic} has {name}={value} instead of {needed}: its records expire, and instances that start \
-                 later lack flags or kill switches; set it with `flagstream topics apply`"
+                 later lack {what}; set it with `flagstream topics apply`"
             )
         })
     });
@@ -263,9 +274,10 @@ pub fn uneven(topics: &TopicsConfig, partitions: impl Fn(&str) -> Option<i32>) -
     })
 }
 
-/// Whether this difference loses flags or kill switches, rather than only performance or disk space.
+/// Whether this difference loses flags, kill switches or attributes, rather than only performance or disk space.
 pub fn is_dangerous(difference: &Difference, topic: &str, topics: &TopicsConfig) -> bool {
-    let keeps = [&topics.definitions, &topics.overrides].iter().any(|kept| *kept == topic);
+    let tables = topics.attributes.iter().map(|table| &table.topic);
+    let keeps = [&topics.definitions, &topics.overrides].into_iter().chain(tables).any(|kept| kept == topic);
     keeps && matches!(difference, Difference::Config { name, .. } if *name == KEEPING_POLICY.0)
 }
 

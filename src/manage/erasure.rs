@@ -1,10 +1,11 @@
-//! Removal of a user's data: from the database and from Redis, with a list of the places that are not changed.
+//! Removal of a user's data: from the attributes, from the database and from Redis, with a list of the places that are not changed.
 
 use std::borrow::Cow;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
+use crate::attributes::{AttributeWriter, WriteError};
 use crate::audit;
 use crate::audit::erase::{self, Erasure, ErasureRequest};
 use crate::config::Config;
@@ -22,6 +23,8 @@ pub struct UserErasure {
     pub database: erase::ErasureReport,
     /// Number of keys removed from Redis.
     pub keys: u64,
+    /// Number of rows removed from the table of users' attributes: one, also if there was none.
+    pub attributes: u64,
     pub kept: Vec<KeptPlace>,
 }
 
@@ -39,16 +42,25 @@ pub enum ErasureError {
     Database(#[from] DatabaseError),
     #[error("Redis: {0}")]
     Redis(EraseError),
+    #[error("{0}")]
+    Attributes(#[from] WriteError),
 }
 
-/// Erases a user from the database and from Redis. `users` are the spellings of [`written_as`].
+/// Erases a user from the attributes, from the database and from Redis. `user` is the id as services send it.
 pub async fn erase_user(
     config: &Config,
     database: Option<&Database>,
-    users: &[String],
+    user: &str,
     how: Erasure,
     author: Actor<'_>,
 ) -> Result<UserErasure, ErasureError> {
+    let users = &written_as(config, user);
+    // First, so that evaluations that are erased below are not followed by others with the same attributes.
+    let mut attributes = 0;
+    if let Some(table) = config.attributes.tables.first() {
+        AttributeWriter::new(config).erase(table, user).await?;
+        attributes = 1;
+    }
     let order = ErasureRequest { users, how, author };
     let erased = match database {
         Some(database) => erase::user(database, &audit::hasher(config), &order).await?,
@@ -60,7 +72,7 @@ pub async fn erase_user(
             keys += redis_cache::erase(url.expose(), user).await.map_err(ErasureError::Redis)?;
         }
     }
-    Ok(UserErasure { kept: kept(config, &erased), database: erased, keys })
+    Ok(UserErasure { kept: kept(config, &erased), database: erased, keys, attributes })
 }
 
 /// Storages that an erasure does not change, each with what removes the data there.
@@ -91,6 +103,16 @@ pub fn kept(config: &Config, database: &erase::ErasureReport) -> Vec<KeptPlace> 
             days(topics.dead_letters_retention)
         ),
     ));
+    for (index, table) in config.attributes.tables.iter().enumerate() {
+        let why = match index {
+            0 => "earlier records of the user are removed when Kafka compacts the topic".to_owned(),
+            _ => format!(
+                "its rows belong to {}; remove those about the user with DELETE /api/v1/attributes/KEY?table={}",
+                table.field, table.name
+            ),
+        };
+        places.push(kept(format!("topic {}", table.topic), why));
+    }
     places.push(kept(
         "reply topics".into(),
         "they belong to the requesting services; their records expire by their own retention".into(),
@@ -127,15 +149,15 @@ pub fn written_as(config: &Config, user: &str) -> Vec<String> {
 }
 
 impl Manager {
-    /// Erases a user from the database and from Redis, and adds an entry to the change log.
+    /// Erases a user from the attributes, from the database and from Redis, and adds an entry to the change log.
     pub async fn erase_user(
         &self,
-        users: &[String],
+        user: &str,
         how: Erasure,
         author: Actor<'_>,
     ) -> Result<UserErasure, ErasureError> {
         let database = self.repository.as_ref().map(|repository| &repository.database);
-        erase_user(&self.config, database, users, how, author).await
+        erase_user(&self.config, database, user, how, author).await
     }
 
     /// Adds an entry to the change log of everything except flags. Without a database there is none.

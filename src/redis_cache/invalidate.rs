@@ -320,7 +320,12 @@ impl Invalidator {
         let snapshot = self.parts.store.load();
         let app_name = &self.parts.config.unleash.app_name;
         let moment = Moment { now: &clock.text, hostname: &self.hostname, app_name };
-        let scope = EvaluationScope { snapshot: &snapshot, moment, now_ms: clock.ms };
+        let scope = EvaluationScope {
+            snapshot: &snapshot,
+            moment,
+            now_ms: clock.ms,
+            has_tables: self.parts.config.has_tables(),
+        };
         let listed = members.iter().map(Vec::as_slice);
         let work = refresh::page(&scope, &invalidation.place, invalidation.version, listed, &clock.text);
         self.runtime.block_on(refresh::apply(&self.client, &work))?.count(&self.parts.metrics);

@@ -96,6 +96,14 @@ impl Preloader {
         let (clock, snapshot) = (Clock::now(), self.store.load_full());
         let app_name = &self.config.unleash.app_name;
         let moment = Moment { now: &clock.text, hostname: &self.hostname, app_name };
-        work(&EvaluationScope { snapshot: &snapshot, moment, now_ms: clock.ms }, &clock.text)
+        work(
+            &EvaluationScope {
+                snapshot: &snapshot,
+                moment,
+                now_ms: clock.ms,
+                has_tables: self.config.has_tables(),
+            },
+            &clock.text,
+        )
     }
 }

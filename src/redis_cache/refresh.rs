@@ -68,7 +68,15 @@ fn refresh(
     match subject.entry(scope, at) {
         Ok(entry) if entry.cacheability == Cacheability::UntilChanged && entry.basis >= version => {
             let version = entry.basis;
-            let plain = entry.keys.plain.map(|key| Refresh { key, version, value: Some(entry.plain_value) });
+            let plain = match entry.keys.plain {
+                Some(key) => Some(Refresh { key, version, value: Some(entry.plain_value) }),
+                // The flag may read attributes now, so that this key would be wrong.
+                None => subject.keys().and_then(|keys| keys.plain).map(|key| Refresh {
+                    key,
+                    version,
+                    value: None,
+                }),
+            };
             refreshes.push(Refresh { key: entry.keys.evaluation, version, value: Some(entry.value) });
             refreshes.extend(plain);
         }

@@ -5,7 +5,8 @@ use std::time::Duration;
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::value::RawValue;
 
-use crate::flag::{Cacheability, EvaluationContext, Moment, Snapshot};
+use crate::attributes;
+use crate::flag::{Cacheability, CompiledFlag, EnvironmentFlags, EvaluationContext, Moment, Snapshot};
 use crate::message::json::write_string;
 use crate::message::request;
 
@@ -63,6 +64,15 @@ pub struct EvaluationScope<'s> {
     pub snapshot: &'s Snapshot,
     pub moment: Moment<'s>,
     pub now_ms: i64,
+    /// Whether tables of attributes complete contexts.
+    pub has_tables: bool,
+}
+
+impl EvaluationScope<'_> {
+    /// Whether the outcome of a flag may depend on more than the caller's context.
+    pub fn is_completed(&self, flags: &EnvironmentFlags, flag: &CompiledFlag) -> bool {
+        self.has_tables && attributes::concern(flags, flag)
+    }
 }
 
 /// Reason why nothing is cached.
@@ -93,7 +103,7 @@ impl<'a> Subject<'a> {
     /// Evaluates the subject and builds the values to be written.
     pub fn entry(&self, scope: &EvaluationScope<'_>, evaluated_at: &str) -> Result<Entry, Reason> {
         let flags = scope.snapshot.environment(self.environment).ok_or("unserved")?;
-        let keys = self.keys().ok_or("long_key")?;
+        let mut keys = self.keys().ok_or("long_key")?;
         let context =
             request::recorded_context(self.context, self.user, self.session).map_err(|_| "context")?;
         let outcome = flags.evaluate(self.flag, &context, &scope.moment).ok_or("no_flag")?;
@@ -104,6 +114,8 @@ impl<'a> Subject<'a> {
             (None, _) => {}
         }
         let basis = scope.snapshot.basis(flags, outcome.flag);
+        // Its readers know the user only, and not the attributes that belong to the outcome.
+        keys.plain = keys.plain.filter(|_| !scope.is_completed(flags, outcome.flag));
         let (mut full, mut plain) = (Vec::with_capacity(192), Vec::new());
         cached_outcome::write(&mut full, &outcome, basis, evaluated_at);
         if full.len() > VALUE_BYTES_MAX {

@@ -238,7 +238,12 @@ impl Worker {
         }
         let snapshot = self.parts.store.load();
         let moment = self.moment(&clock);
-        let scope = EvaluationScope { snapshot: &snapshot, moment, now_ms: clock.ms };
+        let scope = EvaluationScope {
+            snapshot: &snapshot,
+            moment,
+            now_ms: clock.ms,
+            has_tables: self.parts.config.has_tables(),
+        };
         event.subject().entry(&scope, &event.evaluated_at)
     }
 
@@ -270,7 +275,12 @@ impl Worker {
             entries.iter().filter(|entry| entry.place == place).map(|entry| entry.member.as_slice());
         let clock = Clock::now();
         let snapshot = self.parts.store.load();
-        let scope = EvaluationScope { snapshot: &snapshot, moment: self.moment(&clock), now_ms: clock.ms };
+        let scope = EvaluationScope {
+            snapshot: &snapshot,
+            moment: self.moment(&clock),
+            now_ms: clock.ms,
+            has_tables: self.parts.config.has_tables(),
+        };
         let work = refresh::page(&scope, place, flag_min_version, members, &clock.text);
         let refreshed = self.runtime.block_on(refresh::apply(&self.client, &work));
         match refreshed {

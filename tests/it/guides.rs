@@ -42,6 +42,15 @@ fn the_guide_to_taps_is_literal() {
     follow("taps.md", 10);
 }
 
+#[test]
+fn the_attributes_guide_is_literal() {
+    let settings = [
+        ("FLAGSTREAM_ATTRIBUTES__ENABLED", "true"),
+        ("FLAGSTREAM_ATTRIBUTES__TABLE_WINS", "subscription_tier"),
+    ];
+    follow_with("attributes.md", 9, &settings);
+}
+
 /// Guides that need a cluster, a warehouse, backups or an Unleash of their own, which `dev` has not. The tests of the chart, of
 /// backups and of upgrades cover what they describe.
 const ELSEWHERE: [&str; 9] = [
@@ -62,12 +71,19 @@ fn every_guide_is_followed() {
     let tests = include_str!("guides.rs");
     for guide in guides.filter(|guide| Path::new(guide).extension().is_some_and(|kind| kind == "md")) {
         let is_known = ELSEWHERE.iter().any(|name| *name == guide);
-        assert!(is_known || tests.contains(&format!("follow({guide:?}")), "{guide:?} has no test");
+        let is_followed =
+            ["follow", "follow_with"].iter().any(|call| tests.contains(&format!("{call}({guide:?}")));
+        assert!(is_known || is_followed, "{guide:?} has no test");
     }
 }
 
 /// Runs a guide of at least so many commands, on a `dev` of its own.
 fn follow(name: &str, least: usize) {
+    follow_with(name, least, &[]);
+}
+
+/// Like [`follow`], on a `dev` with further settings.
+fn follow_with(name: &str, least: usize, settings: &[(&str, &str)]) {
     let guide = Guide::read(name);
     let folder = temporary_folder();
     // `dev` reads its configuration when it starts.
@@ -78,7 +94,7 @@ fn follow(name: &str, least: usize) {
             write(&folder.path().join(name), text);
         }
     }
-    let dev = Dev::start(folder.path());
+    let dev = Dev::start_with(folder.path(), settings);
     let shell = Shell::new(folder.path(), &dev);
     let (mut count, mut background) = (0, Vec::new());
     for step in &guide.steps {

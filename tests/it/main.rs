@@ -13,6 +13,7 @@ mod harness;
 
 mod abuse;
 mod api;
+mod attributes;
 mod audit;
 mod auth;
 mod avro;

@@ -69,6 +69,7 @@ fn event(snapshot: &Snapshot, number: u64, flags: usize, topic: &str) -> Option<
         session_id: request.context.session_id.as_deref(),
         environment: load::ENVIRONMENT,
         context: &request.context_json,
+        attributes: None,
         evaluated_at: Timestamp { text: "2026-01-15T10:30:00.012345Z", micros: 1_768_473_000_012_345 },
         flags_version: snapshot.version(),
         value_type: Some(ask.value_type),

@@ -5,6 +5,7 @@
 
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
+mod attributes;
 mod baseline;
 mod edge;
 mod gate;

@@ -184,6 +184,7 @@ fn start_warmer(bench: &Bench, url: &str, handle: &Handle) -> anyhow::Result<(Wa
         formats: Arc::default(),
         config: Arc::new(bench.config.clone()),
         store,
+        attributes: None,
         metrics: Metrics::new(),
         usage: Arc::new(Usage::default()),
         shutdown: shutdown.clone(),

@@ -108,6 +108,7 @@ impl Bench {
             formats: Arc::default(),
             config: Arc::new(config),
             store,
+            attributes: None,
             metrics: Metrics::new(),
             usage: Arc::new(Usage::default()),
             shutdown: Shutdown::new(),
@@ -213,7 +214,7 @@ impl Bench {
 
 fn scene<'s>(snapshot: &'s Snapshot, clock: &'s Clock) -> EvaluationScope<'s> {
     let moment = Moment { now: &clock.text, hostname: "bench", app_name: "bench" };
-    EvaluationScope { snapshot, moment, now_ms: clock.ms }
+    EvaluationScope { snapshot, moment, now_ms: clock.ms, has_tables: false }
 }
 
 fn entry(event: &[u8], scene: &EvaluationScope<'_>) -> anyhow::Result<Entry> {

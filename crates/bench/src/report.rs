@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use crate::attributes::{self, AttributesArgs, AttributesReport};
 use crate::edge::{self, EdgeArgs, EdgeReport};
 use crate::http::{self, ArmReport, HttpArgs, HttpReport, ServerArgs};
 use crate::latency::{self, LatencyArgs, LatencyReport};
@@ -28,6 +29,8 @@ pub enum Command {
     Chain(ChainArgs),
     /// Throughput of a replay of recorded evaluations, compared with a COPY of the same rows
     Replay(ReplayArgs),
+    /// A table of attributes on a real Kafka: load, restart, memory, and evaluations with a join compared with none
+    Attributes(AttributesArgs),
     /// Redis cache: throughput of writes compared with plain SETs, and the effect of one changed flag among many keys
     Warm(WarmArgs),
     /// Effect of Redis outages on evaluation and the audit trail, compared with no outage
@@ -65,6 +68,7 @@ pub async fn run(command: Command, global: &Global) -> anyhow::Result<ExitCode> 
             return Ok(if report.met { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
         Command::Latency(args) => print(global, &latency::run(&args, config).await?, latency_text),
+        Command::Attributes(args) => print(global, &attributes::run(&args, config).await?, attributes_text),
         Command::Warm(args) => print(global, &redis_cache::run(&args, config).await?, warm_text),
         Command::Trouble(args) => print(global, &outage::run(&args, config).await?, outage_text),
     }?;
@@ -260,6 +264,32 @@ fn chain_text(report: &ChainReport) -> String {
         "CPU time of this process: {:.2} µs/row with, {:.2} µs/row without",
         report.process_microseconds_per_row[0], report.process_microseconds_per_row[1]
     ));
+    lines.join("\n")
+}
+
+fn attributes_text(report: &AttributesReport) -> String {
+    let per_second = report.rows as f64 / report.load_seconds;
+    let lines = [
+        format!("{} rows of {} bytes", report.rows, report.row_bytes),
+        format!(
+            "read from Kafka in {:.1} s ({per_second:.0} rows/s), {:.0} MiB on disk",
+            report.load_seconds, report.disk_mib
+        ),
+        format!("start with all rows on disk: {:.2} s", report.restart_seconds),
+        format!(
+            "resident memory: {:.0} MiB before, at most {:.0} MiB",
+            report.memory_before_mib, report.memory_peak_mib
+        ),
+        format!(
+            "ns per request: {:.0?} without a join, {:.0?} row in memory, {:.0?} any row",
+            report.without_ns, report.cached_ns, report.random_ns
+        ),
+        format!("row in memory / without, medians: {:.3}", report.cached_ratio),
+        format!(
+            "any row / without, medians: {:.3}; 99th percentile {:.1} µs",
+            report.random_ratio, report.random_p99_us
+        ),
+    ];
     lines.join("\n")
 }
 

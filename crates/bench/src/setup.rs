@@ -234,6 +234,7 @@ impl Bench {
             formats: Formats::unregistered(&config)?,
             config: Arc::new(config),
             store,
+            attributes: None,
             metrics: Arc::clone(&metrics),
             usage: Arc::new(Usage::default()),
             shutdown: shutdown.clone(),

@@ -216,6 +216,7 @@ pub(super) fn event(
         session_id: request.context.session_id.as_deref(),
         environment: load::ENVIRONMENT,
         context: &request.context_json,
+        attributes: None,
         evaluated_at: Timestamp {
             text: &at.to_rfc3339_opts(chrono::SecondsFormat::Micros, true),
             micros: at.timestamp_micros(),

@@ -129,6 +129,15 @@ impl EnvironmentFlags {
         depends
     }
 
+    /// Visits the names of the properties that the outcome of `flag` depends on: those that its own rules and draws
+    /// read, and those of the flags that it depends on. A name may be visited more than once.
+    pub fn each_property_read<'s>(&'s self, flag: &'s CompiledFlag, mut visit: impl FnMut(&'s str)) {
+        flag.reads.iter().for_each(|name| visit(name));
+        self.each_ancestor(flag, |_, parent| {
+            parent.into_iter().flat_map(|parent| &parent.reads).for_each(|name| visit(name));
+        });
+    }
+
     /// Visits every ancestor of the flag once: its parents, their parents, and so on. The argument is `None`
     /// for a flag that does not exist.
     pub(super) fn each_ancestor<'s>(

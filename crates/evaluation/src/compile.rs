@@ -5,6 +5,7 @@ mod constraint;
 mod expression;
 mod phase;
 mod properties;
+mod reads;
 mod rule;
 mod summary;
 mod variant;
@@ -71,6 +72,8 @@ pub struct CompiledFlag {
     pub(super) chained: bool,
     /// Context properties that the rules read.
     pub(super) properties: Properties,
+    /// Names of all properties that the outcome depends on, sorted.
+    pub(super) reads: Box<[Box<str>]>,
     /// Other inputs that the outcome depends on.
     pub(super) dependence: Dependence,
     /// Upper bound of the memory used by the compiled regular expressions, in bytes.
@@ -182,6 +185,7 @@ impl CompiledFlag {
             dependencies: feature.dependencies.iter().flatten().map(Dependency::of).collect(),
             chained: private.chained,
             properties: names.finish(),
+            reads: reads::properties(feature, private),
             dependence,
             expression_bytes: expressions.bytes(),
             problems,
@@ -210,6 +214,7 @@ impl CompiledFlag {
             dependencies: Box::default(),
             chained: false,
             properties: Properties::default(),
+            reads: Box::default(),
             dependence: Dependence::default(),
             expression_bytes: 0,
             problems: Box::default(),

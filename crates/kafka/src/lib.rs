@@ -49,6 +49,7 @@ mod record;
 mod secret;
 pub mod sender;
 pub mod statistics;
+pub mod table;
 pub mod tail;
 
 pub use config::KafkaConfig;

@@ -49,9 +49,15 @@ impl Sender {
 
     /// Sends a tombstone, which removes the key from a compacted topic.
     pub async fn delete(&self, topic: &str, key: &str) -> Result<(), KafkaError> {
-        let record: FutureRecord<'_, str, [u8]> = FutureRecord::to(topic).key(key);
+        self.put(topic, key, None).await.map(drop)
+    }
+
+    /// Sends the last record of a key to a compacted topic, or its tombstone. Returns the record's partition and offset.
+    pub async fn put(&self, topic: &str, key: &str, body: Option<&[u8]>) -> Result<(i32, i64), KafkaError> {
+        let mut record: FutureRecord<'_, str, [u8]> = FutureRecord::to(topic).key(key);
+        record.payload = body;
         let sent = self.producer()?.send(record, DEFAULT_TIMEOUT).await;
-        sent.map(drop).map_err(|(error, _)| error)
+        sent.map(|delivery| (delivery.partition, delivery.offset)).map_err(|(error, _)| error)
     }
 
     /// Sends a record with any number of headers.

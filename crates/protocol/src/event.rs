@@ -51,6 +51,8 @@ pub struct EventFrame<'a> {
     pub environment: &'a str,
     /// Context as JSON text.
     pub context: &'a str,
+    /// JSON text of an object that names the attributes that tables added to the context; `None` if there are none.
+    pub attributes: Option<&'a str>,
     pub evaluated_at: Timestamp<'a>,
     /// Highest version in the snapshot that answered.
     pub flags_version: u64,
@@ -81,6 +83,11 @@ pub fn write_event(out: &mut Vec<u8>, frame: &EventFrame<'_>, ask: &Ask<'_>, ans
     }
     out.extend_from_slice(br#","context":"#);
     out.extend_from_slice(frame.context.as_bytes());
+    // Omitted unless tables completed the context, so that it costs nothing otherwise.
+    if let Some(attributes) = frame.attributes {
+        out.extend_from_slice(br#","attributes":"#);
+        out.extend_from_slice(attributes.as_bytes());
+    }
     out.extend_from_slice(br#","default_value":"#);
     out.extend_from_slice(ask.default_json.unwrap_or("null").as_bytes());
     plain_member(out, "value_type", frame.value_type.map(ValueType::as_str));

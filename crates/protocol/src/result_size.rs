@@ -149,6 +149,7 @@ mod tests {
                 session_id: request.context.session_id.as_deref(),
                 environment,
                 context: &request.context_json,
+                attributes: None,
                 evaluated_at: Timestamp { text: "", micros: 0 },
                 flags_version: 1,
                 value_type: None,

@@ -12,6 +12,7 @@ LOCAL_FLAG = "schemas/local-flag.schema.json"
 # Heading → schema of each example below it. The formats of values are not compared: examples shorten ids and hashes.
 SCHEMAS = {
     "Request": [(MESSAGES, "evaluationRequest")] * 2,
+    "Attributes": [(MESSAGES, "attributes")],
     "Result: `FEATURE_FLAG_EVALUATED`": [(MESSAGES, "featureFlagEvaluated")],
     "Reply": [(MESSAGES, "reply")],
     "Hint": [(MESSAGES, "hint")],

@@ -113,6 +113,7 @@ fn anonymous<'a>(row: &Evaluation<'a>) -> Evaluation<'a> {
         session_id: None,
         request_id: None,
         context: "{}".into(),
+        attributes: None,
         assignment: None,
         amended: true,
         ..row.clone()
@@ -138,7 +139,7 @@ fn statement(user: &str, how: Erasure) -> String {
         Erasure::Anonymise => format!(
             "COPY (WITH picked AS MATERIALIZED ({picked} FOR UPDATE), changed AS (
                 UPDATE feature_flag_evaluations SET user_id = NULL, session_id = NULL, request_id = NULL, context = '{{}}',
-                    amended = true WHERE (evaluated_at, id) IN (SELECT evaluated_at, id FROM picked))
+                    attributes = NULL, amended = true WHERE (evaluated_at, id) IN (SELECT evaluated_at, id FROM picked))
                 SELECT {columns} FROM feature_flag_evaluations WHERE (evaluated_at, id) IN (SELECT evaluated_at, id FROM picked))
                 TO STDOUT (FORMAT binary)"
         ),
@@ -177,7 +178,7 @@ fn in_sqlite(how: Erasure) -> &'static str {
         Erasure::Remove => "DELETE FROM feature_flag_evaluations WHERE user_id = $1",
         Erasure::Anonymise => {
             "UPDATE feature_flag_evaluations SET user_id = NULL, session_id = NULL, request_id = NULL, context = '{}',
-                amended = true
+                attributes = NULL, amended = true
                 WHERE user_id = $1"
         }
     }

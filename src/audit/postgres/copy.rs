@@ -7,7 +7,7 @@ macro_rules! column_names {
         "flag_name, user_id, context, result, variant, evaluated_value, environment, evaluated_at, \
          evaluation_reason, event_id, request_id, session_id, enabled, default_value, error_code, error_message, \
          flag_version, source_topic, source_partition, source_offset, source_index, source_api, amended, \
-         flags_version, value_type, audit_block"
+         flags_version, value_type, audit_block, attributes"
     };
 }
 
@@ -16,7 +16,7 @@ pub const COLUMN_NAMES: &str = column_names!();
 pub const STATEMENT: &str =
     concat!("COPY feature_flag_evaluations (", column_names!(), ") FROM STDIN (FORMAT binary)");
 
-pub const COLUMNS: i16 = 26;
+pub const COLUMNS: i16 = 27;
 /// Signature, no flags and no header extension.
 pub const HEADER: &[u8] = b"PGCOPY\n\xFF\r\n\0\0\0\0\0\0\0\0\0";
 pub const TRAILER: &[u8] = &(-1i16).to_be_bytes();
@@ -53,6 +53,7 @@ pub fn row(evaluation: &Evaluation<'_>, out: &mut Vec<u8>) {
     number(out, evaluation.flags_version);
     text(out, evaluation.value_type.as_deref());
     number(out, evaluation.audit_block);
+    json(out, evaluation.attributes.as_deref());
 }
 
 fn source(out: &mut Vec<u8>, source: &Source<'_>) {

@@ -97,6 +97,7 @@ impl Fixture {
             config: Arc::new(config),
             formats: Arc::new(Formats::default()),
             store,
+            attributes: None,
             metrics,
             usage: Arc::new(Usage::default()),
             shutdown: Shutdown::new(),

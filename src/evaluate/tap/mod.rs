@@ -41,7 +41,7 @@ use crate::schema_registry::Reader;
 
 use super::Parts;
 use super::answer::{
-    BatchContext, Environment, Respond, Responded, check_results, deferred, nanoseconds, unprocessable,
+    BatchContext, Environment, Respond, Responded, Seen, check_results, deferred, nanoseconds, unprocessable,
 };
 use super::batch::Passed;
 use super::batch_sender::{BatchSender, place};
@@ -233,13 +233,17 @@ impl BatchContext {
         self.name_nobody(&mut request, record);
         let served = self.serve(tap.environment.as_deref());
         let shown = self.shown(&request);
-        let headers = if tap.audit == TapAudit::None { Headers::default() } else { Headers::of(record) };
+        let headers = if tap.audit == TapAudit::None { Headers::default() } else { Headers::of(record, &self.pipeline.source) };
         let key = event_key(&request, &shown);
-        check_results(&request, &served, key.len() + headers.bytes)?;
+        check_results(&request, &served, key.len() + headers.bytes, self.added_bytes(&request))?;
+        let joiner = self.joiner(&request);
         let mut results: Vec<(Option<&str>, bool)> = Vec::with_capacity(tap.flags.len());
         for (ask, index) in request.asks.as_slice().iter().zip(0u32..) {
             let stopwatch = sender.tally.stopwatch();
-            let answer = natural_answer(&ask.flag, self.look_up(&served, &request, ask, sender));
+            let joined = joiner.as_ref().and_then(|joiner| joiner.join(served.all(), &ask.flag));
+            let completed = joined.as_ref().map(|joined| self.complete(&request, joined));
+            let seen = Seen::of(&request, &shown, completed.as_ref());
+            let answer = natural_answer(&ask.flag, self.look_up(&served, seen.context, ask, sender));
             let took = stopwatch.map(nanoseconds);
             error_log::note(&answer, &ask.flag, served.name, &shown, self.origin(&request, record));
             encoder.add(&answer);
@@ -250,7 +254,8 @@ impl BatchContext {
             };
             let environment = served.flags.map(|(name, _)| name);
             if is_audited {
-                let written = Written { request: &request, shown: &shown, served: &served, ask, index, took };
+                let written =
+                    Written { request: &request, shown: &shown, seen: &seen, served: &served, ask, index, took };
                 self.write_tap_event(event, record, &written, &answer);
                 match sender.event(record, Some(&key), index, Some(&headers), event) {
                     Ok(true) => sender.tally.answer(environment, &answer),
@@ -272,14 +277,16 @@ impl BatchContext {
         written: &Written<'_>,
         answer: &Answer<'_>,
     ) {
-        let Written { request, shown, served, ask, index, took } = written;
+        let Written { request, shown, seen, served, ask, index, took } = written;
         event.clear();
         let id = self.event_id(record, *index);
         self.parts.formats.evaluated.write_event(
             event,
             &EventFrame {
                 evaluation_ns: *took,
-                session_id: Self::session(served, request, shown, ask),
+                session_id: Self::session(served, seen.context, shown, ask),
+                context: seen.written,
+                attributes: seen.used,
                 ..self.event_frame(request, shown, served, record, *index, &id)
             },
             ask,
@@ -292,6 +299,7 @@ impl BatchContext {
 struct Written<'w> {
     request: &'w Request<'w>,
     shown: &'w Shown<'w>,
+    seen: &'w Seen<'w>,
     served: &'w Environment<'w>,
     ask: &'w Ask<'w>,
     index: u32,

@@ -48,12 +48,12 @@ pub(in crate::http) async fn erase(
     let input = unread.read_in(&api, &caller, Scope::Admin, Pool::Management).await?;
     must_see_everything(&caller, "the data of a user")?;
     let (user, anonymise, dry_run) = order(&input.body)?;
-    let users = written_as(&api.config, &user);
     if dry_run {
+        let users = written_as(&api.config, &user);
         let rows = api.manager.count_evaluations(&users, COUNTED_ROWS).await.map_err(problem)?;
         let kept = kept(&api.config, &ErasureReport::default());
         let body = json!({"dry_run": true, "erasure_id": null, "rows": rows, "changes": 0, "versions": 0,
-            "flags_in_force": [], "keys": 0, "kept": kept});
+            "flags_in_force": [], "keys": 0, "attributes": 0, "kept": kept});
         return answer(StatusCode::OK, &body);
     }
     let reason = required_reason(reason(&input)?)?;
@@ -62,11 +62,16 @@ pub(in crate::http) async fn erase(
     // In a task of its own, because it can take longer than a caller waits.
     let erasing = tokio::spawn(async move {
         let author = Actor { actor: &actor, reason: Some(&reason) };
-        task_api.manager.erase_user(&users, how, author).await
+        task_api.manager.erase_user(&user, how, author).await
     });
     let erased = erasing.await.map_err(|error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error))?;
     let erased = erased.map_err(|error| match error {
         ErasureError::Database(error) => problem(error.into()),
+        ErasureError::Attributes(error) => {
+            limited!(warn, %error, "the attributes of a user could not be removed");
+            let detail = "nothing was erased, because Kafka is unreachable; repeat the request";
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(5)
+        }
         ErasureError::Redis(error) => {
             limited!(warn, %error, "a user could not be erased from Redis");
             let detail =

@@ -47,7 +47,7 @@ pub(in crate::http) async fn explain(
     let environment = params::allowed(&caller, Scope::Read, input.parameter("environment"))?;
     let flag_name = name.reachable(&api, &caller, &environment).await?;
     let request = request(environment, flag_name, &params::members(&input.body)?)?;
-    answer(StatusCode::OK, &api.manager.explain(request).await.map_err(problem)?)
+    answer(StatusCode::OK, &api.manager.explain(api.completed(request)).await.map_err(problem)?)
 }
 
 fn request(

@@ -49,7 +49,16 @@ pub(super) fn scene_of(settings: &[(&str, &str)], with_metrics: bool) -> (Arc<Ap
     let (shutdown, health) = (Shutdown::new(), Reporter::detached());
     let unleash = UnleashApi::new(&config, &store, &metrics, None, &shutdown).unwrap();
     let formats = Arc::default();
-    let parts = Parts { config, formats, store, metrics: Arc::clone(&metrics), usage, shutdown, health };
+    let parts = Parts {
+        config,
+        formats,
+        store,
+        attributes: None,
+        metrics: Arc::clone(&metrics),
+        usage,
+        shutdown,
+        health,
+    };
     let registry = Arc::new(Registry::new("test"));
     let cluster = Cluster::new(Reporting::of_parts(&parts, Arc::clone(&registry), Vec::new()));
     let api = Api::new(parts, publisher, None, manager, None, cluster, unleash);

@@ -266,7 +266,7 @@ fn evaluate(
         Call::begin_within(api, none, &snapshot, Path::Unleash, &selection.environment).with_source(source);
     let call_subject = call.call_subject(&subject);
     let recorder = Recorder { api, caller, call: &call, call_subject: &call_subject };
-    recorder.check_size(&selected, json.len())?;
+    recorder.check_size(&selected, &subject)?;
     api.counts.count(Path::Unleash, |tally| {
         let mut event_sink = call.event_sink(tally);
         let body = match wanted {
@@ -296,13 +296,14 @@ struct Recorder<'r, 'c> {
 
 impl Recorder<'_, '_> {
     /// Refuses a context that would make the events of the answer too large.
-    fn check_size(&self, selected: &Selected, context_bytes: usize) -> Result<(), Problem> {
+    fn check_size(&self, selected: &Selected, subject: &Subject<'_>) -> Result<(), Problem> {
         let events = match self.api.config.unleash_api.events {
             RecordedEvents::All => selected.flags.len(),
             RecordedEvents::Impressions => selected.flags.iter().filter(|flag| flag.impression_data).count(),
             RecordedEvents::None => 0,
         };
-        let bytes = events.saturating_mul(context_bytes);
+        let added = self.call.added_bytes(events, std::slice::from_ref(subject));
+        let bytes = events.saturating_mul(subject.context_json.len()).saturating_add(added);
         if bytes <= MAX_ECHO_BYTES {
             return Ok(());
         }
@@ -337,14 +338,16 @@ impl Recorder<'_, '_> {
         flag: &'f Arc<CompiledFlag>,
         event_sink: &mut EventSink<'_>,
     ) -> Outcome<'f> {
-        let context = self.call_subject.context();
-        let outcome = selected.environment.evaluate_flag(flag, context, &self.call.moment());
+        let joined = self.call.join(self.call_subject, &flag.name);
+        let completed = joined.as_ref().map(|joined| self.call.complete(self.call_subject, joined));
+        let seen = self.call_subject.seen(completed.as_ref());
+        let outcome = selected.environment.evaluate_flag(flag, seen.context, &self.call.moment());
         let answer = self.call.count_outcome(&flag.name, outcome, event_sink);
         match self.unrecorded(&outcome) {
             Some(reason) => event_sink.unrecorded(reason),
             None => {
                 let ask = Ask::new(flag.name.as_ref().into(), None, None);
-                self.call.write_event(self.call_subject, &ask, &answer, None, event_sink);
+                self.call.write_event(self.call_subject, seen, &ask, &answer, None, event_sink);
             }
         }
         outcome

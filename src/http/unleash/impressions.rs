@@ -164,7 +164,10 @@ impl<'c> Recorder<'_, 'c> {
             return None;
         };
         let context = call_subject.context();
-        let outcome = self.selected.environment.evaluate_flag(flag, context, &self.call.moment());
+        let joined = self.call.join(call_subject, &flag.name);
+        let completed = joined.as_ref().map(|joined| self.call.complete(call_subject, joined));
+        let seen = call_subject.seen(completed.as_ref());
+        let outcome = self.selected.environment.evaluate_flag(flag, seen.context, &self.call.moment());
         let is_in_force = is_result(reported, &outcome);
         let answer = match is_in_force {
             true => natural_answer(&flag.name, Lookup::Found(outcome)),
@@ -182,7 +185,7 @@ impl<'c> Recorder<'_, 'c> {
         match self.admit(&impression, is_in_force) {
             Ok(admission) => {
                 let ask = Ask::new(flag.name.as_ref().into(), None, None);
-                self.call.write_event(call_subject, &ask, &answer, None, event_sink);
+                self.call.write_event(call_subject, seen, &ask, &answer, None, event_sink);
                 Some(admission)
             }
             Err(reason) => {

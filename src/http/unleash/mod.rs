@@ -222,7 +222,8 @@ impl SdkCaller {
     /// Flags of the token that are in force.
     pub(super) fn selected(&self, api: &Api, snapshot: &Snapshot) -> Result<Arc<Selected>, Problem> {
         let selected = self.unleash.flag_sets.of(self.selection()).selected(snapshot);
-        let selected = selected.filter(|_| api.store.is_ready());
+        let has_attributes = api.attributes.as_ref().is_none_or(|attributes| attributes.is_ready());
+        let selected = selected.filter(|_| api.store.is_ready() && has_attributes);
         selected.ok_or_else(|| not_loaded(api, &self.selection().environment))
     }
 
@@ -305,7 +306,9 @@ fn address(api: &Api, headers: &HeaderMap, peer: Option<Peer>) -> Option<IpAddr>
 
 /// Problem while the flags, or those of the environment, are not loaded.
 fn not_loaded(api: &Api, environment: &str) -> Problem {
+    let has_attributes = api.attributes.as_ref().is_none_or(|attributes| attributes.is_ready());
     let detail = match api.store.is_ready() {
+        true if !has_attributes => "the attributes are not loaded yet; retry later".to_owned(),
         true => format!("environment {environment} is not served by this service"),
         false => "the flags are not loaded yet; retry later".to_owned(),
     };

@@ -89,7 +89,7 @@ impl Topics {
     /// Describes our topics; those that do not exist are left out.
     pub async fn describe(&self, timeout: Duration) -> Result<Overview, TopicsError> {
         let admin = Arc::clone(&self.admin);
-        let names: Vec<String> = self.topics.names().map(|(_, name)| name.to_owned()).into();
+        let names: Vec<String> = self.topics.names().into_iter().map(|(_, name)| name.to_owned()).collect();
         let asked = tokio::task::spawn_blocking(move || {
             let names: Vec<&str> = names.iter().map(String::as_str).collect();
             overview(admin.inner(), &names, &INTERNAL, timeout)
@@ -110,7 +110,7 @@ impl Topics {
     /// read, are left out.
     pub async fn settings(&self) -> Result<Settings, TopicsError> {
         let names: Vec<&str> =
-            self.topics.names().map(|(_, name)| name).into_iter().chain(INTERNAL).collect();
+            self.topics.names().into_iter().map(|(_, name)| name).chain(INTERNAL).collect();
         let asked: Vec<_> = names.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
         let answers = self.admin.describe_configs(&asked, &options()).await;
         let answers = answers.map_err(|error| self.unreachable(error))?;

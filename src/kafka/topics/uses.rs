@@ -11,10 +11,11 @@ pub struct TopicUse<'t> {
 }
 
 /// The use of each topic, in the order of [`needs`](super::needs).
-pub fn uses(topics: &TopicsConfig) -> [TopicUse<'_>; 11] {
+pub fn uses(topics: &TopicsConfig) -> Vec<TopicUse<'_>> {
     let of = |topic, readers, writers| TopicUse { topic, readers, writers };
-    [
-        of(&topics.requests, "evaluator", ""),
+    let tables = topics.attributes.iter().map(|table| of(table.topic.as_str(), "evaluator, api", "api"));
+    let own = [
+        of(topics.requests.as_str(), "evaluator", ""),
         of(&topics.changes, "feeder", "api"),
         of(&topics.definitions, "every role", "feeder"),
         of(&topics.overrides, "every role", "feeder, api"),
@@ -25,5 +26,6 @@ pub fn uses(topics: &TopicsConfig) -> [TopicUse<'_>; 11] {
         of(&topics.audit_checkpoints, "", "sink"),
         of(&topics.instances, "api", "every role"),
         of(&topics.client_metrics, "feeder, sink", "api"),
-    ]
+    ];
+    own.into_iter().chain(tables).collect()
 }

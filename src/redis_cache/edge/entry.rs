@@ -43,6 +43,10 @@ pub(super) fn add_entries(
         let entry = entry(asked, key, value, flag.version);
         entries.push(Entry { life: Some(DATA_LIFE), cacheability: of_state, ..entry });
     }
+    // The keys have the user only, and not the attributes that belong to the outcome.
+    if scope.is_completed(flags, flag) {
+        return Err("attributes");
+    }
     let outcome = subject.entry(scope, at)?;
     let mut value = outcome.value;
     if asked.layer == Layer::Endpoint {
@@ -185,7 +189,7 @@ mod tests {
     fn cached(flag: &str, snapshot: &Snapshot) -> Vec<(Layer, Cacheability, bool)> {
         let now = DateTime::parse_from_rfc3339(NOW).unwrap();
         let moment = Moment { now: NOW, hostname: "host", app_name: "app" };
-        let scope = EvaluationScope { snapshot, moment, now_ms: now.timestamp_millis() };
+        let scope = EvaluationScope { snapshot, moment, now_ms: now.timestamp_millis(), has_tables: false };
         let mut all = Vec::new();
         for layer in [Layer::Check, Layer::Endpoint, Layer::List] {
             let asked = EdgeRequest {

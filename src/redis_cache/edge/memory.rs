@@ -96,7 +96,12 @@ impl EdgeMemory {
         let (clock, snapshot) = (Clock::now(), self.store.load());
         let app_name = &self.config.unleash.app_name;
         let moment = Moment { now: &clock.text, hostname: &self.hostname, app_name };
-        let scope = EvaluationScope { snapshot: &snapshot, moment, now_ms: clock.ms };
+        let scope = EvaluationScope {
+            snapshot: &snapshot,
+            moment,
+            now_ms: clock.ms,
+            has_tables: self.config.has_tables(),
+        };
         let mut entries = Vec::with_capacity(2);
         if let Err(reason) = add_entries(&mut entries, asked, with_data, &scope, &clock.text) {
             self.metrics.edge.count_write(reason, 1);

@@ -75,7 +75,12 @@ impl EdgeWriter {
     /// Evaluates the tasks from the flags in force now, so that key and value belong together.
     fn entries(&self, tasks: &[Task]) -> Vec<Entry> {
         let (clock, snapshot) = (Clock::now(), self.store.load());
-        let scope = EvaluationScope { snapshot: &snapshot, moment: self.moment(&clock), now_ms: clock.ms };
+        let scope = EvaluationScope {
+            snapshot: &snapshot,
+            moment: self.moment(&clock),
+            now_ms: clock.ms,
+            has_tables: self.config.has_tables(),
+        };
         let mut all = Vec::with_capacity(tasks.len());
         for task in tasks {
             if let Err(reason) = add_entries(&mut all, &task.asked, task.with_data, &scope, &clock.text) {
@@ -96,8 +101,12 @@ impl EdgeWriter {
             let members = entries.iter().filter(|entry| entry.place == place);
             let members = members.map(|entry| entry.member.as_slice());
             let (clock, snapshot) = (Clock::now(), self.store.load_full());
-            let scope =
-                EvaluationScope { snapshot: &snapshot, moment: self.moment(&clock), now_ms: clock.ms };
+            let scope = EvaluationScope {
+                snapshot: &snapshot,
+                moment: self.moment(&clock),
+                now_ms: clock.ms,
+                has_tables: self.config.has_tables(),
+            };
             let work = refresh::page(&scope, &place, flag_min_version, members, &clock.text);
             if let Err(cache_error) = refresh::apply(&self.client, &work).await {
                 // Readers reject the values by the minimum version, and they expire within minutes.

@@ -103,6 +103,7 @@ impl<'b> Fields<'b> {
             flags_version: self.number()?,
             value_type: self.text()?,
             audit_block: self.number()?,
+            attributes: self.json()?,
         }))
     }
 
@@ -190,7 +191,8 @@ mod tests {
             ),
             event(
                 r#"{"api":"rest"}"#,
-                r#","typed_value":"x","variant":"v","default_value":"d","session_id":"s","value_type":"string""#,
+                r#","typed_value":"x","variant":"v","default_value":"d","session_id":"s","value_type":"string",
+                    "attributes":{"user":{"partition":3,"offset":17,"names":["a"]}}"#,
             ),
             event("null", r#","error_code":"GENERAL","error_message":"m","request_id":"r""#),
         ];

@@ -76,6 +76,7 @@ fn evaluation(row: &SqliteRow) -> Result<Evaluation<'_>, ReplayError> {
         flags_version: row.try_get("flags_version")?,
         value_type: text("value_type")?,
         context: required("context")?,
+        attributes: text("attributes")?,
         default_value: text("default_value")?,
         evaluated_at: evaluated_at.timestamp_micros(),
         evaluation_ns: None,

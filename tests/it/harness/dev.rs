@@ -18,10 +18,16 @@ pub struct Dev {
 impl Dev {
     /// Starts it without sample requests, and waits until its sample flags exist.
     pub fn start(folder: &Path) -> Self {
+        Self::start_with(folder, &[])
+    }
+
+    /// Like [`Dev::start`], with further settings.
+    pub fn start_with(folder: &Path, settings: &[(&str, &str)]) -> Self {
         let listen = format!("127.0.0.1:{}", free_port());
         let child = command(folder)
             .args(["dev", "--quiet", "--rate", "0"])
             .env("FLAGSTREAM_HTTP__LISTEN", &listen)
+            .envs(settings.iter().copied())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()

@@ -62,6 +62,7 @@ pub async fn serve(args: &ServerArgs, config: Config) -> anyhow::Result<()> {
         config,
         formats: Arc::default(),
         store,
+        attributes: None,
         metrics: Arc::clone(&metrics),
         usage,
         shutdown: shutdown.clone(),

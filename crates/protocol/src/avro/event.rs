@@ -40,6 +40,7 @@ pub fn write_event(out: &mut Vec<u8>, frame: &EventFrame<'_>, ask: &Ask<'_>, ans
     optional_long(out, frame.evaluation_ns.map(u64::cast_signed));
     write_source(out, frame.source);
     optional(out, answer.assignment);
+    optional(out, frame.attributes);
 }
 
 /// Appends the fields `value` and `typed_value`.

@@ -91,31 +91,27 @@ struct Resolver<'r> {
 impl Plan {
     /// Computes how messages of `writer` are read as one of `readers`.
     pub(super) fn resolve(writer: &Writer, readers: &[&Schema]) -> Result<Self, Misfit> {
+        Self::resolve_as(writer, readers, Want::OneOf(readers))
+    }
+
+    fn resolve_as<'r>(writer: &'r Writer, readers: &'r [&'r Schema], want: Want<'r>) -> Result<Self, Misfit> {
         let mut resolver = Resolver {
             writer: names(writer.others.iter().chain([&writer.schema]).collect())?,
             reader: names(readers.to_vec())?,
             steps: Vec::new(),
             whole: HashMap::new(),
             depth: 0,
-            skips_unreadable: false,
+            // A consumer that wants everything takes what it can.
+            skips_unreadable: matches!(want, Want::Anything),
         };
-        let root = resolver.step(&writer.schema, Want::OneOf(readers))?;
+        let root = resolver.step(&writer.schema, want)?;
         Ok(Self { steps: resolver.steps, root })
     }
 
     /// Computes how messages of any schema are converted completely. Fields of records that have no JSON form, such as
     /// bytes, are skipped.
     pub(super) fn complete(writer: &Writer) -> Result<Self, Misfit> {
-        let mut resolver = Resolver {
-            writer: names(writer.others.iter().chain([&writer.schema]).collect())?,
-            reader: names(Vec::new())?,
-            steps: Vec::new(),
-            whole: HashMap::new(),
-            depth: 0,
-            skips_unreadable: true,
-        };
-        let root = resolver.step(&writer.schema, Want::Anything)?;
-        Ok(Self { steps: resolver.steps, root })
+        Self::resolve_as(writer, &[], Want::Anything)
     }
 }
 

@@ -202,7 +202,8 @@ proptest! {
         let frame = EventFrame {
             event_id: "019bc134-7845-8002-896e-300000018330",
             request_id: request_id.as_deref(), user_id: user_id.as_deref(), session_id: session_id.as_deref(),
-            environment: "production", context: &context, evaluated_at: Timestamp { text: &at, micros },
+            environment: "production", context: &context,
+            attributes: in_kafka.then_some(r#"{"user":{"partition":0,"offset":17,"names":["plan"]}}"#), evaluated_at: Timestamp { text: &at, micros },
             flags_version: version.map_or(7, i64::cast_unsigned), value_type: ns.map(|_| flagstream_evaluation::ValueType::Integer),
             evaluation_ns: ns.map(Into::into), source,
         };

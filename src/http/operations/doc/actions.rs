@@ -238,6 +238,8 @@ pub struct ErasureBody {
     flags_in_force: Vec<String>,
     /// Keys removed from Redis.
     keys: u64,
+    /// Rows removed from the table of users' attributes: one, also if there was none; 0 if attributes are not enabled.
+    attributes: u64,
     /// Places that may still contain data about the user.
     kept: Vec<ErasureKept>,
 }
@@ -246,4 +248,36 @@ pub struct ErasureBody {
 pub struct ErasureKept {
     place: String,
     why: String,
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct AttributeTableQuery {
+    /// Table of the row; by default `user`.
+    table: Option<String>,
+}
+
+#[derive(ToSchema)]
+pub struct AttributeRow {
+    table: String,
+    key: String,
+    attributes: Map<String, Value>,
+    /// Position of the row's record in the topic of the table.
+    #[schema(minimum = 0)]
+    partition: i32,
+    #[schema(minimum = 0)]
+    offset: i64,
+}
+
+#[derive(ToSchema)]
+pub struct AttributesWritten {
+    table: String,
+    key: String,
+    /// Position of the record in the topic of the table.
+    #[schema(minimum = 0)]
+    partition: i32,
+    #[schema(minimum = 0)]
+    offset: i64,
+    /// Whether the change is in the table of this instance.
+    in_force: bool,
 }
