@@ -9,9 +9,12 @@ use std::time::Instant;
 use rdkafka::message::OwnedHeaders;
 use serde_json::{Value, json};
 
+use flagstream::message::avro::header;
+
+use crate::harness::avro::register;
 use crate::harness::{
-    Answer, Flag, Flags, Group, HEALTH_TOKEN, OpenApiValidator, Sender, Service, Stack, TEST_TIMEOUT, Topics,
-    call, flagstream, post, wait_until,
+    Answer, Flag, Flags, Group, HEALTH_TOKEN, OpenApiValidator, Sender, Service, Stack, TEST_TIMEOUT,
+    TopicReader, Topics, call, flagstream, post, wait_until,
 };
 
 const ENVIRONMENT: &str = "production";
@@ -197,7 +200,7 @@ fn a_malformed_row_is_a_dead_letter_and_the_row_before_it_stays() {
     until(&service, "last", true);
     until(&second, "last", true);
     assert!(is_on(&service, "ann") && is_on(&second, "ann"));
-    let mut dead = crate::harness::TopicReader::open(&group.topics.kafka, &group.topics.dead_letters);
+    let mut dead = TopicReader::open(&group.topics.kafka, &group.topics.dead_letters);
     let letter = dead.wait("the dead letter", TEST_TIMEOUT, |letter| {
         letter.header("source-offset") == Some(&offset.to_string())
     });
@@ -215,4 +218,28 @@ fn a_malformed_row_is_a_dead_letter_and_the_row_before_it_stays() {
     let tables = service.health()["parts"]["attributes"]["more"].clone();
     assert_eq!(tables["user"]["malformed"], 2, "{tables}");
     assert_eq!(tables["user"]["rows"], 2, "{tables}");
+}
+
+#[test]
+fn rows_may_be_avro_records_of_any_schema() {
+    let (stack, _shared) = Stack::shared();
+    let group =
+        group(stack).set("SCHEMA_REGISTRY_URL", &stack.registry).set("FLAGSTREAM_FORMAT__ATTRIBUTES", "avro");
+    set_flag(&group.topics);
+    let schema = r#"{"type": "record", "name": "com.acme.Customer", "fields": [
+        {"name": "plan", "type": ["null", "string"]}, {"name": "age", "type": "int"}]}"#;
+    let id = register(stack, &format!("{}-value", topic_of(&group.topics)), schema);
+    let service = group.start("one");
+    let rows = Rows::of(&group.topics);
+    // The second branch of the union, a text of four bytes, and 7 in zigzag form.
+    let datum = [&[2, 8][..], b"gold", &[14]].concat();
+    rows.raw("ann", &[&header(id)[..], &datum].concat());
+    until(&service, "ann", true);
+    assert_eq!(row(&service, "ann").unwrap()["attributes"], json!({"plan": "gold", "age": 7}));
+    rows.raw("ann", b"{\"plan\":\"free\"}");
+    let mut dead = TopicReader::open(&group.topics.kafka, &group.topics.dead_letters);
+    dead.wait("the dead letter", TEST_TIMEOUT, |letter| letter.header("error-code") == Some("NOT_AVRO"));
+    assert!(is_on(&service, "ann"));
+    let put = api(&service, "PUT", "bob", "{}");
+    assert_eq!((put.status, put.body.contains("FLAGSTREAM_FORMAT__ATTRIBUTES")), (409, true), "{put:?}");
 }

@@ -103,6 +103,19 @@ fn there_and_back(kind: Kind, json: &Json) {
 }
 
 #[test]
+fn records_of_any_schema_are_converted_completely() {
+    let schema = r#"{"type": "record", "name": "Row", "fields": [
+        {"name": "plan", "type": ["null", "string"]}, {"name": "age", "type": "int"},
+        {"name": "tags", "type": {"type": "array", "items": "string"}}]}"#;
+    let plan = Subject::ANYTHING.resolve(&Writer::parse(schema, &[]).unwrap()).unwrap();
+    // A text in the second branch of the union, 7, and a list of one text.
+    let message = [&[2, 8][..], b"gold", &[14, 2, 2], b"a", &[0]].concat();
+    assert_eq!(decode(&plan, &message).unwrap(), json!({"plan": "gold", "age": 7, "tags": ["a"]}));
+    assert_eq!(decode(&plan, &[0, 14, 0]).unwrap(), json!({"age": 7, "tags": []}));
+    assert!(decode(&plan, &[0]).is_err());
+}
+
+#[test]
 fn messages_survive_the_trip() {
     for (kind, message) in [
         (
