@@ -13,8 +13,8 @@ mod kafka;
 mod outbox;
 mod progress;
 mod redis_cache;
-mod telemetry;
 mod taps;
+mod telemetry;
 mod unleash_api;
 
 use std::sync::Arc;
@@ -41,8 +41,8 @@ pub use kafka::KafkaMetrics;
 pub use outbox::OutboxMetrics;
 pub use progress::{PartitionGauges, StuckLabels};
 pub use redis_cache::RedisCacheMetrics;
-pub use telemetry::{Signal, TelemetryMetrics};
 pub use taps::{TapBatchLabels, TapLabels, TapMetrics, TapOutputLabels, TapPartitionLabels, TapPassedLabels};
+pub use telemetry::{Signal, TelemetryMetrics};
 pub use unleash_api::UnleashApiMetrics;
 
 pub use crate::store::metrics::{Propagation, StoreMetrics};

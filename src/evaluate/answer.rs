@@ -106,7 +106,11 @@ pub(super) struct Seen<'a> {
 }
 
 impl<'a> Seen<'a> {
-    pub(super) fn of(request: &'a Request<'_>, shown: &'a Shown<'_>, completed: Option<&'a Completed<'_>>) -> Self {
+    pub(super) fn of(
+        request: &'a Request<'_>,
+        shown: &'a Shown<'_>,
+        completed: Option<&'a Completed<'_>>,
+    ) -> Self {
         match completed {
             Some(Completed { context, written, used }) => Self { context, written, used: *used },
             None => Self { context: &request.context, written: &shown.context, used: None },

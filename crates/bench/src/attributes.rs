@@ -264,7 +264,14 @@ fn request(
         flags_version: 1,
         value_type: Some(ask.value_type),
         evaluation_ns: None,
-        source: EventSource::Kafka { topic: "requests", topic_id: None, partition: 0, offset: 1, index: 0 },
+        source: EventSource::Kafka {
+            topic: "requests",
+            topic_id: None,
+            partition: 0,
+            offset: 1,
+            index: 0,
+            tap: None,
+        },
     };
     out.clear();
     write_event(out, &frame, ask, &answer(&ask.flag, lookup, ask.value_type, ask.default.as_ref()));

@@ -233,7 +233,11 @@ impl BatchContext {
         self.name_nobody(&mut request, record);
         let served = self.serve(tap.environment.as_deref());
         let shown = self.shown(&request);
-        let headers = if tap.audit == TapAudit::None { Headers::default() } else { Headers::of(record, &self.pipeline.source) };
+        let headers = if tap.audit == TapAudit::None {
+            Headers::default()
+        } else {
+            Headers::of(record, &self.pipeline.source)
+        };
         let key = event_key(&request, &shown);
         check_results(&request, &served, key.len() + headers.bytes, self.added_bytes(&request))?;
         let joiner = self.joiner(&request);
@@ -254,8 +258,15 @@ impl BatchContext {
             };
             let environment = served.flags.map(|(name, _)| name);
             if is_audited {
-                let written =
-                    Written { request: &request, shown: &shown, seen: &seen, served: &served, ask, index, took };
+                let written = Written {
+                    request: &request,
+                    shown: &shown,
+                    seen: &seen,
+                    served: &served,
+                    ask,
+                    index,
+                    took,
+                };
                 self.write_tap_event(event, record, &written, &answer);
                 match sender.event(record, Some(&key), index, Some(&headers), event) {
                     Ok(true) => sender.tally.answer(environment, &answer),
