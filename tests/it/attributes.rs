@@ -3,6 +3,7 @@
 mod faults;
 mod paths;
 mod recorded;
+mod taps;
 
 use std::time::Instant;
 
