@@ -34,8 +34,8 @@ const SHOWN_CHARS: usize = 300;
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Check the configuration and topics of taps, and print what would be written for the latest records of their
-    /// sources; nothing is written. Exit code 1 if a tap cannot run
+    /// Check the topics of taps, and print what would be written for the latest records of their sources, without
+    /// writing it. Exit code 1 if a tap cannot run
     Check(CheckArgs),
 }
 

@@ -88,7 +88,11 @@ impl Reading {
             spool_bytes: whole(self.sum("flagstream_publish_spool_bytes")),
             durations_ms: durations.collect(),
             killed: whole(self.sum("flagstream_store_killed")),
-            stuck: whole(self.sum("flagstream_evaluate_stuck") + self.sum("flagstream_audit_stuck")),
+            stuck: whole(
+                self.sum("flagstream_evaluate_stuck")
+                    + self.sum("flagstream_tap_stuck")
+                    + self.sum("flagstream_audit_stuck"),
+            ),
         }
     }
 }

@@ -84,7 +84,6 @@ impl Arm {
 /// The running workers of one arm.
 #[derive(Debug)]
 pub struct Running {
-    pub metrics: Arc<Metrics>,
     /// Counter of committed records.
     committed: Counter,
     pub gate: Gate,
@@ -228,14 +227,13 @@ impl Bench {
         }
         let store = Arc::new(Store::default());
         store.replace(self.snapshot.clone());
-        let metrics = Metrics::new();
         let shutdown = Shutdown::new();
         let parts = Parts {
             formats: Formats::unregistered(&config)?,
             config: Arc::new(config),
             store,
             attributes: None,
-            metrics: Arc::clone(&metrics),
+            metrics: Metrics::new(),
             usage: Arc::new(Usage::default()),
             shutdown: shutdown.clone(),
             health: Reporter::detached(),
@@ -259,7 +257,7 @@ impl Bench {
         });
         let workers = workers.collect::<std::io::Result<_>>()?;
         let committed = pipeline.metrics.records.clone();
-        Ok(Running { metrics, committed, gate, shutdown, workers })
+        Ok(Running { committed, gate, shutdown, workers })
     }
 
     /// The pipeline of an arm.
