@@ -1,6 +1,6 @@
 //! Editing of a context's JSON text: removes attributes that a caller may not set, and adds those of the tables.
 
-use std::fmt::Write;
+use std::ops::Range;
 
 use crate::message::json::{Kind, Scanner, write_string};
 use crate::message::request::{MAX_DEPTH_LEVELS, PROPERTIES};
@@ -37,24 +37,43 @@ fn rewrite(json: &str, is_removed: &dyn Fn(&str) -> bool) -> Option<String> {
     String::from_utf8(out).ok()
 }
 
-/// The context with further members behind its own, each with its JSON text.
-pub(super) fn with<'a>(json: &str, added: impl Iterator<Item = (&'a str, &'a str)>) -> String {
+/// Place of an added member in the text of a context: its name without quotes, and its value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Place {
+    pub name: Range<usize>,
+    pub value: Range<usize>,
+}
+
+/// The context with further members behind its own, each with its JSON text, and the place of each. There are no places if
+/// a name is written with escapes.
+pub(super) fn with<'a>(
+    json: &str,
+    added: impl Iterator<Item = (&'a str, &'a str)>,
+) -> (String, Option<Vec<Place>>) {
     let open = json.trim_end().strip_suffix('}').unwrap_or("{");
-    let mut out = String::with_capacity(json.len() + 64);
-    out.push_str(open);
+    let mut out = Vec::with_capacity(json.len() + 64);
+    out.extend_from_slice(open.as_bytes());
     let mut is_empty = open.trim() == "{";
-    let mut name_json = Vec::new();
+    let mut places = Some(Vec::with_capacity(2));
     for (name, value) in added {
         if !std::mem::take(&mut is_empty) {
-            out.push(',');
+            out.push(b',');
         }
-        name_json.clear();
-        write_string(&mut name_json, name);
-        // A JSON string of a text is UTF-8, and writing to a String cannot fail.
-        let _ = write!(out, "{}:{value}", std::str::from_utf8(&name_json).unwrap_or("\"\""));
+        let start = out.len();
+        write_string(&mut out, name);
+        let end = out.len();
+        out.push(b':');
+        let place = Place { name: start + 1..end - 1, value: end + 1..end + 1 + value.len() };
+        out.extend_from_slice(value.as_bytes());
+        // With escapes, the text of the name is longer than the name.
+        places = places.filter(|_| place.name.len() == name.len());
+        if let Some(places) = &mut places {
+            places.push(place);
+        }
     }
-    out.push('}');
-    out
+    out.push(b'}');
+    // All parts are texts, so the whole is UTF-8.
+    (String::from_utf8(out).unwrap_or_default(), places)
 }
 
 #[cfg(test)]
@@ -74,8 +93,11 @@ mod tests {
     #[test]
     fn added_members_follow_the_others() {
         let added = [("plan", "\"gold\""), ("a\"b", "[1]")];
-        assert_eq!(with("{}", added.into_iter()), r#"{"plan":"gold","a\"b":[1]}"#);
-        assert_eq!(with(" { \"x\": 1 } ", added.into_iter().take(1)), r#" { "x": 1 ,"plan":"gold"}"#);
-        assert_eq!(with("{ }", added.into_iter().take(1)), r#"{ "plan":"gold"}"#);
+        assert_eq!(with("{}", added.into_iter()), (r#"{"plan":"gold","a\"b":[1]}"#.to_owned(), None));
+        let (text, places) = with(" { \"x\": 1 } ", added.into_iter().take(1));
+        assert_eq!(text, r#" { "x": 1 ,"plan":"gold"}"#);
+        let place = &places.unwrap_or_default()[0];
+        assert_eq!((&text[place.name.clone()], &text[place.value.clone()]), ("plan", "\"gold\""));
+        assert_eq!(with("{ }", added.into_iter().take(1)).0, r#"{ "plan":"gold"}"#);
     }
 }

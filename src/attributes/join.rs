@@ -7,10 +7,11 @@ use std::sync::Arc;
 use crate::flag::{CompiledFlag, EnvironmentFlags, EvaluationContext};
 use crate::message::event::write_integer;
 use crate::message::json::{Kind, Span, write_string};
-use crate::message::request::recorded_context;
+use crate::message::request::{MAX_DEPTH_LEVELS, recorded_context, text_of as property_text};
 use crate::privacy::Privacy;
 
-use super::{Attributes, Row, edit, is_reserved};
+use super::edit::{self, Place};
+use super::{Attributes, Row, is_reserved};
 
 /// Up to this sum in bytes, the largest possible row is counted for each table and answer.
 const ROUGH_BYTES: usize = 1 << 20;
@@ -36,6 +37,8 @@ pub struct Joined {
     /// JSON text of an object that names the attributes of each table, and the position of its row. `None` if nothing
     /// was added.
     pub used: Option<String>,
+    /// Places of the added members; `None` if other members were removed, or a name has escapes.
+    places: Option<Vec<Place>>,
 }
 
 /// Attribute of a row that is added to a context.
@@ -90,11 +93,12 @@ impl<'a> Joiner<'a> {
         }
         let cleaned = self.cleaned();
         if added.is_empty() {
-            return cleaned.map(|json| Joined { json: json.to_owned(), used: None });
+            return cleaned.map(|json| Joined { json: json.to_owned(), used: None, places: None });
         }
         let members = added.iter().map(|added| (added.name, added.value));
-        let json = edit::with(cleaned.unwrap_or(self.json), members);
-        Some(Joined { json, used: Some(self.used(&added)) })
+        let (json, places) = edit::with(cleaned.unwrap_or(self.json), members);
+        let places = places.filter(|_| cleaned.is_none());
+        Some(Joined { json, used: Some(self.used(&added)), places })
     }
 
     /// Size of the subject's rows in bytes.
@@ -201,6 +205,44 @@ impl Joined {
 
     /// The context as its text says, for the subject of `original`.
     pub fn context<'j>(&'j self, original: &'j EvaluationContext<'_>) -> EvaluationContext<'j> {
+        // A sorted list must stay sorted, so it is read again.
+        match self.places.as_ref().filter(|_| !original.properties_sorted) {
+            Some(places) => self.extended(original, places),
+            None => self.read(original),
+        }
+    }
+
+    /// The original context with the added properties, which it does not have.
+    fn extended<'j>(
+        &'j self,
+        original: &'j EvaluationContext<'_>,
+        places: &[Place],
+    ) -> EvaluationContext<'j> {
+        let borrowed = |text: &'j Option<Cow<'_, str>>| text.as_deref().map(Cow::Borrowed);
+        let mut properties = Vec::with_capacity(original.properties.len() + places.len());
+        let own = original.properties.iter();
+        properties.extend(own.map(|(name, value)| (Cow::Borrowed(&**name), Cow::Borrowed(&**value))));
+        properties.extend(places.iter().filter_map(|place| {
+            let name = self.json.get(place.name.clone())?;
+            let value = Span::parse(self.json.get(place.value.clone())?, MAX_DEPTH_LEVELS).ok()?;
+            Some((Cow::Borrowed(name), property_text(value)?))
+        }));
+        let mut context = EvaluationContext {
+            user_id: borrowed(&original.user_id),
+            session_id: borrowed(&original.session_id),
+            anonymous_id: borrowed(&original.anonymous_id),
+            remote_address: borrowed(&original.remote_address),
+            current_time: borrowed(&original.current_time),
+            app_name: borrowed(&original.app_name),
+            properties,
+            properties_sorted: false,
+        };
+        context.sort_properties();
+        context
+    }
+
+    /// The context read from its text.
+    fn read<'j>(&'j self, original: &'j EvaluationContext<'_>) -> EvaluationContext<'j> {
         let (user, session) = (original.user_id.as_deref(), original.session_id.as_deref());
         // The text was built from valid objects, so it can be read.
         let mut context = recorded_context(&self.json, user, session).unwrap_or_default();

@@ -20,7 +20,7 @@ use self::fields::Fields;
 use self::refusal::{Problems, refuse};
 
 pub use self::context::PROPERTIES;
-pub use self::context::{context, generated_session, is_generated_session, recorded_context};
+pub use self::context::{context, generated_session, is_generated_session, recorded_context, text_of};
 pub use self::limits::{
     MAX_CORRELATION_ID_BYTES, MAX_ENVIRONMENT_BYTES, MAX_ID_BYTES, MAX_KEY_BYTES, check_length, check_record,
 };

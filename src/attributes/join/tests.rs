@@ -192,6 +192,32 @@ fn what_is_evaluated_is_what_a_replay_reads() {
 }
 
 #[test]
+fn an_extended_context_is_the_one_that_its_text_says() {
+    let row = json!({"plan": "go\"ld", "region": ["eu", 1], "a\"b": 1});
+    let fixture = Fixture::new("", &[("user", "ann", row)]);
+    let many: Vec<String> = (0..20).map(|number| format!(r#""p{number}":{number}"#)).collect();
+    for context in [
+        "{}".to_owned(),
+        r#"{"n":1.50,"plan":null,"properties":{"x":[1, 2]}}"#.to_owned(),
+        format!("{{{}}}", many.join(",")),
+    ] {
+        let body = format!(r#"{{"flag_name":"by-both","user_id":"ann","context":{context}}}"#);
+        let request = Request::decode(body.as_bytes()).unwrap();
+        let joiner = fixture.attributes.joiner(&request.context, &request.context_json);
+        let joined = joiner.join(Some(fixture.flags()), "by-both").unwrap();
+        let (evaluated, read) = (joined.context(&request.context), joined.read(&request.context));
+        assert_eq!(evaluated.properties.len(), read.properties.len(), "{context}");
+        for (name, value) in &read.properties {
+            assert_eq!(evaluated.property(name), Some(value.as_ref()), "{name} of {context}");
+        }
+        assert_eq!(
+            (evaluated.property("plan"), evaluated.property("region")),
+            (Some("go\"ld"), Some(r#"["eu",1]"#))
+        );
+    }
+}
+
+#[test]
 fn rows_count_for_the_size_of_results() {
     let large = json!({"plan": "x".repeat(10_000)});
     let fixture = Fixture::new("", &[("user", "ann", large)]);

@@ -151,7 +151,7 @@ fn remove_absent(properties: &mut Vec<(Cow<'_, str>, Cow<'_, str>)>, absent: Vec
 
 /// Context value as the engine's operators read it: text unchanged, numbers and booleans as their JSON text,
 /// lists and objects as compact JSON; `None` for `null`.
-pub(super) fn text_of(span: Span<'_>) -> Option<Cow<'_, str>> {
+pub fn text_of(span: Span<'_>) -> Option<Cow<'_, str>> {
     match span.kind {
         Kind::Null => None,
         Kind::String => span.as_string(),
