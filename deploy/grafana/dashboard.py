@@ -151,6 +151,25 @@ ROWS = [
             ("sum by (tap) (increase(flagstream_tap_source_recreated_total[$__rate_interval]))", "{{tap}} created again"),
         ]),
     ]),
+    ("Attributes", False, [
+        ("Rows", "Rows of each table, and records of its topic that are not in the table yet.", "short", [
+            ("max by (table) (flagstream_attributes_rows)", "{{table}}"),
+            ("max by (table) (flagstream_attributes_lag)", "{{table}} lag"),
+        ]),
+        ("Lookups", "Lookups of a row a second, by outcome. `disk` reads the disk, `absent` means that there is no row.", "ops", [
+            ("sum by (table, outcome) (rate(flagstream_attributes_lookups_total[$__rate_interval]))", "{{table}} {{outcome}}"),
+        ]),
+        ("Records", "Records a second of the tables' topics, and tables that were built anew.", "ops", [
+            ("sum by (table, outcome) (rate(flagstream_attributes_records_total[$__rate_interval]))", "{{table}} {{outcome}}"),
+            ("sum by (table) (increase(flagstream_attributes_rebuilds_total[$__rate_interval]))", "{{table}} built anew"),
+        ]),
+    ]),
+    ("OpenTelemetry", False, [
+        ("Spans and log events", "Spans and log events a second that the endpoint accepted, and those that were dropped.", "ops", [
+            ("sum by (signal) (rate(flagstream_telemetry_exported_total[$__rate_interval]))", "{{signal}}"),
+            ("sum by (signal) (rate(flagstream_telemetry_dropped_total[$__rate_interval]))", "{{signal}} dropped"),
+        ]),
+    ]),
     ("Evaluator", False, [
         ("Latency", "From a request's timestamp to the commit of its results, and from the first record of a batch to its commit.", "s", [
             ("histogram_quantile(0.5, sum by (le) (rate(flagstream_evaluate_latency_seconds_bucket[$__rate_interval])))", "median"),

@@ -8,7 +8,7 @@ use super::layer::{CLIENT, Layer};
 use super::parse::Parsed;
 use super::settings::{self, Mask, Setting};
 
-/// The origin of a value. Its text is what [`Origin::of`] reads.
+/// The origin of a value. Its text can be read back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
     Default,

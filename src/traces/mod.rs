@@ -70,7 +70,7 @@ pub fn start(instance: &str, metrics: &Metrics) -> anyhow::Result<Option<Telemet
 }
 
 impl Telemetry {
-    /// Sends what waits, for at most [`STOP_TIMEOUT`].
+    /// Sends what waits, within a bounded time.
     pub async fn end(self) {
         let ended = tokio::task::spawn_blocking(move || {
             let spans = self.spans.shutdown_with_timeout(STOP_TIMEOUT);
