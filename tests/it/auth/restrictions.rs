@@ -33,7 +33,15 @@ const WITHOUT_FLAG: [&str; 13] = [
     "cancelReplay",
 ];
 /// Operations on what belongs to no flag. They are for tokens without restrictions.
-const OF_EVERYTHING: [&str; 4] = ["listDeadLetters", "getDeadLetter", "replayDeadLetters", "eraseUser"];
+const OF_EVERYTHING: [&str; 7] = [
+    "listDeadLetters",
+    "getDeadLetter",
+    "replayDeadLetters",
+    "eraseUser",
+    "getAttributes",
+    "putAttributes",
+    "deleteAttributes",
+];
 /// Operations whose answers list flags or experiments.
 const LISTS: [&str; 10] = [
     "listFlags",
