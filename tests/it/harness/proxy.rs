@@ -1,7 +1,7 @@
 //! A proxy in front of Unleash that answers in the way that a test sets.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -65,6 +65,8 @@ struct Shared {
     /// Only flags whose names begin so.
     prefix: String,
     mood: Mutex<Mood>,
+    /// Whether the present mood is for one answer only.
+    once: AtomicBool,
     /// Answers to `/api/client/features` in the present mood.
     answers: AtomicU64,
 }
@@ -98,6 +100,13 @@ impl Shared {
     fn mood(&self) -> Mood {
         *self.mood.lock().unwrap()
     }
+
+    /// The mood of the next answer, and whether it is the only answer in this mood.
+    fn mood_of_answer(&self) -> (Mood, bool) {
+        let mut mood = self.mood.lock().unwrap();
+        let is_only = self.once.swap(false, Ordering::Relaxed);
+        (if is_only { std::mem::replace(&mut *mood, Mood::Good) } else { *mood }, is_only)
+    }
 }
 
 impl Proxy {
@@ -106,6 +115,7 @@ impl Proxy {
             upstream: stack.unleash.url.clone(),
             prefix: prefix.to_owned(),
             mood: Mutex::new(Mood::Good),
+            once: AtomicBool::new(false),
             answers: AtomicU64::new(0),
         });
         let gone = CancellationToken::new();
@@ -127,6 +137,18 @@ impl Proxy {
     pub fn set(&self, mood: Mood) {
         *self.shared.mood.lock().unwrap() = mood;
         self.shared.answers.store(0, Ordering::Relaxed);
+    }
+
+    /// Gives one answer in this mood and waits for it; the next answers are good, however late the test continues.
+    pub fn answer_once(&self, mood: Mood) {
+        let mut present = self.shared.mood.lock().unwrap();
+        self.shared.answers.store(0, Ordering::Relaxed);
+        self.shared.once.store(true, Ordering::Relaxed);
+        *present = mood;
+        drop(present);
+        wait_until(&format!("{mood:?} asked for"), TEST_TIMEOUT, || {
+            !self.shared.once.load(Ordering::Relaxed) && self.shared.answers.load(Ordering::Relaxed) > 0
+        });
     }
 
     /// Answers in this mood, and waits until it was asked `times`.
@@ -160,7 +182,7 @@ async fn respond(shared: &Shared, request: Request) -> Response {
         let body = axum::body::to_bytes(body, 64 << 20).await.unwrap();
         return pass_on(shared, parts, body).await;
     }
-    let mood = shared.mood();
+    let (mood, is_only) = shared.mood_of_answer();
     let response = match mood {
         Mood::Good | Mood::TokensRevoked => filtered(shared, &parts.headers, |_| true).await,
         Mood::Quarter => filtered(shared, &parts.headers, |index| index % 4 == 0).await,
@@ -187,7 +209,7 @@ async fn respond(shared: &Shared, request: Request) -> Response {
             json_text(text)
         }
     };
-    if shared.mood() == mood {
+    if is_only || shared.mood() == mood {
         shared.answers.fetch_add(1, Ordering::Relaxed);
     }
     response
