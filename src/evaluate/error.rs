@@ -68,6 +68,12 @@ impl SessionError {
         )
     }
 
+    /// Whether librdkafka discarded the results because their transaction had failed.
+    pub fn is_purged(&self) -> bool {
+        use RDKafkaErrorCode as Code;
+        matches!(self, Self::Undelivered { first: Code::PurgeQueue | Code::PurgeInflight, .. })
+    }
+
     /// Whether the broker rejected records. The worker then retries immediately, without backoff, after recording what
     /// to change.
     pub fn is_refusal(&self) -> bool {

@@ -138,8 +138,20 @@ impl<'s> Session<'s> {
                     .send_offsets(offsets, Arc::new(group), timeout, || self.time_to_stop().is_zero());
                 // A rejected record fails the transaction, which then accepts no offsets either. The drain comes first,
                 // because the rejected record is the cause to report.
-                self.drain()?;
-                sent.ok_or(SessionError::OffsetsUnanswered)?.map_err(SessionError::Commit)?;
+                let drained = self.drain();
+                let sent = sent
+                    .ok_or(SessionError::OffsetsUnanswered)
+                    .and_then(|sent| sent.map_err(SessionError::Commit));
+                match (drained, sent) {
+                    // The rebalance failed the transaction, and librdkafka discarded the results for that reason.
+                    (Err(error), Err(cause)) if error.is_purged() && cause.is_rebalance() => {
+                        return Err(cause);
+                    }
+                    (drained, sent) => {
+                        drained?;
+                        sent?;
+                    }
+                }
                 self.commit_transaction()?;
             }
             DeliveryMode::AtLeastOnce => {
