@@ -3,16 +3,18 @@
 use std::sync::Arc;
 
 use super::{App, Role, Topics};
-use crate::config::Config;
+use crate::config::{Config, GroupProtocol};
 use crate::kafka::orphaned_partitions::{self, Group, Visit};
 use crate::shutdown::Stage;
 
 impl App {
-    /// Starts the monitoring of unassigned partitions in the groups. The embedded broker cannot report assignments.
+    /// Starts the monitoring of unassigned partitions in the groups. The embedded broker cannot report assignments, and in
+    /// the consumer protocol the coordinator assigns all partitions.
     pub(super) fn start_groups(&mut self, roles: &[Role], topics: Topics) {
         let config = Arc::clone(&self.parts.config);
         let groups: Vec<Group> = roles.iter().flat_map(|role| groups(*role, &config)).collect();
-        if groups.is_empty() || topics == Topics::Made {
+        let is_classic = config.kafka.group_protocol == GroupProtocol::Classic;
+        if groups.is_empty() || !is_classic || topics == Topics::Made {
             return;
         }
         self.supervisor.start(Stage::Base, "groups", |shutdown| async move {

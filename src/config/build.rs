@@ -12,9 +12,9 @@ use crate::kafka::properties::{self, Invalid};
 use super::values::{Origin, Values};
 use super::{
     ApiConfig, AuditConfig, AuthConfig, Config, ConsoleConfig, DatabaseConfig, DeliveryConfig, DeliveryMode,
-    Durability, EvaluationConfig, ExperimentsConfig, FeedConfig, FlagsConfig, HealthConfig, HttpConfig,
-    KafkaConfig, LogConfig, LogFormat, MetricsConfig, PrivacyConfig, ReadPath, RedisConfig, Scope, Secret,
-    TlsConfig, attributes, formats, parse, taps, topics, unleash, unleash_api,
+    Durability, EvaluationConfig, ExperimentsConfig, FeedConfig, FlagsConfig, GroupProtocol, HealthConfig,
+    HttpConfig, KafkaConfig, LogConfig, LogFormat, MetricsConfig, PrivacyConfig, ReadPath, RedisConfig,
+    Scope, Secret, TlsConfig, attributes, formats, parse, taps, topics, unleash, unleash_api,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -135,11 +135,14 @@ fn instance(values: &mut Values, http: Option<&HttpConfig>) -> Option<String> {
 fn kafka(values: &mut Values, instance: Option<&str>) -> Option<KafkaConfig> {
     let bootstrap_servers = values.required("kafka.bootstrap_servers", parse::servers);
     let group_id = values.required("kafka.group_id", parse::group);
+    let protocols = [("classic", GroupProtocol::Classic), ("consumer", GroupProtocol::Consumer)];
+    let group_protocol = values.required("kafka.group_protocol", |text| parse::word(text, &protocols));
     let client = client_properties(values);
     Some(KafkaConfig {
         bootstrap_servers: bootstrap_servers?,
         group_id: group_id?,
         instance: instance?.to_owned(),
+        group_protocol: group_protocol?,
         client: client?,
     })
 }

@@ -40,7 +40,7 @@ pub use taps::{OnMissingUser, Selector, TapAudit, TapConfig, TapRoute, TapWrite}
 pub use unleash_api::{PretrustedToken, RecordedEvents, StreamingMode, TokenKind, UnleashApiConfig};
 pub use values::Origin;
 
-pub use crate::kafka::{KafkaConfig, Secret};
+pub use crate::kafka::{GroupProtocol, KafkaConfig, Secret};
 
 use values::Values;
 

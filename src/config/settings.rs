@@ -115,6 +115,8 @@ pub(super) static SETTINGS: &[Setting] = &[
       "`host:port`, several with commas."),
     s("FLAGSTREAM_KAFKA__GROUP_ID", "kafka.group_id", Text("flagstream"),
       "Consumer group; each role adds its own suffix."),
+    s("FLAGSTREAM_KAFKA__GROUP_PROTOCOL", "kafka.group_protocol", Text("classic"),
+      "`classic`, or `consumer`: the brokers assign partitions (KIP-848, Kafka 4.0 or later), and the session timeout is a setting of the broker or of the group."),
     s("FLAGSTREAM_KAFKA__CLIENT__", "kafka.client", Unset("none"),
       "Any librdkafka property, for SASL and TLS: `SECURITY_PROTOCOL` is `security.protocol`. Properties that flagstream's guarantees depend on are rejected.").mask(Mask::Group),
 

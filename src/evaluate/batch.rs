@@ -62,6 +62,8 @@ pub struct Batch {
     pub oldest_ms: u64,
     /// Records that were forwarded without flags: tombstones, and those without a user.
     passed: [u64; 2],
+    /// Number of records that were copied to each output topic of a tap.
+    forwarded: Vec<u64>,
     /// Codes of the dead letters. They are counted when the batch is committed.
     pub dead_letters: Vec<RefusalCode>,
     /// Total bytes of the dead letters of the last record that had any.
@@ -82,6 +84,7 @@ impl Default for Batch {
             busy: Duration::ZERO,
             oldest_ms: u64::MAX,
             passed: [0; 2],
+            forwarded: Vec::new(),
             dead_letters: Vec::new(),
             last_dead_letters: None,
         }
@@ -95,6 +98,7 @@ impl Batch {
         self.reply_topics.clear();
         self.dead_letters.clear();
         self.passed = [0; 2];
+        self.forwarded.clear();
         self.last_dead_letters = None;
         self.records = 0;
         self.bytes = 0;
@@ -148,13 +152,20 @@ impl Batch {
             }
             Sent::DeadLetter | Sent::Reply { .. } => self.round_of_others += bytes,
         }
+        if let Sent::Forwarded { output, .. } = sent {
+            self.count_forwarded(output);
+        }
         self.sent.push((place, sent));
         self.sent.len() - 1
     }
 
     /// Removes the last delivery id, because its result was not sent.
     pub fn withdraw_delivery_id(&mut self) {
-        self.sent.pop();
+        if let Some((_, Sent::Forwarded { output, .. })) = self.sent.pop()
+            && let Some(count) = self.forwarded.get_mut(output)
+        {
+            *count -= 1;
+        }
     }
 
     /// Whether the results sent since the last flush fill a produce request to one partition.
@@ -178,13 +189,18 @@ impl Batch {
         [("tombstone", tombstones), ("no_user", without_user)]
     }
 
-    /// Number of records that were copied to an output topic.
-    pub fn forwarded(&self, topic: usize) -> u64 {
-        let copies = self
-            .sent
-            .iter()
-            .filter(|(_, sent)| matches!(sent, Sent::Forwarded { output, .. } if *output == topic));
-        copies.count() as u64
+    /// Number of records that were copied to each output topic, by its index.
+    pub fn forwarded(&self) -> &[u64] {
+        &self.forwarded
+    }
+
+    fn count_forwarded(&mut self, output: usize) {
+        if self.forwarded.len() <= output {
+            self.forwarded.resize(output + 1, 0);
+        }
+        if let Some(count) = self.forwarded.get_mut(output) {
+            *count += 1;
+        }
     }
 
     pub fn flushed(&mut self) {

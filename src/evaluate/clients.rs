@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rdkafka::consumer::Consumer;
 use rdkafka::producer::Producer;
-use rdkafka::{Offset, TopicPartitionList};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use crate::config::DeliveryMode;
 use crate::kafka::client;
@@ -15,7 +15,7 @@ use crate::kafka::statistics;
 use super::Parts;
 use super::error::SessionError;
 use super::pipeline::Pipeline;
-use super::session::STEP_TIMEOUT;
+use super::session::{Producers, STEP_TIMEOUT};
 
 /// Timeout of one attempt to initialize transactions. The worker retries, because the broker may be unreachable.
 const START: Duration = Duration::from_secs(5);
@@ -24,19 +24,39 @@ const QUEUED_KIB: usize = 2_048;
 /// A partition of which so many records wait is not fetched.
 const QUEUED_RECORDS: usize = 16_384;
 
-/// Creates the worker's producer. In transactional mode this aborts a transaction that a previous producer of the same
-/// name left open. `isolate_records` sends each record in a produce request of its own.
-pub fn producer(
+/// Creates the worker's producers. In transactional mode this aborts the transactions that previous producers of the same
+/// names left open. `isolate_records` sends each record in a produce request of its own.
+pub fn producers(
     parts: &Parts,
     pipeline: &Pipeline,
     index: usize,
     isolate_records: bool,
-) -> Result<TrackedProducer, SessionError> {
-    let delivery = &parts.config.delivery;
-    let name = pipeline.member_name(index);
+) -> Result<Producers, SessionError> {
     let role = format!("{}-{index}", pipeline.role());
-    let mut config = client::base(&parts.config.kafka, &role);
-    statistics::enable(&mut config, &role);
+    let mut config = results_config(parts, &role, isolate_records);
+    if parts.config.delivery.mode == DeliveryMode::AtLeastOnce {
+        // After a lost record the producer fails, so that no later result overtakes it.
+        config.set("enable.gapless.guarantee", "true");
+        let first = create_producer(&config, pipeline)?;
+        return Ok(Producers { first, second: None });
+    }
+    let timeout_ms = parts.config.delivery.transaction_timeout.as_millis().to_string();
+    // The coordinator may still be ending the last transaction when the offsets of a short batch are added to the next
+    // one. It answers with a retriable error then, and the default delay is longer than most batches.
+    config.set("retry.backoff.ms", "10").set("transaction.timeout.ms", timeout_ms);
+    let [first, second] = pipeline.transactional_ids(index).map(|id| {
+        let mut config = config.clone();
+        let producer = create_producer(config.set("transactional.id", id), pipeline)?;
+        producer.inner().init_transactions(START).map_err(SessionError::Producer)?;
+        Ok(producer)
+    });
+    Ok(Producers { first: first?, second: Some(second?) })
+}
+
+/// The configuration of the producers of results in both modes.
+fn results_config(parts: &Parts, role: &str, isolate_records: bool) -> ClientConfig {
+    let mut config = client::base(&parts.config.kafka, role);
+    statistics::enable(&mut config, role);
     client::compress(&mut config, &parts.config.kafka)
         .set("enable.idempotence", "true")
         .set("delivery.report.only.error", "true")
@@ -48,25 +68,11 @@ pub fn producer(
     if isolate_records {
         config.set("batch.num.messages", "1");
     }
-    match delivery.mode {
-        DeliveryMode::Transactional => {
-            // The coordinator may still be ending the last transaction when the offsets of a short batch are added to the
-            // next one. It answers with a retriable error then, and the default delay is longer than most batches.
-            config
-                .set("retry.backoff.ms", "10")
-                .set("transactional.id", name)
-                .set("transaction.timeout.ms", delivery.transaction_timeout.as_millis().to_string());
-        }
-        DeliveryMode::AtLeastOnce => {
-            // After a lost record the producer fails, so that no later result overtakes it.
-            config.set("enable.gapless.guarantee", "true");
-        }
-    }
-    let producer = TrackedProducer::create_for(&config, pipeline.lanes()).map_err(SessionError::Producer)?;
-    if delivery.mode == DeliveryMode::Transactional {
-        producer.inner().init_transactions(START).map_err(SessionError::Producer)?;
-    }
-    Ok(producer)
+    config
+}
+
+fn create_producer(config: &ClientConfig, pipeline: &Pipeline) -> Result<TrackedProducer, SessionError> {
+    TrackedProducer::create_for(config, pipeline.lanes()).map_err(SessionError::Producer)
 }
 
 /// Creates the worker's consumer, a static member of the pipeline's group.

@@ -23,6 +23,10 @@ pub enum SessionError {
         "the coordinator of the consumer group did not respond; the offsets were not added to the transaction"
     )]
     OffsetsUnanswered,
+    #[error(
+        "the coordinator of the transaction did not respond; it is not known whether the batch was committed"
+    )]
+    CommitUnanswered,
     #[error("the topic that is read was deleted and recreated")]
     TopicRecreated,
 }

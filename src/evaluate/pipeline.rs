@@ -104,6 +104,13 @@ impl Pipeline {
         }
     }
 
+    /// The transactional ids of a worker's two producers. No member name ends like the second one, so it is unique too.
+    pub fn transactional_ids(&self, index: usize) -> [String; 2] {
+        let name = self.member_name(index);
+        let second = format!("{name}.second");
+        [name, second]
+    }
+
     /// Text that identifies the source in the ids of events. Two taps of one topic have different ids.
     pub fn identity(&self) -> String {
         match &self.tap {

@@ -1,34 +1,34 @@
-//! A session: the lifetime of one producer. Batches are opened, filled and committed here, by one function each.
+//! A session: the lifetime of a worker's producers. Batches are opened, filled and committed here, by one function each.
 
 mod assignment;
+mod commit;
 mod delivery;
 mod filling;
 pub(super) mod pairing;
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::{CommitMode, Consumer};
-use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::{Offset, TopicPartitionList};
+use rdkafka::TopicPartitionList;
 
 use crate::config::DeliveryMode;
 use crate::kafka::exists::TopicQuestions;
 use crate::kafka::partition_consumer::PartitionConsumer;
 use crate::kafka::producer::TrackedProducer;
-use crate::metrics::CodeLabels;
 
 use super::Parts;
 use super::answer::Respond;
-use super::batch::Batch;
 use super::error::SessionError;
 use super::pace::Pace;
 use super::pipeline::Pipeline;
-use super::tally::Tally;
 use super::worker::WorkerState;
+
+use self::commit::{Committing, OpenBatch};
 
 /// Timeout of one step of a transaction.
 pub(super) const STEP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Interval at which positions and end offsets of the partitions are reported.
+const POSITIONS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Reason why a session ended without an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,27 +39,37 @@ pub enum Ended {
     Recovered,
 }
 
-/// A producer with the consumer whose records it answers.
+/// The producers of a session.
+#[derive(Debug)]
+pub struct Producers {
+    pub first: TrackedProducer,
+    /// In transactional mode, the producer of every other batch.
+    pub second: Option<TrackedProducer>,
+}
+
+/// The producers with the consumer whose records they answer.
 #[derive(Debug)]
 pub struct Session<'s> {
     parts: &'s Parts,
     pipeline: &'s Pipeline,
     consumer: &'s mut PartitionConsumer,
+    /// The producer of the open batch.
     producer: &'s TrackedProducer,
+    /// The producer of the next batch, if it may be filled while the open one is committed.
+    spare: Option<&'s TrackedProducer>,
     state: &'s mut WorkerState,
     questions: TopicQuestions,
-    batch: Batch,
-    tally: Tally,
+    open: OpenBatch,
+    /// The batch before the open one, while it is being committed in the background.
+    committing: Option<Committing>,
+    /// A committed batch whose memory the next one uses.
+    reusable: Option<OpenBatch>,
     pace: Pace,
     positions_reported: Instant,
     /// Whether the session is reported as up to health.
     well: bool,
     /// In at-least-once mode, the offsets whose asynchronous commit is not confirmed yet.
     unconfirmed: Option<TopicPartitionList>,
-    /// Start of the open batch; `None` before its first record.
-    opened: Option<Instant>,
-    /// Number of the batch's results that were acknowledged at the last drain.
-    acknowledged: usize,
     /// Time at which the shutdown was noticed.
     stopping: Option<Instant>,
 }
@@ -69,7 +79,7 @@ impl<'s> Session<'s> {
         parts: &'s Parts,
         pipeline: &'s Pipeline,
         consumer: &'s mut PartitionConsumer,
-        producer: &'s TrackedProducer,
+        producers: &'s Producers,
         state: &'s mut WorkerState,
     ) -> Self {
         let pace = Pace::new(parts.config.delivery.batch_max);
@@ -79,135 +89,70 @@ impl<'s> Session<'s> {
             parts,
             pipeline,
             consumer,
-            producer,
+            producer: &producers.first,
+            spare: producers.second.as_ref(),
             state,
             questions,
-            batch: Batch::default(),
-            tally: Tally::default(),
+            open: OpenBatch::default(),
+            committing: None,
+            reusable: None,
             pace,
             positions_reported: Instant::now(),
             well: false,
             unconfirmed: None,
-            opened: None,
-            acknowledged: 0,
             stopping: None,
         }
     }
 
     /// Opens, fills and commits batches until shutdown.
     pub fn run(mut self, responder: &mut impl Respond) -> Result<Ended, SessionError> {
+        let ended = self.run_batches(responder);
+        // The commit of the batch before may still succeed. If it fails, that is the cause.
+        self.settle().inspect_err(|error| self.note_failure(error))?;
+        self.leave();
+        ended
+    }
+
+    fn run_batches(&mut self, responder: &mut impl Respond) -> Result<Ended, SessionError> {
         while !self.parts.shutdown.is_cancelled() {
-            // Rebalances are served only here, so no batch is open when partitions are reassigned.
-            self.consumer.serve().map_err(SessionError::Consumer)?;
-            // Takes the producer's statistics from its queue, also while there are no requests.
-            self.producer.inner().poll(Duration::ZERO);
-            self.confirm_topic()?;
-            if !self.follow_assignment()? {
+            if !self.prepare_batch()? {
                 continue;
             }
-            self.follow_pairs()?;
-            self.state.paused.release(self.consumer, &self.pipeline.source)?;
-            let filled = self.fill(responder);
-            let committed =
-                filled.and_then(|filled| if filled { self.commit().map(|()| true) } else { Ok(false) });
-            let is_committed = committed.inspect_err(|error| self.note_failure(error))?;
-            if is_committed && std::mem::take(&mut self.state.isolate_records) {
-                return Ok(Ended::Recovered);
+            let is_filled = self.fill(responder).inspect_err(|error| self.note_failure(error))?;
+            if is_filled {
+                self.commit().inspect_err(|error| self.note_failure(error))?;
+                if std::mem::take(&mut self.state.isolate_records) {
+                    return Ok(Ended::Recovered);
+                }
+            } else {
+                self.settle().inspect_err(|error| self.note_failure(error))?;
             }
-            self.report_positions(!is_committed);
+            if self.positions_reported.elapsed() >= POSITIONS_INTERVAL {
+                self.settle().inspect_err(|error| self.note_failure(error))?;
+                self.report_positions(!is_filled);
+            }
             self.report_expired();
         }
-        self.leave();
         Ok(Ended::Shutdown)
     }
 
-    /// Commits the batch: all of it, or nothing. No other function ends a batch.
-    fn commit(&mut self) -> Result<(), SessionError> {
-        let started = Instant::now();
-        self.confirm_topic_of_batch()?;
-        let offsets = self.offsets().map_err(SessionError::Commit)?;
-        match self.parts.config.delivery.mode {
-            DeliveryMode::Transactional => {
-                let producer = self.producer;
-                let Some(group) = self.consumer.inner().group_metadata() else {
-                    return Err(SessionError::Consumer(KafkaError::ConsumerCommit(RDKafkaErrorCode::State)));
-                };
-                // Sent before the drain, so that the two round trips overlap.
-                let timeout = self.time_left();
-                let sent = producer
-                    .send_offsets(offsets, Arc::new(group), timeout, || self.time_to_stop().is_zero());
-                // A rejected record fails the transaction, which then accepts no offsets either. The drain comes first,
-                // because the rejected record is the cause to report.
-                let drained = self.drain();
-                let sent = sent
-                    .ok_or(SessionError::OffsetsUnanswered)
-                    .and_then(|sent| sent.map_err(SessionError::Commit));
-                match (drained, sent) {
-                    // The rebalance failed the transaction, and librdkafka discarded the results for that reason.
-                    (Err(error), Err(cause)) if error.is_purged() && cause.is_rebalance() => {
-                        return Err(cause);
-                    }
-                    (drained, sent) => {
-                        drained?;
-                        sent?;
-                    }
-                }
-                self.commit_transaction()?;
-            }
-            DeliveryMode::AtLeastOnce => {
-                self.drain()?;
-                self.consumer.inner().commit(&offsets, CommitMode::Async).map_err(SessionError::Commit)?;
-                self.unconfirmed = Some(offsets);
-            }
+    /// The work between two batches. `false` if nothing may be read yet.
+    fn prepare_batch(&mut self) -> Result<bool, SessionError> {
+        if self.must_settle() {
+            self.settle().inspect_err(|error| self.note_failure(error))?;
         }
-        self.committed(started.elapsed());
-        Ok(())
-    }
-
-    fn committed(&mut self, took: Duration) {
-        self.pace.committed(took);
-        self.observe(took);
-        self.state.has_failed = false;
-        self.report_well();
-        for (partition, next) in self.batch.positions() {
-            self.state.status.progress().committed(*partition, *next);
+        // Rebalances are served only here, so no batch is open when partitions are reassigned. If one arrives only now,
+        // the group's coordinator decides whether the batch that is being committed is still in time.
+        self.consumer.serve().map_err(SessionError::Consumer)?;
+        // Takes the producer's statistics from its queue, also while there are no requests.
+        self.producer.inner().poll(Duration::ZERO);
+        self.confirm_topic()?;
+        if !self.follow_assignment()? {
+            return Ok(false);
         }
-        self.pipeline.metrics.records.inc_by(self.batch.records as u64);
-        for (output, topic) in self.pipeline.outputs.iter().enumerate() {
-            self.pipeline.metrics.forwarded(topic, self.batch.forwarded(output));
-        }
-        for (reason, count) in self.batch.passed() {
-            self.pipeline.metrics.passed(reason, count);
-        }
-        self.state.failures = 0;
-        let batch_took = self.opened.map_or(took, |opened| opened.elapsed());
-        self.state.limit.committed(self.batch.records, batch_took, self.allowed());
-        self.state.rejections.committed(self.batch.positions());
-        self.tally.commit(self.pipeline.path(), &self.parts.metrics, &self.parts.usage);
-        for code in self.batch.dead_letters.drain(..) {
-            self.parts.metrics.dead_letters.get_or_create(&CodeLabels { code: code.as_str() }).inc();
-        }
-    }
-
-    fn observe(&mut self, commit: Duration) {
-        let metrics = &self.pipeline.metrics;
-        metrics.batch_ended("committed");
-        metrics.commit.observe(commit);
-        metrics.batch.observe(self.batch.opened.elapsed());
-        metrics
-            .record
-            .observe(self.batch.busy / u32::try_from(self.batch.records).unwrap_or(u32::MAX).max(1));
-        let now_ms = u64::try_from(chrono::Utc::now().timestamp_millis()).unwrap_or_default();
-        metrics.latency.observe(Duration::from_millis(now_ms.saturating_sub(self.batch.oldest_ms)));
-    }
-
-    fn offsets(&self) -> KafkaResult<TopicPartitionList> {
-        let topic = &self.pipeline.source;
-        let mut offsets = TopicPartitionList::with_capacity(self.batch.positions().len());
-        for (partition, next) in self.batch.positions() {
-            offsets.add_partition_offset(topic, *partition, Offset::Offset(*next))?;
-        }
-        Ok(offsets)
+        self.follow_pairs()?;
+        self.state.paused.release(self.consumer, &self.pipeline.source)?;
+        Ok(true)
     }
 
     /// Confirms the last commit of at-least-once mode, which commits asynchronously. The member stays in the group, so

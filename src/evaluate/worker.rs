@@ -233,9 +233,9 @@ impl Worker {
         responder: &mut impl Respond,
         state: &mut WorkerState,
     ) -> Result<Ended, SessionError> {
-        // The producer is created first: its start aborts a transaction that a previous process left open, which would
-        // otherwise block the committed offsets that the consumer starts from.
-        let producer = clients::producer(&self.parts, &self.pipeline, self.index, state.isolate_records)?;
+        // The producers are created first: their start aborts transactions that a previous process left open, which
+        // would otherwise block the committed offsets that the consumer starts from.
+        let producers = clients::producers(&self.parts, &self.pipeline, self.index, state.isolate_records)?;
         let consumer = match consumer {
             Some(consumer) => {
                 let topic = &self.pipeline.source;
@@ -245,7 +245,7 @@ impl Worker {
             }
             None => consumer.insert(clients::consumer(&self.parts, &self.pipeline, self.index)?),
         };
-        Session::new(&self.parts, &self.pipeline, consumer, &producer, state).run(responder)
+        Session::new(&self.parts, &self.pipeline, consumer, &producers, state).run(responder)
     }
 
     /// Waits until the flags are loaded. Answers without flags would be wrong, and requests can wait in Kafka. `false`

@@ -6,7 +6,7 @@ pub mod orphaned_partitions;
 pub mod topics;
 
 pub use flagstream_kafka::{
-    KafkaConfig, Secret, backoff, client, compacted, consumer, describe, ends, exists, identity, member,
-    mock, parse, partition_consumer, producer, properties, range, reach, reading, sender, statistics, table,
-    tail,
+    GroupProtocol, KafkaConfig, Secret, backoff, client, compacted, consumer, describe, ends, exists,
+    identity, member, mock, parse, partition_consumer, producer, properties, range, reach, reading, sender,
+    statistics, table, tail,
 };

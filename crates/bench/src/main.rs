@@ -7,6 +7,7 @@
 
 mod attributes;
 mod baseline;
+mod compare;
 mod edge;
 mod gate;
 mod http;

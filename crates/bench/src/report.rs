@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use crate::attributes::{self, AttributesArgs, AttributesReport};
+use crate::compare::{self, CompareArgs, CompareReport};
 use crate::edge::{self, EdgeArgs, EdgeReport};
 use crate::http::{self, ArmReport, HttpArgs, HttpReport, ServerArgs};
 use crate::latency::{self, LatencyArgs, LatencyReport};
@@ -44,6 +45,8 @@ pub enum Command {
     /// Edge API of a running service under short requests while flags change; fails unless most answers are cache hits
     /// with low latency
     Edge(EdgeArgs),
+    /// Two builds of this program in turn with one benchmark; fails if the new one is slower, outside the noise
+    Compare(CompareArgs),
     /// Server memory per idle change stream
     Listeners(ListenersArgs),
     /// The server process that `http`, `listeners` and `unleash-api` measure
@@ -67,6 +70,11 @@ pub async fn run(command: Command, global: &Global) -> anyhow::Result<ExitCode> 
             print(global, &report, edge_text)?;
             return Ok(if report.met { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
+        Command::Compare(args) => {
+            let report = compare::run(&args).await?;
+            print(global, &report, compare_text)?;
+            return Ok(if report.has_regressions() { ExitCode::FAILURE } else { ExitCode::SUCCESS });
+        }
         Command::Latency(args) => print(global, &latency::run(&args, config).await?, latency_text),
         Command::Attributes(args) => print(global, &attributes::run(&args, config).await?, attributes_text),
         Command::Warm(args) => print(global, &redis_cache::run(&args, config).await?, warm_text),
@@ -89,13 +97,28 @@ fn stream_text(report: &StreamReport) -> String {
             "{} requests, {} flags, {} partitions, {} workers",
             report.requests, report.flags, report.partitions, report.workers
         ),
-        format!("{:28} {:>12} {:>14}  rounds", "arm", "requests/s", "own µs/request"),
+        format!("{:28} {:>12} {:>14} {:>5}  rounds", "arm", "requests/s", "own µs/request", "busy"),
     ];
     lines.extend(report.arms.iter().map(|arm| {
         let (median, cpu) = (arm.median, arm.cpu_microseconds_per_request);
-        format!("{:28} {median:>12.0} {cpu:>14.2}  {:?}", arm.arm, arm.requests_per_second)
+        let busy = arm.busy.map_or_else(|| "–".to_owned(), |busy| format!("{busy:.2}"));
+        format!("{:28} {median:>12.0} {cpu:>14.2} {busy:>5}  {:?}", arm.arm, arm.requests_per_second)
     }));
     lines.extend(report.ratios.iter().map(|(name, ratio)| format!("{name}: {ratio:.2}")));
+    lines.join("\n")
+}
+
+fn compare_text(report: &CompareReport) -> String {
+    let mut lines = vec![
+        format!("{}: {} rounds; median (quartiles)", report.benchmark, report.rounds),
+        format!("{:32} {:>36} {:>36} {:>22}", "arm", "base", "new", "new / base"),
+    ];
+    lines.extend(report.arms.iter().map(|arm| {
+        let shown = |of: compare::Quartiles| format!("{:.0} ({:.0} to {:.0})", of.median, of.lower, of.upper);
+        let ratio = format!("{:.3} ({:.3} to {:.3})", arm.ratio, arm.lowest, arm.highest);
+        let verdict = if arm.is_regression { "  REGRESSION" } else { "" };
+        format!("{:32} {:>36} {:>36} {ratio:>22}{verdict}", arm.arm, shown(arm.base), shown(arm.new))
+    }));
     lines.join("\n")
 }
 

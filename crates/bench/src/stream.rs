@@ -79,6 +79,8 @@ pub struct ArmReport {
     pub median: f64,
     /// CPU time of this process only: workers and their Kafka clients, not the broker.
     pub cpu_microseconds_per_request: f64,
+    /// Share of the time of all processors that was not idle, with the broker; `None` where `/proc/stat` is not readable.
+    pub busy: Option<f64>,
 }
 
 /// Runs the benchmark on the configured Kafka.
@@ -100,7 +102,7 @@ pub async fn run(args: &StreamArgs, config: Config) -> anyhow::Result<StreamRepo
             backlogs.push((format, bench));
         }
     }
-    let mut rates: Vec<Vec<(f64, f64)>> = vec![Vec::new(); runs.len()];
+    let mut rates: Vec<Vec<Rate>> = vec![Vec::new(); runs.len()];
     // The first round is a warm-up, because a broker that has just started is slow.
     for round in 0..=args.rounds.max(1) {
         for ((format, arm), rates) in runs.iter().zip(&mut rates) {
@@ -113,7 +115,7 @@ pub async fn run(args: &StreamArgs, config: Config) -> anyhow::Result<StreamRepo
                 round,
                 ?format,
                 arm = arm.name(),
-                requests_per_second = rate.0.round(),
+                requests_per_second = rate.per_second.round(),
                 "measured"
             );
             rates.push(rate);
@@ -134,25 +136,52 @@ pub async fn run(args: &StreamArgs, config: Config) -> anyhow::Result<StreamRepo
     })
 }
 
-/// Requests per second from the gate's opening to the last commit, and CPU time per request.
-fn measure(bench: &mut Bench, arm: Arm, requests: u64) -> anyhow::Result<(f64, f64)> {
+/// The result of one arm in one round.
+#[derive(Debug, Clone, Copy)]
+struct Rate {
+    per_second: f64,
+    cpu_microseconds: f64,
+    busy: Option<f64>,
+}
+
+/// Measures from the gate's opening to the last commit.
+fn measure(bench: &mut Bench, arm: Arm, requests: u64) -> anyhow::Result<Rate> {
     let running = bench.start(arm, From::Backlog)?;
     let started = Instant::now();
     let mut from = None;
     let measured = loop {
         let committed = running.committed();
         if from.is_none() && running.gate.is_open() {
-            from = Some((Instant::now(), committed, cpu_seconds()));
+            from = Some((Instant::now(), committed, cpu_seconds(), processor_times()));
         }
-        if let (Some((since, at, cpu)), true) = (from, committed >= requests) {
+        if let (Some((since, at, cpu, processors)), true) = (from, committed >= requests) {
             let count = requests.saturating_sub(at).max(1) as f64;
-            break (count / since.elapsed().as_secs_f64(), (cpu_seconds() - cpu) * 1e6 / count);
+            break Rate {
+                per_second: count / since.elapsed().as_secs_f64(),
+                cpu_microseconds: (cpu_seconds() - cpu) * 1e6 / count,
+                busy: processors.zip(processor_times()).map(|(before, after)| busy_share(before, after)),
+            };
         }
         ensure!(started.elapsed() < DEADLINE, "{}: {committed} of {requests} after {DEADLINE:?}", arm.name());
         std::thread::park_timeout(Duration::from_millis(2));
     };
     running.stop();
     Ok(measured)
+}
+
+/// Busy and total time of all processors since the start of the machine, in ticks.
+fn processor_times() -> Option<(u64, u64)> {
+    let text = std::fs::read_to_string("/proc/stat").ok()?;
+    let fields = text.lines().next()?.split_whitespace().skip(1);
+    let ticks: Vec<u64> = fields.map_while(|field| field.parse().ok()).collect();
+    // user nice system idle iowait irq softirq steal; the rest is part of user and nice.
+    let total: u64 = ticks.iter().take(8).sum();
+    let idle: u64 = ticks.get(3..5)?.iter().sum();
+    Some((total - idle, total))
+}
+
+fn busy_share(before: (u64, u64), after: (u64, u64)) -> f64 {
+    (after.0 - before.0) as f64 / (after.1 - before.1).max(1) as f64
 }
 
 /// The configuration with requests and events in Avro.
@@ -164,14 +193,16 @@ fn in_avro(mut config: Config) -> Config {
     config
 }
 
-fn report((format, arm): Run, rates: &[(f64, f64)]) -> ArmReport {
-    let requests_per_second: Vec<f64> = rates.iter().map(|(rate, _)| rate.round()).collect();
-    let cpu: Vec<f64> = rates.iter().map(|(_, cpu)| *cpu).collect();
+fn report((format, arm): Run, rates: &[Rate]) -> ArmReport {
+    let requests_per_second: Vec<f64> = rates.iter().map(|rate| rate.per_second.round()).collect();
+    let cpu: Vec<f64> = rates.iter().map(|rate| rate.cpu_microseconds).collect();
+    let busy: Option<Vec<f64>> = rates.iter().map(|rate| rate.busy).collect();
     ArmReport {
         arm: if format == Format::Avro { format!("{}, avro", arm.name()) } else { arm.name() },
         median: median(&requests_per_second),
         requests_per_second,
         cpu_microseconds_per_request: median(&cpu),
+        busy: busy.map(|busy| median(&busy)),
     }
 }
 

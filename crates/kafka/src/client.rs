@@ -8,7 +8,7 @@ use rdkafka::consumer::ConsumerContext;
 use rdkafka::producer::{DeliveryResult, ProducerContext};
 use rdkafka::{ClientConfig, ClientContext};
 
-use super::{KafkaConfig, statistics};
+use super::{GroupProtocol, KafkaConfig, statistics};
 use crate::log_limit::KeyedLogLimit;
 
 /// Prefix of the cluster id of librdkafka's mock broker, which `dev` embeds.
@@ -55,7 +55,7 @@ pub fn is_embedded<C: ClientContext>(client: &Client<C>, timeout: Duration) -> b
     client.fetch_cluster_id(timeout).is_some_and(|id| id.starts_with(EMBEDDED_CLUSTER))
 }
 
-/// Assignment strategy of all groups.
+/// Assignment strategy of all groups with the classic protocol.
 pub const ASSIGNMENT_STRATEGY: &str = "cooperative-sticky";
 
 /// Settings of a group's members.
@@ -81,9 +81,6 @@ pub fn member(
     settings
         .set("group.id", format!("{}-{role}", kafka.group_id))
         .set("group.instance.id", name)
-        .set("partition.assignment.strategy", ASSIGNMENT_STRATEGY)
-        .set("session.timeout.ms", session_timeout.as_millis().to_string())
-        .set("heartbeat.interval.ms", (session_timeout / 4).as_millis().min(1_000).to_string())
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
         .set("auto.offset.reset", "earliest")
@@ -92,6 +89,18 @@ pub fn member(
         .set("fetch.queue.backoff.ms", "5")
         .set("fetch.message.max.bytes", "2097152")
         .set("allow.auto.create.topics", if creates_topics { "true" } else { "false" });
+    match kafka.group_protocol {
+        GroupProtocol::Classic => {
+            settings
+                .set("partition.assignment.strategy", ASSIGNMENT_STRATEGY)
+                .set("session.timeout.ms", session_timeout.as_millis().to_string())
+                .set("heartbeat.interval.ms", (session_timeout / 4).as_millis().min(1_000).to_string());
+        }
+        // Assignment, session timeout and heartbeat interval are settings of the broker or of the group there.
+        GroupProtocol::Consumer => {
+            settings.set("group.protocol", "consumer");
+        }
+    }
     statistics::enable(&mut settings, client);
     // A request to a coordinator that has gone delays the next rebalance for this long; the default is a minute.
     if !kafka.client.contains_key("socket.timeout.ms") {

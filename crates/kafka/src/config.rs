@@ -4,6 +4,16 @@ use std::collections::BTreeMap;
 
 use super::Secret;
 
+/// Protocol of consumer groups.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum GroupProtocol {
+    /// The members agree on the assignment in rebalances. Every broker supports it.
+    #[default]
+    Classic,
+    /// The coordinator assigns the partitions (KIP-848). It needs Kafka 4.0 or later.
+    Consumer,
+}
+
 /// Connection to Kafka.
 #[derive(Debug, Clone)]
 pub struct KafkaConfig {
@@ -12,6 +22,7 @@ pub struct KafkaConfig {
     pub group_id: String,
     /// Name of this process, the second part of the ids of clients.
     pub instance: String,
+    pub group_protocol: GroupProtocol,
     /// librdkafka properties (`security.protocol`, …) that override the built-in ones.
     pub client: BTreeMap<String, Secret>,
 }
@@ -22,6 +33,7 @@ impl Default for KafkaConfig {
             bootstrap_servers: "localhost:9092".to_owned(),
             group_id: "flagstream".to_owned(),
             instance: "flagstream".to_owned(),
+            group_protocol: GroupProtocol::default(),
             client: BTreeMap::new(),
         }
     }

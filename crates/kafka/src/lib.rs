@@ -52,5 +52,5 @@ pub mod statistics;
 pub mod table;
 pub mod tail;
 
-pub use config::KafkaConfig;
+pub use config::{GroupProtocol, KafkaConfig};
 pub use secret::Secret;

@@ -114,8 +114,8 @@ impl GroupMember {
         self.inner().context().assigned().clone()
     }
 
-    #[cfg(test)]
-    pub(super) fn waiting_events(&self) -> usize {
+    /// Number of rebalances, errors and log lines that wait to be served.
+    pub fn waiting_events(&self) -> usize {
         self.handles.events.len()
     }
 

@@ -1,8 +1,9 @@
 //! A producer that its caller polls and that reports failed deliveries.
 
+mod calls;
 mod forward;
-mod offsets;
 
+pub use calls::Call;
 pub use forward::Changes;
 
 use crate::log_limit::limited;
@@ -119,16 +120,38 @@ impl TopicHandle {
         value: &[u8],
         delivery_id: usize,
     ) -> Result<(), RDKafkaErrorCode> {
-        use sys::rd_kafka_vtype_t as Field;
         let (key, key_length) = key.map_or((std::ptr::null(), 0), |key| (key.as_ptr(), key.len()));
+        let parts = RawParts {
+            key: key.cast_mut().cast(),
+            key_length,
+            value: value.as_ptr().cast_mut().cast(),
+            value_length: value.len(),
+            timestamp_ms: 0,
+        };
+        // SAFETY: key and value live until the call returns, and the list is given away.
+        unsafe {
+            let list = sys::rd_kafka_headers_new(headers.len());
+            add_headers(list, headers);
+            self.produce(partition, &parts, list, delivery_id)
+        }
+    }
+
+    /// Queues a record. Its data is copied before the call returns.
+    ///
+    /// # Safety
+    ///
+    /// The pointers must be valid until the call returns. The list of headers is owned by this call.
+    unsafe fn produce(
+        &self,
+        partition: i32,
+        parts: &RawParts,
+        headers: *mut sys::rd_kafka_headers_t,
+        delivery_id: usize,
+    ) -> Result<(), RDKafkaErrorCode> {
+        use sys::rd_kafka_vtype_t as Field;
         // The variadic arguments are pairs of a tag and its value, in C types. librdkafka owns the headers only if the
         // call succeeds.
         unsafe {
-            let list = sys::rd_kafka_headers_new(headers.len());
-            for (name, header) in headers {
-                let (length, bytes) = (header.len().cast_signed(), header.as_ptr().cast());
-                sys::rd_kafka_header_add(list, name.as_ptr(), -1, bytes, length);
-            }
             let sent = sys::rd_kafka_producev(
                 self.client,
                 Field::RD_KAFKA_VTYPE_RKT,
@@ -138,23 +161,47 @@ impl TopicHandle {
                 Field::RD_KAFKA_VTYPE_MSGFLAGS,
                 sys::RD_KAFKA_MSG_F_COPY,
                 Field::RD_KAFKA_VTYPE_VALUE,
-                value.as_ptr(),
-                value.len(),
+                parts.value,
+                parts.value_length,
                 Field::RD_KAFKA_VTYPE_KEY,
-                key,
-                key_length,
+                parts.key,
+                parts.key_length,
+                Field::RD_KAFKA_VTYPE_TIMESTAMP,
+                parts.timestamp_ms,
                 Field::RD_KAFKA_VTYPE_OPAQUE,
                 delivery_id as *mut std::ffi::c_void,
                 Field::RD_KAFKA_VTYPE_HEADERS,
-                list,
+                headers,
                 Field::RD_KAFKA_VTYPE_END,
             );
             if sent == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
                 return Ok(());
             }
-            sys::rd_kafka_headers_destroy(list);
+            sys::rd_kafka_headers_destroy(headers);
             Err(sent.into())
         }
+    }
+}
+
+/// Key, value and timestamp of a record as librdkafka takes them.
+struct RawParts {
+    key: *mut std::ffi::c_void,
+    key_length: usize,
+    value: *mut std::ffi::c_void,
+    value_length: usize,
+    /// Milliseconds since 1970; 0 means now.
+    timestamp_ms: i64,
+}
+
+/// Adds copies of headers to a list.
+///
+/// # Safety
+///
+/// The list must be valid.
+unsafe fn add_headers(list: *mut sys::rd_kafka_headers_t, headers: &[(&CStr, &[u8])]) {
+    for (name, header) in headers {
+        let (length, bytes) = (header.len().cast_signed(), header.as_ptr().cast());
+        unsafe { sys::rd_kafka_header_add(list, name.as_ptr(), -1, bytes, length) };
     }
 }
 

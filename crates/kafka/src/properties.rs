@@ -16,7 +16,7 @@ const REFUSED: &[(&str, &str)] = &[
     ("client.id", "it is derived from the group id and FLAGSTREAM_INSTANCE"),
     ("group.id", "set FLAGSTREAM_KAFKA__GROUP_ID"),
     ("group.instance.id", "it is derived from FLAGSTREAM_INSTANCE"),
-    ("group.protocol", "the handling of rebalances depends on it"),
+    ("group.protocol", "set FLAGSTREAM_KAFKA__GROUP_PROTOCOL"),
     ("partition.assignment.strategy", "the handling of rebalances depends on it"),
     ("session.timeout.ms", "set FLAGSTREAM_DELIVERY__SESSION_TIMEOUT"),
     ("transactional.id", "it is derived from FLAGSTREAM_INSTANCE"),

@@ -116,8 +116,9 @@ impl DeadLetterProducer {
         element.set_offset(Offset::Offset(sent_to))?;
         element.set_metadata(&self.life);
         let group = Arc::clone(&self.group.0);
-        let sent = self.producer.send_offsets(offsets, group, CALL_TIMEOUT, || false);
-        sent.ok_or(DeadLetterError::Unacknowledged)??;
+        let sent = self.producer.begin_send_offsets(offsets, group, CALL_TIMEOUT).wait(|| false);
+        let (sent, _) = sent.ok_or(DeadLetterError::Unacknowledged)?;
+        sent?;
         producer.commit_transaction(CALL_TIMEOUT)?;
         self.sent_to = sent_to;
         Ok(())

@@ -15,8 +15,6 @@ use crate::log_limit::limited;
 use crate::progress::Reason;
 use crate::shutdown::pause;
 
-/// Interval at which positions and end offsets of the partitions are reported.
-const POSITIONS_INTERVAL: Duration = Duration::from_secs(1);
 /// Timeout of one lookup of the offsets of new partitions.
 const OFFSETS_TIMEOUT: Duration = Duration::from_secs(2);
 /// Delay after a failed lookup.
@@ -254,9 +252,6 @@ impl Session<'_> {
     /// Reports position and end offset of each partition. Called only between batches, when every fetched record is
     /// committed or deferred. `idle` if the last batch had no records.
     pub(super) fn report_positions(&mut self, idle: bool) {
-        if self.positions_reported.elapsed() < POSITIONS_INTERVAL {
-            return;
-        }
         self.positions_reported = Instant::now();
         let Ok(positions) = self.consumer.inner().position() else { return };
         let progress = self.state.status.progress();

@@ -32,7 +32,7 @@ impl Session<'_> {
 
     /// Timeout of the next step of the open batch.
     pub(super) fn time_left(&mut self) -> Duration {
-        let begun = self.opened.unwrap_or_else(Instant::now);
+        let begun = self.open.opened.unwrap_or_else(Instant::now);
         let left = match self.parts.config.delivery.mode {
             // After this time the broker has aborted the transaction.
             DeliveryMode::Transactional => self.allowed().saturating_sub(begun.elapsed()).min(STEP_TIMEOUT),
@@ -74,7 +74,7 @@ impl Session<'_> {
         };
         let failures = self.producer.take_failures();
         let open = failures.len() + self.producer.in_flight();
-        self.acknowledged = self.batch.sent_count().saturating_sub(open);
+        self.open.acknowledged = self.open.batch.sent_count().saturating_sub(open);
         if self.parts.config.delivery.mode == DeliveryMode::AtLeastOnce
             && (!acknowledged || !failures.is_empty())
         {
@@ -114,11 +114,11 @@ impl Session<'_> {
         }
         let topic = &self.pipeline.source;
         let mut offsets = TopicPartitionList::new();
-        for (partition, next) in self.batch.positions() {
+        for (partition, next) in self.open.batch.positions() {
             let failed = failures
                 .iter()
                 .chain(&given_up)
-                .filter_map(|failure| self.batch.by_delivery_id(failure.delivery_id));
+                .filter_map(|failure| self.open.batch.by_delivery_id(failure.delivery_id));
             let failed = failed.filter(|(place, _)| place.partition == *partition);
             let next = failed.map(|(place, _)| place.offset).fold(*next, i64::min);
             if offsets.add_partition_offset(topic, *partition, Offset::Offset(next)).is_err() {
@@ -146,7 +146,7 @@ impl Session<'_> {
             return;
         }
         for failure in failures.iter().filter(|failure| is_refusal(failure.code)) {
-            let Some((place, sent)) = self.batch.by_delivery_id(failure.delivery_id) else {
+            let Some((place, sent)) = self.open.batch.by_delivery_id(failure.delivery_id) else {
                 continue;
             };
             match sent {
@@ -178,13 +178,13 @@ impl Session<'_> {
     /// as well, the connection is the cause.
     fn drop_refused_replies(&mut self, failures: &[Failure], acknowledged: bool) {
         let is_reply = |failure: &Failure| {
-            matches!(self.batch.by_delivery_id(failure.delivery_id), Some((_, Sent::Reply { .. })))
+            matches!(self.open.batch.by_delivery_id(failure.delivery_id), Some((_, Sent::Reply { .. })))
         };
         let is_away = failures.iter().any(|failure| is_of_connection(failure.code) && !is_reply(failure));
         let suspected = !is_away && self.state.failures >= SUSPECTED_AFTER_FAILURES;
         let mut topics: Vec<usize> = Vec::new();
         for failure in failures {
-            if let Some((place, Sent::Reply { topic })) = self.batch.by_delivery_id(failure.delivery_id)
+            if let Some((place, Sent::Reply { topic })) = self.open.batch.by_delivery_id(failure.delivery_id)
                 && (is_topic_refusal(failure.code) || suspected)
             {
                 self.state.rejections.drop_reply(place);
@@ -192,7 +192,7 @@ impl Session<'_> {
             }
         }
         let stuck = !acknowledged && suspected;
-        let suspects = self.batch.reply_topics().iter().enumerate();
+        let suspects = self.open.batch.reply_topics().iter().enumerate();
         for (_, topic) in suspects.filter(|(index, _)| stuck || topics.contains(index)) {
             self.state.reply_topics.ban(topic);
         }
@@ -204,7 +204,7 @@ impl Session<'_> {
         if error.is_refusal() {
             return;
         }
-        self.state.limit.failed(self.batch.records);
+        self.state.limit.failed(self.open.batch.records);
         let Some(place) = self.only_record().filter(|_| self.ran_out_of_time()) else { return };
         if self.state.rejections.is_unprocessable(place) {
             self.state.rejections.shorten_dead_letter(place);
@@ -213,8 +213,8 @@ impl Session<'_> {
                 warn,
                 partition = place.partition,
                 offset = place.offset,
-                results = self.batch.sent_count(),
-                bytes = self.batch.bytes,
+                results = self.open.batch.sent_count(),
+                bytes = self.open.batch.bytes,
                 "the results of a request cannot be committed in time; it is sent to the dead-letter topic",
             );
             self.state.rejections.give_up(place);
@@ -223,8 +223,8 @@ impl Session<'_> {
 
     /// The record of a batch with exactly one record.
     fn only_record(&self) -> Option<SourceOffset> {
-        match self.batch.positions() {
-            [(partition, next)] if self.batch.records == 1 => {
+        match self.open.batch.positions() {
+            [(partition, next)] if self.open.batch.records == 1 => {
                 Some(SourceOffset { partition: *partition, offset: next - 1 })
             }
             _ => None,
@@ -233,10 +233,10 @@ impl Session<'_> {
 
     /// Whether the transaction timed out although the broker was reachable, as its acknowledgements show.
     fn ran_out_of_time(&self) -> bool {
-        let Some(begun) = self.opened else { return false };
+        let Some(begun) = self.open.opened else { return false };
         let is_late = begun.elapsed() + MIN_STEP_TIMEOUT >= self.allowed();
         let transactional = self.parts.config.delivery.mode == DeliveryMode::Transactional;
-        transactional && is_late && !self.parts.shutdown.is_cancelled() && self.acknowledged > 0
+        transactional && is_late && !self.parts.shutdown.is_cancelled() && self.open.acknowledged > 0
     }
 }
 

@@ -21,6 +21,7 @@ use crate::kafka::partition_consumer::TAKEN_RECORDS;
 use crate::kafka::producer::TrackedProducer;
 
 use super::Session;
+use super::commit::OpenBatch;
 
 /// How long an idle worker waits for records before it checks for rebalances and shutdown.
 const IDLE: Duration = Duration::from_millis(50);
@@ -40,10 +41,7 @@ struct Bounds {
 impl Session<'_> {
     /// Processes records until the batch is full or its time has passed. `false` if the batch has no records.
     pub(super) fn fill(&mut self, responder: &mut impl Respond) -> Result<bool, SessionError> {
-        self.batch.clear();
-        self.tally.clear();
-        self.opened = None;
-        self.acknowledged = 0;
+        self.open.clear();
         self.state.fairness.begin_batch();
         self.find_broker();
         let bounds = self.bounds();
@@ -51,18 +49,18 @@ impl Session<'_> {
         loop {
             let has_processed = self.round(responder, bounds)?;
             self.hold()?;
-            let until = self.opened.map_or(idle_until, |opened| self.pace.deadline(opened));
-            if bounds.are_reached(&self.batch) || Instant::now() >= until || self.is_stopping() {
+            let until = self.open.opened.map_or(idle_until, |opened| self.pace.deadline(opened));
+            if bounds.are_reached(&self.open.batch) || Instant::now() >= until || self.is_stopping() {
                 break;
             }
             if !has_processed {
                 self.wait(until);
             }
         }
-        if self.batch.records == 0 && self.opened.is_some() {
+        if self.open.batch.records == 0 && self.open.opened.is_some() {
             self.commit_nothing()?;
         }
-        Ok(self.batch.records > 0)
+        Ok(self.open.batch.records > 0)
     }
 
     /// Gives a turn to each partition that has waiting records and may take one. Returns whether a record was processed.
@@ -75,7 +73,7 @@ impl Session<'_> {
             *count > 0 && !is_paused && !state.reply_topics.is_waiting(*partition, now)
         }));
         self.pace.backlog(state.fairness.has_only_backlogs());
-        let before = self.batch.records;
+        let before = self.open.batch.records;
         for number in 0.. {
             let Some(partition) = self.state.fairness.turn(number) else { break };
             if self.take_turn(partition, responder, bounds)? {
@@ -83,7 +81,7 @@ impl Session<'_> {
             }
             self.prepare(partition, responder, now);
         }
-        Ok(self.batch.records > before)
+        Ok(self.open.batch.records > before)
     }
 
     /// Processes the next records of a partition, until its turn is over. Returns whether the batch is full or its time
@@ -95,7 +93,8 @@ impl Session<'_> {
         bounds: Bounds,
     ) -> Result<bool, SessionError> {
         let (begun, mut waited) = (Instant::now(), Duration::ZERO);
-        let Self { parts, pipeline, consumer, producer, state, batch, tally, opened, pace, .. } = self;
+        let Self { parts, pipeline, consumer, producer, state, open, pace, .. } = self;
+        let OpenBatch { batch, tally, opened, .. } = open;
         let (work, mut records, mut is_over) = (batch.work(), 0, false);
         let room = bounds.records.saturating_sub(batch.records);
         responder.begin(state.topic.as_ref().and_then(|topic| topic.id.as_ref()));
@@ -160,7 +159,7 @@ impl Session<'_> {
 
     /// Waits for records or for the answer to a lookup.
     fn wait(&mut self, until: Instant) {
-        if self.opened.is_none() {
+        if self.open.opened.is_none() {
             self.find_broker();
         }
         let now = Instant::now();

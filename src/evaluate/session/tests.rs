@@ -12,7 +12,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Produc
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
 use super::*;
-use crate::config::{HealthConfig, Profile, load_from};
+use crate::config::{Config, HealthConfig, Profile, load_from};
 use crate::dev::embed;
 use crate::evaluate::answer::{Respond, Responded};
 use crate::evaluate::batch::SourceOffset;
@@ -28,6 +28,8 @@ use crate::progress::{Progress, Reason};
 use crate::schema_registry::Formats;
 use crate::shutdown::Shutdown;
 use crate::store::Store;
+
+mod background;
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -77,12 +79,16 @@ impl Fixture {
     }
 
     fn with_health(requests: i32, events: i32, set: impl FnOnce(&mut HealthConfig)) -> Self {
+        Self::with_config(requests, events, |config| set(&mut config.health))
+    }
+
+    fn with_config(requests: i32, events: i32, set: impl FnOnce(&mut Config)) -> Self {
         let cluster = MockCluster::new(1).unwrap();
         let variables = [("FLAGSTREAM_HTTP__LISTEN", "127.0.0.1:0"), ("FLAGSTREAM_INSTANCE", "test")];
         let variables = variables.map(|(name, value)| (name.into(), value.into()));
         let mut config = load_from(None, variables, Profile::Dev).unwrap().config;
         embed(&mut config, Some(cluster.bootstrap_servers())).unwrap();
-        set(&mut config.health);
+        set(&mut config);
         cluster.create_topic(&config.topics.requests, requests, 1).unwrap();
         cluster.create_topic(&config.topics.events, events, 1).unwrap();
         let (metrics, health) = (Metrics::new(), Arc::new(Registry::new("test")));

@@ -61,10 +61,8 @@ pub(in crate::http) async fn one(
     NoBody(input): NoBody,
 ) -> Result<Response, Problem> {
     caller.may(Scope::Audit)?;
-    must_see_everything(&caller, "attributes")?;
     let _place = api.places.take(Pool::Management)?;
-    let (_, table) = table(&api, &input)?;
-    checked(&key)?;
+    let (_, table) = target(&api, &caller, &input, &key)?;
     let row = table.get(&key).ok_or_else(|| {
         let detail = format!("table {} has no attributes of this key on this instance", table.name());
         Problem::new(StatusCode::NOT_FOUND, detail)
@@ -101,9 +99,7 @@ pub(in crate::http) async fn put(
     unread: Undecodable,
 ) -> Result<Response, Problem> {
     let input = unread.read_in(&api, &caller, Scope::Write, Pool::Management).await?;
-    must_see_everything(&caller, "attributes")?;
-    let (attributes, table) = table(&api, &input)?;
-    checked(&key)?;
+    let (attributes, table) = target(&api, &caller, &input, &key)?;
     if api.config.formats.attributes == InputFormat::Avro {
         let detail = "the rows are in Avro (FLAGSTREAM_FORMAT__ATTRIBUTES), so that only their own producers write them";
         return Err(Problem::new(StatusCode::CONFLICT, detail));
@@ -133,15 +129,19 @@ pub(in crate::http) async fn delete(
     NoBody(input): NoBody,
 ) -> Result<Response, Problem> {
     caller.may(Scope::Delete)?;
-    must_see_everything(&caller, "attributes")?;
     let _place = api.places.take(Pool::Management)?;
-    let (_, table) = table(&api, &input)?;
-    checked(&key)?;
+    let (_, table) = target(&api, &caller, &input, &key)?;
     write(&api, &table, &key, None).await
 }
 
-/// The table that a request names; by default that of users.
-fn table(api: &Api, input: &Input) -> Result<(Arc<Attributes>, Arc<Table>), Problem> {
+/// The table that a request names, by default that of users. Fails if the caller may not see it, or the key is not valid.
+fn target(
+    api: &Api,
+    caller: &Caller,
+    input: &Input,
+    key: &str,
+) -> Result<(Arc<Attributes>, Arc<Table>), Problem> {
+    must_see_everything(caller, "attributes")?;
     let Some(attributes) = &api.attributes else {
         let detail = "attributes are not enabled; set FLAGSTREAM_ATTRIBUTES__ENABLED=true";
         return Err(Problem::new(StatusCode::NOT_FOUND, detail));
@@ -153,11 +153,8 @@ fn table(api: &Api, input: &Input) -> Result<(Arc<Attributes>, Arc<Table>), Prob
         let message = format!("expected one of the tables {}", known.join(", "));
         Problem::of_field(StatusCode::NOT_FOUND, "table", message)
     })?;
+    check_key(Some(key.as_bytes())).map_err(|refusal| refused(vec![refusal]))?;
     Ok((Arc::clone(attributes), Arc::clone(table)))
-}
-
-fn checked(key: &str) -> Result<(), Problem> {
-    check_key(Some(key.as_bytes())).map(drop).map_err(|refusal| refused(vec![refusal]))
 }
 
 async fn write(api: &Api, table: &Arc<Table>, key: &str, row: Option<&str>) -> Result<Response, Problem> {

@@ -7,7 +7,7 @@ use rdkafka_sys as sys;
 
 use crate::record::Record;
 
-use super::{TopicHandle, TrackedProducer};
+use super::{RawParts, TopicHandle, TrackedProducer, add_headers};
 
 /// Differences between a consumed record and the copy that is sent to another topic.
 #[derive(Debug, Default, Clone, Copy)]
@@ -30,15 +30,14 @@ impl TopicHandle {
         partition: i32,
         delivery_id: usize,
     ) -> Result<(), RDKafkaErrorCode> {
-        use sys::rd_kafka_vtype_t as Field;
         let (key, key_length) = record.raw_key();
-        let (value, length) = match changes.value {
+        let (value, value_length) = match changes.value {
             Some(value) => (value.as_ptr().cast_mut().cast(), value.len()),
             None => record.raw_value(),
         };
-        // SAFETY: key, value and headers live as long as the record and the changes, and librdkafka copies them before
-        // the call returns. The variadic arguments are pairs of a tag and its value, in C types. librdkafka owns the
-        // headers only if the call succeeds.
+        let timestamp_ms = changes.timestamp_ms;
+        let parts = RawParts { key, key_length, value, value_length, timestamp_ms };
+        // SAFETY: key, value and headers live as long as the record and the changes, and the list is given away.
         unsafe {
             let list = match record.raw_headers() {
                 Some(headers) => sys::rd_kafka_headers_copy(headers),
@@ -48,37 +47,8 @@ impl TopicHandle {
                 // Fails if there is none of this name.
                 let _ = sys::rd_kafka_header_remove(list, name.as_ptr());
             }
-            for (name, header) in changes.headers {
-                let (length, bytes) = (header.len().cast_signed(), header.as_ptr().cast());
-                sys::rd_kafka_header_add(list, name.as_ptr(), -1, bytes, length);
-            }
-            let sent = sys::rd_kafka_producev(
-                self.client,
-                Field::RD_KAFKA_VTYPE_RKT,
-                self.topic,
-                Field::RD_KAFKA_VTYPE_PARTITION,
-                partition,
-                Field::RD_KAFKA_VTYPE_MSGFLAGS,
-                sys::RD_KAFKA_MSG_F_COPY,
-                Field::RD_KAFKA_VTYPE_VALUE,
-                value,
-                length,
-                Field::RD_KAFKA_VTYPE_KEY,
-                key,
-                key_length,
-                Field::RD_KAFKA_VTYPE_TIMESTAMP,
-                changes.timestamp_ms,
-                Field::RD_KAFKA_VTYPE_OPAQUE,
-                delivery_id as *mut std::ffi::c_void,
-                Field::RD_KAFKA_VTYPE_HEADERS,
-                list,
-                Field::RD_KAFKA_VTYPE_END,
-            );
-            if sent == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
-                return Ok(());
-            }
-            sys::rd_kafka_headers_destroy(list);
-            Err(sent.into())
+            add_headers(list, changes.headers);
+            self.produce(partition, &parts, list, delivery_id)
         }
     }
 }
