@@ -172,6 +172,9 @@ fn delivery(values: &mut Values) -> Option<DeliveryConfig> {
     let workers = workers(values);
     let batch_max = values
         .required("delivery.batch_max", |text| parse::duration(text, Duration::from_millis(1)..=5 * SECOND));
+    let target_latency = values.optional("delivery.target_latency", |text| {
+        parse::duration(text, Duration::from_millis(5)..=60 * SECOND)
+    })?;
     let messages = values.required("delivery.batch_max_messages", |text| parse::number(text, 1..=1_000_000));
     let bytes = values.required("delivery.batch_max_bytes", |text| parse::bytes(text, 64 << 10..=256 << 20));
     let session =
@@ -187,6 +190,7 @@ fn delivery(values: &mut Values) -> Option<DeliveryConfig> {
         mode: mode?,
         workers: workers?,
         batch_max,
+        target_latency,
         batch_max_messages: messages?,
         batch_max_bytes: bytes?,
         session_timeout: session?,

@@ -302,6 +302,9 @@ pub struct DeliveryConfig {
     pub workers: usize,
     /// Maximum time that a batch stays open under load.
     pub batch_max: Duration,
+    /// Time from the arrival of a request to the commit of its results that batches are made for; `None`: batches are
+    /// as short as the cost of commits allows.
+    pub target_latency: Option<Duration>,
     pub batch_max_messages: usize,
     pub batch_max_bytes: usize,
     pub session_timeout: Duration,

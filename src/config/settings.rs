@@ -184,6 +184,8 @@ pub(super) static SETTINGS: &[Setting] = &[
       "Request workers of this process, each with its own consumer and producer; 1 to 64."),
     s("FLAGSTREAM_DELIVERY__BATCH_MAX", "delivery.batch_max", Text("200ms"),
       "Longest time a batch stays open under load; `1ms` to `5s`."),
+    s("FLAGSTREAM_DELIVERY__TARGET_LATENCY", "delivery.target_latency", Unset("batches are as short as the cost of commits allows"),
+      "Time from the arrival of a request to the commit of its results that batches are made for; `5ms` to `60s`. Without a backlog, batches stay open as long as it allows, up to `FLAGSTREAM_DELIVERY__BATCH_MAX`: longer batches need less work."),
     s("FLAGSTREAM_DELIVERY__BATCH_MAX_MESSAGES", "delivery.batch_max_messages", Text("100000"),
       "Most requests in a batch; 1 to 1000000."),
     s("FLAGSTREAM_DELIVERY__BATCH_MAX_BYTES", "delivery.batch_max_bytes", Text("32MiB"),

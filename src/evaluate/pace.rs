@@ -14,20 +14,29 @@ const SHORT_PART: u32 = 4;
 #[derive(Debug)]
 pub struct Pace {
     max_open: Duration,
+    /// The latency that batches are made for, from the arrival of a record to the commit of its results.
+    target: Option<Duration>,
     /// Exponentially smoothed duration of a commit.
     commit: Duration,
+    /// The longest duration of a commit lately: it decreases by a sixteenth with each commit.
+    longest_commit: Duration,
     backlog: bool,
 }
 
 impl Pace {
-    pub fn new(max_open: Duration) -> Self {
-        Self { max_open, commit: MIN_OPEN, backlog: false }
+    pub fn new(max_open: Duration, target: Option<Duration>) -> Self {
+        Self { max_open, target, commit: MIN_OPEN, longest_commit: MIN_OPEN, backlog: false }
     }
 
     /// Time at which a batch opened at `opened` should be committed.
     pub fn deadline(&self, opened: Instant) -> Instant {
         if self.backlog {
             return opened + self.max_open;
+        }
+        if let Some(target) = self.target {
+            // The first record of a batch waits for the commit of the batch before, in the worst case, and for its own.
+            let open = target.saturating_sub(2 * self.longest_commit);
+            return opened + open.clamp(MIN_OPEN.min(self.max_open), self.max_open);
         }
         let max_open = self.max_open / SHORT_PART;
         opened + (self.commit * OPEN_PER_COMMIT).clamp(MIN_OPEN.min(max_open), max_open)
@@ -40,6 +49,7 @@ impl Pace {
 
     pub fn committed(&mut self, took: Duration) {
         self.commit = (self.commit * 7 + took) / 8;
+        self.longest_commit = took.max(self.longest_commit * 15 / 16);
     }
 }
 
@@ -50,7 +60,7 @@ mod tests {
     #[test]
     fn open_time_follows_the_cost_of_commits_within_its_bounds() {
         let max = Duration::from_millis(100);
-        let mut pace = Pace::new(max);
+        let mut pace = Pace::new(max, None);
         let now = Instant::now();
         for _ in 0..100 {
             pace.committed(Duration::from_micros(10));
@@ -68,5 +78,24 @@ mod tests {
         assert_eq!(pace.deadline(now) - now, max);
         pace.backlog(false);
         assert_eq!(pace.deadline(now) - now, max / SHORT_PART);
+    }
+
+    #[test]
+    fn a_batch_is_open_as_long_as_the_target_latency_allows() {
+        let (max, now) = (Duration::from_millis(200), Instant::now());
+        let open = |pace: &Pace| pace.deadline(now) - now;
+        let mut pace = Pace::new(max, Some(Duration::from_millis(50)));
+        let commit = |pace: &mut Pace, millis, times| {
+            (0..times).for_each(|_| pace.committed(Duration::from_millis(millis)));
+        };
+        commit(&mut pace, 5, 100);
+        assert_eq!(open(&pace), Duration::from_millis(40), "two commits of 5 ms are left out");
+        commit(&mut pace, 20, 1);
+        assert_eq!(open(&pace), Duration::from_millis(10), "one slow commit counts at once");
+        commit(&mut pace, 5, 100);
+        assert_eq!(open(&pace), Duration::from_millis(40), "and is forgotten");
+        commit(&mut pace, 60, 1);
+        assert_eq!(open(&pace), MIN_OPEN, "the target cannot be met");
+        assert_eq!(open(&Pace::new(max, Some(max * 10))), max);
     }
 }

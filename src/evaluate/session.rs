@@ -82,7 +82,8 @@ impl<'s> Session<'s> {
         producers: &'s Producers,
         state: &'s mut WorkerState,
     ) -> Self {
-        let pace = Pace::new(parts.config.delivery.batch_max);
+        let delivery = &parts.config.delivery;
+        let pace = Pace::new(delivery.batch_max, delivery.target_latency);
         let questions = consumer.topic_questions(&pipeline.source);
         state.reply_topics.begin_session();
         Self {
