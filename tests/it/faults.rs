@@ -3,6 +3,7 @@
 //! Load runs during each fault. At the end the ledger compares every request in Kafka with every result.
 
 mod addresses;
+mod backlog;
 mod brokers;
 mod clock;
 mod leader;
@@ -184,18 +185,26 @@ fn a_frozen_member_that_wakes_up_writes_nothing(mode: Mode) {
 
 #[test]
 fn members_come_and_go_transactional() {
-    members_come_and_go(Mode::Transactional);
+    members_come_and_go(Mode::Transactional, |group| group);
 }
 
 #[test]
 fn members_come_and_go_at_least_once() {
-    members_come_and_go(Mode::AtLeastOnce);
+    members_come_and_go(Mode::AtLeastOnce, |group| group);
+}
+
+#[test]
+fn members_come_and_go_in_the_consumer_protocol() {
+    members_come_and_go(Mode::Transactional, |group| {
+        group.set("FLAGSTREAM_KAFKA__GROUP_PROTOCOL", "consumer")
+    });
 }
 
 /// 1 → 3 → 2 → 3 members; no partition waits longer than a session's timeout.
-fn members_come_and_go(mode: Mode) {
+fn members_come_and_go(mode: Mode, set: fn(Group) -> Group) {
     let (stack, _shared) = Stack::shared();
     let mut fixture = Fixture::new(stack, mode).impatient();
+    fixture.group = set(fixture.group);
     let first = fixture.group.start("a");
     fixture.load(1_500);
     fixture.ledger.sign_of_life("all partitions served by one", TEST_TIMEOUT);
