@@ -1,8 +1,9 @@
 //! The Kafka clients of a worker, and seeking its consumer back to committed offsets.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::consumer::Consumer;
+use rdkafka::error::KafkaResult;
 use rdkafka::producer::Producer;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
@@ -11,14 +12,17 @@ use crate::kafka::client;
 use crate::kafka::partition_consumer::PartitionConsumer;
 use crate::kafka::producer::{LINGER_MS, MAX_RECORD_BYTES, TrackedProducer};
 use crate::kafka::statistics;
+use crate::shutdown::Shutdown;
 
 use super::Parts;
-use super::error::SessionError;
+use super::error::{SessionError, is_timeout};
 use super::pipeline::Pipeline;
 use super::session::{Producers, STEP_TIMEOUT};
 
 /// Timeout of one attempt to initialize transactions. The worker retries, because the broker may be unreachable.
 const START: Duration = Duration::from_secs(5);
+/// The initialization is awaited in slices of this length, so that a shutdown is noticed.
+const START_SLICE: Duration = Duration::from_millis(500);
 /// A partition of which so many KiB wait is not fetched. A fetch adds up to 2 MiB (`fetch.message.max.bytes`).
 const QUEUED_KIB: usize = 2_048;
 /// A partition of which so many records wait is not fetched.
@@ -44,13 +48,26 @@ pub fn producers(
     // The coordinator may still be ending the last transaction when the offsets of a short batch are added to the next
     // one. It answers with a retriable error then, and the default delay is longer than most batches.
     config.set("retry.backoff.ms", "10").set("transaction.timeout.ms", timeout_ms);
-    let [first, second] = pipeline.transactional_ids(index).map(|id| {
+    let [first, second] = pipeline.transactional_ids(index);
+    let transactional = |id| {
         let mut config = config.clone();
         let producer = create_producer(config.set("transactional.id", id), pipeline)?;
-        producer.inner().init_transactions(START).map_err(SessionError::Producer)?;
-        Ok(producer)
-    });
-    Ok(Producers { first: first?, second: Some(second?) })
+        init_transactions(&producer, &parts.shutdown).map_err(SessionError::Producer)?;
+        Ok::<_, SessionError>(producer)
+    };
+    Ok(Producers { first: transactional(first)?, second: Some(transactional(second)?) })
+}
+
+/// Aborts the transaction that a previous producer of the same name left open. After a timed-out slice the wait is
+/// repeated: librdkafka resumes it.
+fn init_transactions(producer: &TrackedProducer, shutdown: &Shutdown) -> KafkaResult<()> {
+    let deadline = Instant::now() + START;
+    loop {
+        match producer.inner().init_transactions(START_SLICE) {
+            Err(error) if is_timeout(&error) && Instant::now() < deadline && !shutdown.is_cancelled() => {}
+            ended => return ended,
+        }
+    }
 }
 
 /// The configuration of the producers of results in both modes.

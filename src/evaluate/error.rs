@@ -84,3 +84,8 @@ impl SessionError {
         matches!(self, Self::Refused { .. })
     }
 }
+
+/// Whether a call to Kafka timed out, so that it may be repeated.
+pub fn is_timeout(error: &KafkaError) -> bool {
+    error.rdkafka_error_code() == Some(RDKafkaErrorCode::OperationTimedOut)
+}

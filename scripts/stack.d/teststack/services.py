@@ -76,9 +76,8 @@ log.dirs={self.home / "data"}
                 stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=self.home, check=True)
 
     def spawn(self):
-        # The collector's settings are those of Kafka's own start script.
-        argv = self.java("-server", "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20", "-XX:InitiatingHeapOccupancyPercent=35",
-                         "-XX:+ExplicitGCInvokesConcurrent", "-Djava.awt.headless=true",
+        # A broker of tests runs for minutes: the optimising compiler would cost more than it saves.
+        argv = self.java("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Djava.awt.headless=true",
                          "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-Dorg.slf4j.simpleLogger.showDateTime=true",
                          "-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS",
                          *self.env()["KAFKA_HEAP_OPTS"].split(), "kafka.Kafka", self.home / "server.properties")

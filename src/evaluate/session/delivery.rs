@@ -2,13 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::producer::Producer;
 use rdkafka::{Offset, TopicPartitionList};
 
 use crate::config::DeliveryMode;
 use crate::evaluate::batch::{Sent, SourceOffset};
-use crate::evaluate::error::SessionError;
+use crate::evaluate::error::{SessionError, is_timeout};
 use crate::kafka::producer::{Failure, is_of_connection, is_refusal, is_topic_refusal};
 use crate::log_limit::limited;
 use crate::message::request::RefusalCode;
@@ -238,8 +238,4 @@ impl Session<'_> {
         let transactional = self.parts.config.delivery.mode == DeliveryMode::Transactional;
         transactional && is_late && !self.parts.shutdown.is_cancelled() && self.open.acknowledged > 0
     }
-}
-
-fn is_timeout(error: &KafkaError) -> bool {
-    error.rdkafka_error_code() == Some(RDKafkaErrorCode::OperationTimedOut)
 }

@@ -160,10 +160,16 @@ impl Topics {
     pub fn create(&self, topic: &str, partitions: i32) {
         self.made.topics.lock().unwrap().push(topic.to_owned());
         let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(-1));
-        let made = block_on(admin(&self.kafka).create_topics([&new], &AdminOptions::new())).unwrap();
-        for result in made {
-            result.unwrap();
-        }
+        let (admin, options) = (admin(&self.kafka), AdminOptions::new());
+        wait_until("the topic is created", TEST_TIMEOUT, || {
+            let made = block_on(admin.create_topics([&new], &options)).unwrap();
+            made.into_iter().all(|result| match result {
+                Ok(_) => true,
+                // A broker that a busy machine has held up is not registered for a moment, and takes no replicas.
+                Err((_, RDKafkaErrorCode::InvalidReplicationFactor)) => false,
+                Err((topic, code)) => panic!("topic {topic}: {code}"),
+            })
+        });
     }
 
     /// Deletes topics that [`reply_topic`](Self::reply_topic) made.
