@@ -250,6 +250,10 @@ ROWS = [
         ("Experiments", "Duration of the aggregation of one experiment.", "s", [
             ("histogram_quantile(0.99, sum by (le) (rate(flagstream_experiments_counted_seconds_bucket[$__rate_interval])))", "p99"),
         ]),
+        ("Exposure events", "Exposures of experiments that were published a second, and those that wait (count).", "short", [
+            ("sum(rate(flagstream_experiments_exposures_published_total[$__rate_interval]))", "published"),
+            ("max(flagstream_experiments_exposures_waiting)", "waiting (count)"),
+        ]),
     ]),
     ("Redis", False, [
         ("Hit rate", "Hits divided by all reads, of the edge API's cache and of the cache in Redis. The target is 80 %.", "percentunit", [

@@ -13,7 +13,7 @@ use crate::clock::{ClockSkew, OtherClock};
 use crate::config::Config;
 use crate::database::Database;
 use crate::evaluate::Parts;
-use crate::experiment::aggregate;
+use crate::experiment::{aggregate, exposure_events};
 use crate::health::Reporter;
 use crate::kafka::backoff::Backoff;
 use crate::kafka::topics;
@@ -102,9 +102,17 @@ impl App {
                 shutdown.clone(),
             );
             let counting = tokio::spawn(counting);
+            let publishing = exposure_events::run(
+                database.clone(),
+                Arc::clone(&config),
+                Arc::clone(&metrics),
+                shutdown.clone(),
+            );
+            let publishing = tokio::spawn(publishing);
             let parts =
                 audit::Parts { config, formats, database, metrics, shutdown: shutdown.clone(), pipelines };
             run_threads(Sink::start(&parts).context("sink")?, shutdown).await?;
+            publishing.await.context("exposures")?;
             counting.await.context("experiments")
         });
     }

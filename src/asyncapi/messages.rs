@@ -179,6 +179,16 @@ pub(super) const ALL: &[Message] = &[
         avro: Some(Kind::Conversion),
     },
     Message {
+        id: "exposure",
+        name: "FEATURE_FLAG_EXPOSED",
+        title: "First evaluation of a user in an experiment",
+        schema: "exposure",
+        content_type: JSON,
+        key: "user_id",
+        headers: &[],
+        avro: None,
+    },
+    Message {
         id: "clientMetrics",
         name: "ClientMetrics",
         title: "What SDKs of Unleash report about themselves and the flags that they evaluated",
@@ -324,6 +334,15 @@ fn others(topics: &TopicsConfig) -> Vec<TopicUse> {
                 Direction::Reads("Counts the conversion"),
                 Direction::Writes("Publishes a conversion that was reported over HTTP"),
             ],
+        },
+        TopicUse {
+            id: "exposures",
+            topic: topics.exposures.clone(),
+            title: "Exposures",
+            description: "Each first evaluation of a user under a version of an experiment's flag, for analytics. The same \
+                event_id may come more than once; the event with the earliest exposed_at counts.",
+            messages: &["exposure"],
+            directions: &[Direction::Writes("Publishes an exposure that is in the database")],
         },
         TopicUse {
             id: "clientMetrics",

@@ -24,6 +24,7 @@ use super::definition::FlagVersion;
 use super::evaluation::{Event, Unreadable};
 use super::position::Position;
 use super::reader::Decode;
+use super::sanitize;
 use super::store::AuditStore;
 use super::usage::of_record;
 
@@ -169,12 +170,20 @@ impl Decode for Conversions {
             Err(wrong) => return refuse(batch, record, Unreadable(wrong), INVALID_CONVERSION),
         };
         let (name, hashed) = USER_HEADER;
-        let user = match &self.privacy {
-            Some(privacy) if record.header(name) != Some(hashed) => privacy.user(conversion.user_id.clone()),
-            _ => conversion.user_id.clone(),
+        let (user, metadata) = match &self.privacy {
+            Some(privacy) if record.header(name) != Some(hashed) => (
+                privacy.user(conversion.user_id.clone()),
+                conversion.metadata.as_deref().map(|metadata| privacy.context(metadata)),
+            ),
+            _ => (conversion.user_id.clone(), conversion.metadata.clone()),
         };
         let place = format!("{}/{}/{}", record.partition(), record.offset(), record.timestamp_ms());
-        let reported = Reported::new(&conversion, &self.config.unleash.default_environment, &user, &place);
+        let metadata = metadata.map(|mut metadata| {
+            sanitize::json(&mut metadata);
+            metadata
+        });
+        let environment = &self.config.unleash.default_environment;
+        let reported = Reported::new(&conversion, environment, &user, metadata, &place);
         batch.enter(record, Content::Conversion(Box::new(reported)), None);
     }
 }

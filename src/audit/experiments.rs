@@ -5,7 +5,8 @@ use ahash::AHashMap;
 use crate::experiment::Design;
 use crate::experiment::conversion::Reported;
 use crate::experiment::conversion::check_metric;
-use crate::experiment::exposure::{Exposures, KnownExposures, NewExposures, Running, Shown};
+use crate::experiment::exposure::{Exposure, Exposures, KnownExposures, NewExposures, Running, Shown};
+use crate::experiment::exposure_events::{Evaluated, QueuedEvent};
 use crate::experiment::key::key;
 use crate::experiment::tables::Tables;
 
@@ -14,12 +15,14 @@ use super::decode::INVALID_CONVERSION;
 use super::evaluation::{Evaluation, Event};
 use super::store::WriteError;
 
-/// Writes the exposures and conversions of a batch's accepted entries at the end of its transaction. Returns the
-/// exposures, which the caller marks as known after the commit, and how their variants were chosen.
+/// Writes the exposures and conversions of a batch's accepted entries at the end of its transaction, and the events of the
+/// exposures unless `with_events` is false. Returns the exposures, which the caller marks as known after the commit, and how
+/// their variants were chosen.
 pub(super) async fn enter(
     tables: &mut impl Tables,
     batch: &Batch,
     known: &KnownExposures,
+    with_events: bool,
 ) -> Result<NewExposures, WriteError> {
     let conversions: Vec<(usize, &Reported)> = reported(batch).collect();
     if !conversions.is_empty() {
@@ -33,8 +36,29 @@ pub(super) async fn enter(
     let running = tables.running().await?;
     let new = exposures(batch, &running).unknown(known);
     tables.describe(&new.assignments).await?;
-    tables.expose(&new.exposures).await?;
+    let firsts = tables.expose(&new.exposures).await?;
+    if with_events && !firsts.is_empty() {
+        tables.enqueue(&events(batch, &running, &new.exposures, &firsts)).await?;
+    }
     Ok(new)
+}
+
+/// Events of the exposures at the positions `firsts`.
+fn events(batch: &Batch, running: &[Running], exposures: &[Exposure], firsts: &[usize]) -> Vec<QueuedEvent> {
+    let experiments: AHashMap<i64, &Running> = running.iter().map(|of| (of.id, of)).collect();
+    let event = |at: &usize| {
+        let exposure = exposures.get(*at)?;
+        let payload = batch.payload(batch.entries.get(exposure.place)?)?;
+        let Ok(Event::Evaluated(evaluation)) = Event::read(payload) else { return None };
+        let evaluated = Evaluated {
+            user_id: evaluation.user_id.as_deref()?,
+            assignment: evaluation.assignment.as_deref(),
+            evaluation_id: Some(evaluation.event_id),
+            context: Some(&evaluation.context),
+        };
+        QueuedEvent::new(experiments.get(&exposure.experiment_id)?, exposure, evaluated)
+    };
+    firsts.iter().filter_map(event).collect()
 }
 
 fn reported(batch: &Batch) -> impl Iterator<Item = (usize, &Reported)> {
@@ -84,7 +108,8 @@ fn exposures(batch: &Batch, running: &[Running]) -> Exposures {
     let mut exposures = Exposures::default();
     // A batch has few flags, and most of them have no experiment.
     let mut of_flags: AHashMap<usize, Vec<&Running>> = AHashMap::new();
-    for entry in batch.accepted().filter(|entry| may_expose(entry)) {
+    let entries = batch.entries.iter().enumerate().filter(|(_, entry)| entry.refusal.is_none());
+    for (place, entry) in entries.filter(|(_, entry)| may_expose(entry)) {
         let Content::Evaluation { flag, evaluated_at, .. } = entry.content else { continue };
         let of_flag = of_flags.entry(flag).or_insert_with(|| match batch.flags.flag(flag) {
             Some((environment, name)) => running
@@ -98,7 +123,7 @@ fn exposures(batch: &Batch, running: &[Running]) -> Exposures {
         }
         // The event was decoded before, so this cannot fail.
         if let Ok(Event::Evaluated(evaluation)) = Event::read(batch.payload(entry).unwrap_or_default())
-            && let Some((user, version, shown)) = exposed(&evaluation)
+            && let Some((user, version, shown)) = exposed(&evaluation, place)
         {
             for running in of_flag.iter().filter(|running| running.covers(evaluated_at)) {
                 exposures.add(running.id, key(user), version, shown);
@@ -109,12 +134,13 @@ fn exposures(batch: &Batch, running: &[Running]) -> Exposures {
 }
 
 /// Returns the user, the flag's version and what was shown. `None` if the evaluation lacks one of them.
-fn exposed<'e>(evaluation: &'e Evaluation<'_>) -> Option<(&'e str, i64, Shown<'e>)> {
+fn exposed<'e>(evaluation: &'e Evaluation<'_>, place: usize) -> Option<(&'e str, i64, Shown<'e>)> {
     let some = |text: &'e Option<std::borrow::Cow<'_, str>>| text.as_deref().filter(|text| !text.is_empty());
     let shown = Shown {
         variant: some(&evaluation.variant)?,
         assignment: evaluation.assignment.as_deref(),
         evaluated_at: evaluation.evaluated_at,
+        place,
     };
     Some((some(&evaluation.user_id)?, evaluation.flag_version?, shown))
 }

@@ -147,7 +147,9 @@ impl Sink {
         let pipelines = match &parts.database {
             Database::Postgres(database) => {
                 let (database, hasher) = (database.clone(), hasher(&parts.config));
-                start_lanes(parts, move || PostgresStore::new(database.clone(), hasher.clone()))?
+                let exposures = parts.config.experiments.exposure_events;
+                let store = move || PostgresStore::new(database.clone(), hasher.clone());
+                start_lanes(parts, move || store().with_exposure_events(exposures))?
             }
             Database::Sqlite(database) => start_sqlite(parts, database.clone())?,
         };
@@ -173,7 +175,8 @@ impl Sink {
 }
 
 fn start_sqlite(parts: &Parts, database: SqliteDatabase) -> io::Result<Vec<JoinHandle<()>>> {
-    start_lanes(parts, move || SqliteStore::new(database.clone()))
+    let exposures = parts.config.experiments.exposure_events;
+    start_lanes(parts, move || SqliteStore::new(database.clone()).with_exposure_events(exposures))
 }
 
 impl Threads for Sink {

@@ -63,6 +63,8 @@ pub struct PostgresStore {
     known: KnownExposures,
     /// `None`: no hash chain is written.
     hasher: Option<Hasher>,
+    /// Whether exposures of experiments have events.
+    exposure_events: bool,
 }
 
 /// Row of `sink_offsets`: partition, next offset, generation, sources, batch id.
@@ -70,12 +72,18 @@ type OffsetRow = (i32, i64, i32, String, Option<String>);
 
 impl PostgresStore {
     pub fn new(database: PostgresDatabase, hasher: Hasher) -> Self {
-        Self { database, connection: None, known: KnownExposures::default(), hasher: Some(hasher) }
+        Self { hasher: Some(hasher), ..Self::without_chain(database) }
     }
 
     /// Like [`PostgresStore::new`], but rows get no hash chain. Only for measurements of the chain's cost.
     pub fn without_chain(database: PostgresDatabase) -> Self {
-        Self { database, connection: None, known: KnownExposures::default(), hasher: None }
+        let known = KnownExposures::default();
+        Self { database, connection: None, known, hasher: None, exposure_events: true }
+    }
+
+    /// Whether exposures of experiments have events. They do unless this says otherwise.
+    pub fn with_exposure_events(self, exposure_events: bool) -> Self {
+        Self { exposure_events, ..self }
     }
 
     async fn connection(&mut self) -> Result<&mut PgConnection, DatabaseError> {
@@ -158,7 +166,7 @@ impl AuditStore for PostgresStore {
     ) -> Result<Written, WriteError> {
         let known = std::mem::take(&mut self.known);
         let mut exposed = NewExposures::default();
-        let hasher = self.hasher.clone();
+        let (hasher, exposure_events) = (self.hasher.clone(), self.exposure_events);
         let written = self.with(async |connection| {
             let mut transaction = connection.begin().await?;
             let partitions: Vec<i32> = batch.moves.iter().map(|moved| moved.partition).collect();
@@ -181,7 +189,7 @@ impl AuditStore for PostgresStore {
             count(&mut transaction, batch, &batch.entries).await?;
             usage::add(&mut transaction, batch, &batch.entries).await?;
             usage::add_reported(&mut transaction, &batch.entries).await?;
-            exposed = experiments::enter(&mut *transaction, batch, &known).await?;
+            exposed = experiments::enter(&mut *transaction, batch, &known, exposure_events).await?;
             send_dead_letters(pending_dead_letters, log, batch)?;
             transaction.commit().await?;
             Ok(Written::Committed)

@@ -27,6 +27,8 @@ use super::switch::SwitchChange;
 #[derive(Debug)]
 pub struct SqliteStore {
     database: SqliteDatabase,
+    /// Whether exposures of experiments have events.
+    exposure_events: bool,
 }
 
 /// Row of `sink_offsets`: partition, next offset, generation, sources, batch id.
@@ -34,7 +36,12 @@ type OffsetRow = (i32, i64, i32, String, Option<String>);
 
 impl SqliteStore {
     pub fn new(database: SqliteDatabase) -> Self {
-        Self { database }
+        Self { database, exposure_events: true }
+    }
+
+    /// Whether exposures of experiments have events. They do unless this says otherwise.
+    pub fn with_exposure_events(self, exposure_events: bool) -> Self {
+        Self { exposure_events, ..self }
     }
 }
 
@@ -107,7 +114,8 @@ impl AuditStore for SqliteStore {
             streams::advance(&mut transaction, &log.topic, moved).await?;
         }
         enter(&mut transaction, batch, &batch.entries).await?;
-        experiments::enter(&mut *transaction, batch, &KnownExposures::default()).await?;
+        let known = KnownExposures::default();
+        experiments::enter(&mut *transaction, batch, &known, self.exposure_events).await?;
         send_dead_letters(pending_dead_letters, log, batch)?;
         transaction.commit().await?;
         Ok(Written::Committed)

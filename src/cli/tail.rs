@@ -21,8 +21,8 @@ const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Topic to follow: events, requests, updates, changes, definitions, dead-letters, conversions, overrides, or any
-    /// topic by its name
+    /// Topic to follow: events, requests, updates, changes, definitions, dead-letters, conversions, exposures, overrides,
+    /// or any topic by its name
     #[arg(long, default_value = "events")]
     pub topic: String,
     /// Start with the oldest record instead of the next one
@@ -97,6 +97,7 @@ pub(super) fn by_role<'t>(topics: &'t TopicsConfig, role: &'t str) -> &'t str {
         "definitions" => &topics.definitions,
         "dead-letters" => &topics.dead_letters,
         "conversions" => &topics.conversions,
+        "exposures" => &topics.exposures,
         "overrides" => &topics.overrides,
         name => name,
     }

@@ -241,7 +241,8 @@ fn database(values: &mut Values) -> Option<DatabaseConfig> {
 fn experiments(values: &mut Values) -> Option<ExperimentsConfig> {
     let clock_skew = values
         .required("experiments.clock_skew", |text| parse::duration(text, Duration::ZERO..=3_600 * SECOND));
-    Some(ExperimentsConfig { clock_skew: clock_skew? })
+    let exposure_events = values.required("experiments.exposure_events", parse::flag);
+    Some(ExperimentsConfig { clock_skew: clock_skew?, exposure_events: exposure_events? })
 }
 
 fn audit(values: &mut Values) -> Option<AuditConfig> {

@@ -220,6 +220,8 @@ pub struct TopicsConfig {
     pub updates: String,
     pub dead_letters: String,
     pub conversions: String,
+    /// Topic of the exposures of experiments. No other feature uses it.
+    pub exposures: String,
     /// Topic of kill switches.
     pub overrides: String,
     /// Topic of the audit trail's hash chain checkpoints. No other feature uses it.
@@ -251,6 +253,7 @@ impl TopicsConfig {
             ("topics.updates", &self.updates),
             ("topics.dead_letters", &self.dead_letters),
             ("topics.conversions", &self.conversions),
+            ("topics.exposures", &self.exposures),
             ("topics.overrides", &self.overrides),
             ("topics.audit_checkpoints", &self.audit_checkpoints),
             ("topics.instances", &self.instances),
@@ -428,6 +431,8 @@ impl Config {
 pub struct ExperimentsConfig {
     /// Tolerated difference between the clocks of evaluators and of services that report conversions.
     pub clock_skew: Duration,
+    /// Whether exposures become events in the topic of exposures.
+    pub exposure_events: bool,
 }
 
 impl ExperimentsConfig {

@@ -16,6 +16,7 @@ pub(super) fn config(values: &mut Values) -> Option<TopicsConfig> {
     let updates = values.required("topics.updates", parse::topic);
     let dead_letters = values.required("topics.dead_letters", parse::topic);
     let conversions = values.required("topics.conversions", parse::topic);
+    let exposures = values.required("topics.exposures", parse::topic);
     let overrides = values.required("topics.overrides", parse::topic);
     let audit_checkpoints = values.required("topics.audit_checkpoints", parse::topic);
     let instances = values.required("topics.instances", parse::topic);
@@ -34,6 +35,7 @@ pub(super) fn config(values: &mut Values) -> Option<TopicsConfig> {
         updates: updates?,
         dead_letters: dead_letters?,
         conversions: conversions?,
+        exposures: exposures?,
         overrides: overrides?,
         audit_checkpoints: audit_checkpoints?,
         instances: instances?,

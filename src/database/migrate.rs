@@ -34,6 +34,7 @@ const POSTGRES: Files = &[
     (140, "unleash_tokens", include_str!("../../migrations/postgres/0140_unleash_tokens.sql")),
     (180, "console", include_str!("../../migrations/postgres/0180_console.sql")),
     (210, "attributes", include_str!("../../migrations/postgres/0210_attributes.sql")),
+    (220, "exposure_events", include_str!("../../migrations/postgres/0220_exposure_events.sql")),
 ];
 
 const SQLITE: Files = &[
@@ -56,6 +57,7 @@ const SQLITE: Files = &[
     (140, "unleash_tokens", include_str!("../../migrations/sqlite/0140_unleash_tokens.sql")),
     (180, "console", include_str!("../../migrations/sqlite/0180_console.sql")),
     (210, "attributes", include_str!("../../migrations/sqlite/0210_attributes.sql")),
+    (220, "exposure_events", include_str!("../../migrations/sqlite/0220_exposure_events.sql")),
 ];
 
 const APPLIED: &str = "SELECT version FROM _sqlx_migrations WHERE success";

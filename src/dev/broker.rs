@@ -51,6 +51,7 @@ impl Broker {
             &topics.events,
             &topics.dead_letters,
             &topics.conversions,
+            &topics.exposures,
             &topics.client_metrics,
         ];
         let tables = topics.attributes.iter().map(|table| &table.topic);

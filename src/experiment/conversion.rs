@@ -1,5 +1,7 @@
 //! A conversion to be stored, and whether its experiment can use it.
 
+use std::borrow::Cow;
+
 use crate::flag::local::Invalid;
 use crate::message::conversion::Conversion;
 
@@ -17,11 +19,19 @@ pub struct Reported {
     pub value: Option<f64>,
     /// Time of the conversion in microseconds since 1970.
     pub occurred_at: i64,
+    /// Further properties, as the JSON text of an object.
+    pub metadata: Option<String>,
 }
 
 impl Reported {
-    /// `user` is the stored form of the user's id. `place` replaces a missing event id.
-    pub fn new(conversion: &Conversion<'_>, environment: &str, user: &str, place: &str) -> Self {
+    /// `user` and `metadata` are the stored forms of the user's id and the metadata. `place` replaces a missing event id.
+    pub fn new(
+        conversion: &Conversion<'_>,
+        environment: &str,
+        user: &str,
+        metadata: Option<Cow<'_, str>>,
+        place: &str,
+    ) -> Self {
         Self {
             environment: conversion.environment.as_deref().unwrap_or(environment).to_owned(),
             experiment: conversion.experiment.clone().into_owned(),
@@ -31,6 +41,7 @@ impl Reported {
             metric: conversion.metric.clone().into_owned(),
             value: conversion.value,
             occurred_at: conversion.occurred_at.timestamp_micros(),
+            metadata: metadata.map(Cow::into_owned),
         }
     }
 }

@@ -125,7 +125,7 @@ async fn database(folder: &tempfile::TempDir, rows: &Rows) -> Database {
         let value = row.value.map_or("NULL".to_owned(), |value| value.to_string());
         let _ = write!(
             text,
-            "INSERT INTO experiment_conversions VALUES (1, x'{index:04x}', x'{:04x}', '{}', {value}, {});",
+            "INSERT INTO experiment_conversions VALUES (1, x'{index:04x}', x'{:04x}', '{}', {value}, {}, NULL);",
             row.user, row.event, row.at
         );
     }

@@ -29,7 +29,8 @@ use super::records::{Row, StoredExperiment, kept, read_row};
 use super::tally::Tally;
 
 const FIND: &str = kept!("WHERE environment = $1 AND name = $2 AND NOT backfilling");
-const CONVERSIONS: &str = "SELECT user_key, metric, value, occurred_at FROM experiment_conversions
+const CONVERSIONS: &str =
+    "SELECT user_key, metric, value, occurred_at, metadata::text FROM experiment_conversions
     WHERE experiment_id = $1 ORDER BY occurred_at, event_key";
 const USERS: &str =
     "SELECT user_key, CAST(phase AS bigint), variant, assignment, CAST(seen AS bigint), exposed_at
@@ -40,7 +41,7 @@ const VALUES: &str = "SELECT user_key, CAST(phase AS bigint), variant, assignmen
 
 type User = (Vec<u8>, i64, String, Option<i64>, i64, i64);
 type Value = (Vec<u8>, i64, String, Option<i64>, i64, i64, f64, f64, i64);
-type Converted = (Vec<u8>, String, Option<f64>, i64);
+type Converted = (Vec<u8>, String, Option<f64>, i64, Option<String>);
 
 /// Number of lines of each file, without the head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -198,12 +199,15 @@ impl Source<'_> {
     }
 
     async fn conversions(&self, database: &Database, folder: &Path) -> Result<u64, ExportError> {
-        let mut csv = Csv::create(folder, "conversions.csv", &["user", "metric", "value", "occurred_at"])?;
+        let head = ["user", "metric", "value", "occurred_at", "metadata"];
+        let mut csv = Csv::create(folder, "conversions.csv", &head)?;
         on_pool!(database, |pool, sql| {
             let mut rows = sqlx::query_as(sql(CONVERSIONS)).bind(self.question.experiment).fetch(pool);
-            while let Some((user, metric, value, at)) = rows.try_next().await? as Option<Converted> {
+            while let Some((user, metric, value, at, metadata)) = rows.try_next().await? as Option<Converted>
+            {
                 let value = value.map(|value| value.to_string()).unwrap_or_default();
-                csv.line([hex(&user).as_str(), &metric, &value, &time(at)].into_iter())?;
+                let metadata = metadata.unwrap_or_default();
+                csv.line([hex(&user).as_str(), &metric, &value, &time(at), &metadata].into_iter())?;
             }
         });
         Ok(csv.finish()?)

@@ -21,6 +21,7 @@ const ASSIGNMENTS_MAX: usize = 10_000;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Running {
     pub id: i64,
+    pub name: String,
     pub environment: String,
     pub flag_name: String,
     /// Start in microseconds since 1970, like all times here.
@@ -39,6 +40,8 @@ pub struct Exposure {
     pub crossed: bool,
     /// Key of how the variant was chosen. `None`: the event does not contain it.
     pub assignment: Option<i64>,
+    /// Position of the evaluation among those that were read.
+    pub place: usize,
 }
 
 /// Variant that an evaluation showed to its user.
@@ -48,6 +51,8 @@ pub struct Shown<'e> {
     /// Choice of the variant, as JSON text.
     pub assignment: Option<&'e str>,
     pub evaluated_at: i64,
+    /// Position of the evaluation among those that are read, by which its event is found again.
+    pub place: usize,
 }
 
 /// First exposure of a user, and whether another variant was seen later.
@@ -57,9 +62,11 @@ struct First {
     exposed_at: i64,
     assignment: Option<i64>,
     crossed: bool,
+    place: usize,
 }
 
-type ExposureId = (i64, Key, i64);
+/// Key of an exposure: experiment, user and version of the flag.
+pub(crate) type ExposureId = (i64, Key, i64);
 
 /// Exposures to be written, one per user and version.
 #[derive(Debug, Default)]
@@ -92,6 +99,12 @@ pub struct KnownExposures {
     since: Option<Instant>,
 }
 
+impl Exposure {
+    pub(crate) fn id(&self) -> ExposureId {
+        (self.experiment_id, self.user_key, self.flag_version)
+    }
+}
+
 impl Running {
     pub fn covers(&self, evaluated_at: i64) -> bool {
         self.started_at <= evaluated_at && self.stopped_at.is_none_or(|stopped| evaluated_at < stopped)
@@ -112,6 +125,7 @@ impl Exposures {
             exposed_at: shown.evaluated_at,
             assignment,
             crossed: false,
+            place: shown.place,
         };
         let known = match self.firsts.entry((experiment, user, flag_version)) {
             Entry::Vacant(place) => {
@@ -147,10 +161,10 @@ impl Exposures {
                 exposed_at: first.exposed_at,
                 crossed: first.crossed,
                 assignment: first.assignment,
+                place: first.place,
             })
             .collect();
-        let place = |exposure: &Exposure| (exposure.experiment_id, exposure.user_key, exposure.flag_version);
-        exposures.sort_unstable_by_key(place);
+        exposures.sort_unstable_by_key(Exposure::id);
         let assignments =
             self.assignments.into_iter().filter(|(place, _)| !known.assignments.contains(place));
         let stored = |((experiment_id, key), text)| StoredAssignment { experiment_id, key, text };
@@ -193,7 +207,7 @@ mod tests {
         let mut exposures = Exposures::default();
         seen.iter().for_each(|(user, version, variant, at)| {
             let assignment = (*variant == "a").then_some(r#"{"how": "drawn"}"#);
-            exposures.add(1, key(user), *version, Shown { variant, assignment, evaluated_at: *at });
+            exposures.add(1, key(user), *version, Shown { variant, assignment, evaluated_at: *at, place: 0 });
         });
         let unknown = exposures.unknown(known);
         let is_recorded = |exposure: &Exposure| exposure.assignment.is_some() == (exposure.variant == "a");
@@ -226,6 +240,7 @@ mod tests {
             exposed_at,
             crossed: false,
             assignment: None,
+            place: 0,
         };
         let noted = Instant::now();
         let assignments = vec![StoredAssignment { experiment_id: 1, key: 7, text: String::new() }];
@@ -247,6 +262,7 @@ mod tests {
     fn an_experiment_covers_its_time_only() {
         let running = |stopped_at| Running {
             id: 1,
+            name: String::new(),
             environment: String::new(),
             flag_name: String::new(),
             started_at: 10,

@@ -1,7 +1,7 @@
 //! Experiments on flags: which users were exposed to which variant, who converted, and the conclusions.
 //!
 //! ```text
-//!  feature-flag-events ──► audit ── with the evaluations' own rows ──► exposures ──┐
+//!  feature-flag-events ──► audit ── with the evaluations' own rows ──► exposures ──┐──► feature-flag-exposures
 //!  feature-flag-conversions ──► audit ──► conversions ────────────────────────────┤
 //!  feature-flag-definitions ──► audit ──► versions of the flag ──► phases ────────┴─► counted, compared ──► results
 //! ```
@@ -15,6 +15,7 @@ mod counting;
 mod create_request;
 pub mod export;
 pub mod exposure;
+pub mod exposure_events;
 pub mod freshness;
 pub mod key;
 pub mod records;

@@ -15,6 +15,7 @@
 
 use std::time::Duration;
 
+use ahash::AHashMap;
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use futures_util::TryStreamExt;
 use tokio::time::timeout;
@@ -26,8 +27,9 @@ use crate::log_limit::limited;
 
 use super::create_request::CreateRequest;
 use super::design::Design;
-use super::exposure::{Exposures, KnownExposures, Shown};
-use super::key::key;
+use super::exposure::{Exposure, Exposures, KnownExposures, Running, Shown};
+use super::exposure_events::{Evaluated, QueuedEvent};
+use super::key::{Key, key};
 use super::records::{EXPERIMENTS_MAX, ExperimentError, Experiments, StoredExperiment, entry};
 use super::results::{Experiment, Status};
 use super::tables::Tables;
@@ -57,6 +59,7 @@ const DISCARD: &str = "DELETE FROM experiments WHERE id = $1 AND backfilling";
 const DISCARD_EXPOSURES: &str = "DELETE FROM experiment_exposures WHERE experiment_id = $1";
 const DISCARD_CONVERSIONS: &str = "DELETE FROM experiment_conversions WHERE experiment_id = $1";
 const DISCARD_ASSIGNMENTS: &str = "DELETE FROM experiment_assignments WHERE experiment_id = $1";
+const DISCARD_EVENTS: &str = "DELETE FROM experiment_exposure_events WHERE experiment_id = $1";
 const DISCARD_HISTORY: &str = "DELETE FROM experiment_history WHERE experiment_id = $1";
 const EXISTS: &str = "SELECT count(*) FROM experiments WHERE id = $1";
 const UNFINISHED: &str = "SELECT count(*) FROM experiments WHERE backfilling AND due_at > $1";
@@ -166,6 +169,7 @@ impl Experiments {
         started_at: DateTime<Utc>,
     ) -> Result<(), ExperimentError> {
         let mut exposures = Exposures::default();
+        let mut users: AHashMap<Key, String> = AHashMap::new();
         on_pool!(&self.database, |pool, sql| {
             // Only reads, so that it holds up no writer in SQLite either.
             let mut transaction = pool.begin().await?;
@@ -175,17 +179,32 @@ impl Experiments {
             while let Some((user, variant, version, at)) = evaluated.try_next().await? as Option<Evaluated> {
                 // Rows do not record how the variant was chosen. It follows from the definition if there is one way only.
                 let evaluated_at = at.timestamp_micros();
-                let shown = Shown { variant: &variant, assignment: None, evaluated_at };
-                exposures.add(id, key(&user), version, shown);
+                let shown = Shown { variant: &variant, assignment: None, evaluated_at, place: 0 };
+                let user_key = key(&user);
+                exposures.add(id, user_key, version, shown);
                 if exposures.len() > BACKFILLED_MAX {
                     return Err(too_many_exposed());
                 }
+                if self.config.experiments.exposure_events {
+                    users.entry(user_key).or_insert(user);
+                }
             }
         });
+        let experiment = Running {
+            id,
+            name: design.name.clone(),
+            environment: design.environment.clone(),
+            flag_name: design.flag_name.clone(),
+            started_at: started_at.timestamp_micros(),
+            stopped_at: None,
+        };
         for chunk in exposures.unknown(&KnownExposures::default()).exposures.chunks(BACKFILL_CHUNK_ROWS) {
             in_transaction!(&self.database, |transaction, _sql| {
                 transaction.limit_statements(BACKFILL_STATEMENT_TIMEOUT).await?;
-                transaction.expose(chunk).await?;
+                let firsts = transaction.expose(chunk).await?;
+                let firsts = firsts.into_iter().filter_map(|at| chunk.get(at));
+                let events: Vec<_> = firsts.filter_map(|of| past_event(&experiment, of, &users)).collect();
+                transaction.enqueue(&events).await?;
             });
         }
         Ok(())
@@ -221,7 +240,14 @@ pub(super) async fn discard(database: &Database, id: i64) -> Result<bool, Databa
     Ok(on_pool!(database, |pool, sql| {
         let left: i64 = sqlx::query_scalar(sql(EXISTS)).bind(id).fetch_one(pool).await?;
         if left == 0 {
-            for delete in [DISCARD_EXPOSURES, DISCARD_CONVERSIONS, DISCARD_ASSIGNMENTS, DISCARD_HISTORY] {
+            let all = [
+                DISCARD_EXPOSURES,
+                DISCARD_CONVERSIONS,
+                DISCARD_ASSIGNMENTS,
+                DISCARD_HISTORY,
+                DISCARD_EVENTS,
+            ];
+            for delete in all {
                 sqlx::query(sql(delete)).bind(id).execute(pool).await?;
             }
         }
@@ -243,6 +269,17 @@ pub(crate) async fn wait_for_backfills(database: &Database) -> Result<(), Databa
         }
         tokio::time::sleep(BACKFILL_POLL_INTERVAL).await;
     }
+}
+
+/// Event of an exposure that was read from rows. `None` if the user is not among `users`.
+fn past_event(
+    experiment: &Running,
+    exposure: &Exposure,
+    users: &AHashMap<Key, String>,
+) -> Option<QueuedEvent> {
+    let user_id = users.get(&exposure.user_key)?;
+    let evaluated = Evaluated { user_id, assignment: None, evaluation_id: None, context: None };
+    QueuedEvent::new(experiment, exposure, evaluated)
 }
 
 fn too_many_exposed() -> ExperimentError {

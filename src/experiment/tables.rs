@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use ahash::AHashMap;
 use sqlx::AssertSqlSafe;
 use sqlx::postgres::PgConnection;
 use sqlx::sqlite::SqliteConnection;
@@ -12,12 +13,14 @@ use crate::database::DatabaseError;
 use super::conversion::Reported;
 use super::design::Design;
 use super::exposure::{Exposure, Running, StoredAssignment};
+use super::exposure_events::QueuedEvent;
+use super::key::Key;
 
 /// Maximum rows of one statement.
 const CHUNK_ROWS: usize = 10_000;
 /// Key of the Postgres advisory lock that guards exposures.
 const EXPOSURES_LOCK: i64 = 0x666c_6167_6578_7000;
-const RUNNING: &str = "SELECT id, environment, flag_name, started_at, stopped_at FROM experiments";
+const RUNNING: &str = "SELECT id, name, environment, flag_name, started_at, stopped_at FROM experiments";
 const DESIGNS: &str = "SELECT id, CAST(design AS TEXT) FROM experiments";
 /// Keeps the earlier of two exposures, and marks it as crossed if their variants differ.
 const EARLIER: &str = " ON CONFLICT (experiment_id, user_key, flag_version) DO UPDATE SET
@@ -37,9 +40,14 @@ const DESCRIBE: &str = "INSERT INTO experiment_assignments (experiment_id, assig
     VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
 const REPEATED: &str = "UPDATE experiments SET duplicates = duplicates + $2 WHERE id = $1";
 const CONVERT: &str = "INSERT INTO experiment_conversions
-        (experiment_id, event_key, user_key, metric, value, occurred_at) ";
+        (experiment_id, event_key, user_key, metric, value, occurred_at, metadata) ";
+const ENQUEUE: &str = "INSERT INTO experiment_exposure_events (experiment_id, user_key, user_id, event) ";
+/// Returns the exposures that were inserted or changed, as they are now.
+const RETURNING: &str = " RETURNING experiment_id, user_key, flag_version, variant, exposed_at";
 
-type RunningRow = (i64, String, String, i64, Option<i64>);
+type RunningRow = (i64, String, String, String, i64, Option<i64>);
+/// Row that [`RETURNING`] returns.
+type ExposedRow = (i64, Vec<u8>, i64, String, i64);
 
 /// Operations on a connection inside a transaction.
 pub(crate) trait Tables: Send {
@@ -62,7 +70,14 @@ pub(crate) trait Tables: Send {
         assignments: &[StoredAssignment],
     ) -> impl Future<Output = Result<(), DatabaseError>> + Send;
 
-    fn expose(&mut self, exposures: &[Exposure]) -> impl Future<Output = Result<(), DatabaseError>> + Send;
+    /// Stores exposures. Returns the positions of those that are the first of their user and version now.
+    fn expose(
+        &mut self,
+        exposures: &[Exposure],
+    ) -> impl Future<Output = Result<Vec<usize>, DatabaseError>> + Send;
+
+    /// Stores events of exposures until they are published.
+    fn enqueue(&mut self, events: &[QueuedEvent]) -> impl Future<Output = Result<(), DatabaseError>> + Send;
 
     /// Stores conversions. An event that is already stored is skipped, and counted.
     fn convert(
@@ -103,30 +118,44 @@ impl Tables for PgConnection {
         Ok(())
     }
 
-    async fn expose(&mut self, exposures: &[Exposure]) -> Result<(), DatabaseError> {
+    async fn expose(&mut self, exposures: &[Exposure]) -> Result<Vec<usize>, DatabaseError> {
         const ROWS: &str =
             "SELECT * FROM unnest($1::bigint[], $2::bytea[], $3::bigint[], $4::text[], $5::bigint[],
             $6::boolean[], $7::bigint[])";
+        let mut written: Vec<ExposedRow> = Vec::new();
         for exposures in exposures.chunks(CHUNK_ROWS) {
             let column = |number: fn(&Exposure) -> i64| exposures.iter().map(number).collect::<Vec<i64>>();
             let users: Vec<&[u8]> = exposures.iter().map(|exposure| exposure.user_key.as_slice()).collect();
             let variants: Vec<&str> = exposures.iter().map(|exposure| exposure.variant.as_str()).collect();
             let crossed: Vec<bool> = exposures.iter().map(|exposure| exposure.crossed).collect();
-            let query = sqlx::query(AssertSqlSafe(format!("{EXPOSE}{ROWS}{EARLIER}")));
+            let query = sqlx::query_as(AssertSqlSafe(format!("{EXPOSE}{ROWS}{EARLIER}{RETURNING}")));
             let query = query.bind(column(|exposure| exposure.experiment_id)).bind(users);
             let query = query.bind(column(|exposure| exposure.flag_version)).bind(variants);
             let assignments: Vec<Option<i64>> =
                 exposures.iter().map(|exposure| exposure.assignment).collect();
             let query = query.bind(column(|exposure| exposure.exposed_at)).bind(crossed).bind(assignments);
-            query.execute(&mut *self).await?;
+            written.extend(query.fetch_all(&mut *self).await?);
+        }
+        Ok(firsts(exposures, written))
+    }
+
+    async fn enqueue(&mut self, events: &[QueuedEvent]) -> Result<(), DatabaseError> {
+        const ROWS: &str = "SELECT * FROM unnest($1::bigint[], $2::bytea[], $3::text[], $4::text[])";
+        for events in events.chunks(CHUNK_ROWS) {
+            let experiments: Vec<i64> = events.iter().map(|event| event.experiment_id).collect();
+            let keys: Vec<&[u8]> = events.iter().map(|event| event.user_key.as_slice()).collect();
+            let users: Vec<&str> = events.iter().map(|event| event.user_id.as_str()).collect();
+            let texts: Vec<&str> = events.iter().map(|event| event.event.as_str()).collect();
+            let query = sqlx::query(AssertSqlSafe(format!("{ENQUEUE}{ROWS}"))).bind(experiments).bind(keys);
+            query.bind(users).bind(texts).execute(&mut *self).await?;
         }
         Ok(())
     }
 
     async fn convert(&mut self, conversions: &[(i64, &Reported)]) -> Result<(), DatabaseError> {
         const ROWS: &str =
-            "SELECT * FROM unnest($1::bigint[], $2::bytea[], $3::bytea[], $4::text[], $5::float8[],
-            $6::bigint[]) ON CONFLICT DO NOTHING RETURNING experiment_id)
+            "SELECT a, b, c, d, e, f, g::jsonb FROM unnest($1::bigint[], $2::bytea[], $3::bytea[], $4::text[],
+            $5::float8[], $6::bigint[], $7::text[]) AS n (a, b, c, d, e, f, g) ON CONFLICT DO NOTHING RETURNING experiment_id)
             SELECT experiment_id, count(*) FROM new GROUP BY 1";
         let experiments: Vec<i64> = conversions.iter().map(|(experiment, _)| *experiment).collect();
         let reported = || conversions.iter().map(|(_, reported)| *reported);
@@ -136,7 +165,8 @@ impl Tables for PgConnection {
         let values: Vec<Option<f64>> = reported().map(|reported| reported.value).collect();
         let times: Vec<i64> = reported().map(|reported| reported.occurred_at).collect();
         let query = sqlx::query_as(AssertSqlSafe(format!("WITH new AS ({CONVERT}{ROWS}"))).bind(experiments);
-        let query = query.bind(events).bind(users).bind(metrics).bind(values).bind(times);
+        let metadata: Vec<Option<&str>> = reported().map(|reported| reported.metadata.as_deref()).collect();
+        let query = query.bind(events).bind(users).bind(metrics).bind(values).bind(times).bind(metadata);
         let new: Vec<(i64, i64)> = query.fetch_all(&mut *self).await?;
         for (experiment, count) in repeated(conversions, &new) {
             sqlx::query(REPEATED).bind(experiment).bind(count).execute(&mut *self).await?;
@@ -172,14 +202,23 @@ impl Tables for SqliteConnection {
         Ok(())
     }
 
-    async fn expose(&mut self, exposures: &[Exposure]) -> Result<(), DatabaseError> {
+    async fn expose(&mut self, exposures: &[Exposure]) -> Result<Vec<usize>, DatabaseError> {
+        let mut written: Vec<ExposedRow> = Vec::new();
         for exposure in exposures {
-            let query = format!("{EXPOSE}VALUES ($1, $2, $3, $4, $5, $6, $7){EARLIER}");
-            let query = sqlx::query(AssertSqlSafe(query)).bind(exposure.experiment_id);
+            let query = format!("{EXPOSE}VALUES ($1, $2, $3, $4, $5, $6, $7){EARLIER}{RETURNING}");
+            let query = sqlx::query_as(AssertSqlSafe(query)).bind(exposure.experiment_id);
             let query = query.bind(exposure.user_key.as_slice()).bind(exposure.flag_version);
             let query = query.bind(&exposure.variant).bind(exposure.exposed_at).bind(exposure.crossed);
-            let query = query.bind(exposure.assignment);
-            query.execute(&mut *self).await?;
+            written.extend(query.bind(exposure.assignment).fetch_all(&mut *self).await?);
+        }
+        Ok(firsts(exposures, written))
+    }
+
+    async fn enqueue(&mut self, events: &[QueuedEvent]) -> Result<(), DatabaseError> {
+        for event in events {
+            let query = sqlx::query(AssertSqlSafe(format!("{ENQUEUE}VALUES ($1, $2, $3, $4)")));
+            let query = query.bind(event.experiment_id).bind(event.user_key.as_slice());
+            query.bind(&event.user_id).bind(&event.event).execute(&mut *self).await?;
         }
         Ok(())
     }
@@ -187,10 +226,11 @@ impl Tables for SqliteConnection {
     async fn convert(&mut self, conversions: &[(i64, &Reported)]) -> Result<(), DatabaseError> {
         let mut new: Vec<(i64, i64)> = Vec::new();
         for (experiment, reported) in conversions {
-            let query = format!("{CONVERT}VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING");
+            let query = format!("{CONVERT}VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING");
             let query = sqlx::query(AssertSqlSafe(query)).bind(experiment);
             let query = query.bind(reported.event_key.as_slice()).bind(reported.user_key.as_slice());
             let query = query.bind(&reported.metric).bind(reported.value).bind(reported.occurred_at);
+            let query = query.bind(reported.metadata.as_deref());
             let inserted = query.execute(&mut *self).await?.rows_affected();
             new.push((*experiment, inserted.cast_signed()));
         }
@@ -210,8 +250,24 @@ fn repeated(conversions: &[(i64, &Reported)], new: &[(i64, i64)]) -> Vec<(i64, i
     counts.into_iter().filter(|(_, repeated)| *repeated > 0).collect()
 }
 
-fn running((id, environment, flag_name, started_at, stopped_at): RunningRow) -> Running {
-    Running { id, environment, flag_name, started_at, stopped_at }
+/// Positions of the exposures that were written with their variant and time. An exposure that only marked an earlier one
+/// as crossed is not among them.
+fn firsts(exposures: &[Exposure], written: Vec<ExposedRow>) -> Vec<usize> {
+    let written: AHashMap<_, _> = written
+        .into_iter()
+        .filter_map(|(experiment, user, version, variant, at)| {
+            Some(((experiment, Key::try_from(user).ok()?, version), (variant, at)))
+        })
+        .collect();
+    let is_first = |exposure: &Exposure| {
+        let stored = written.get(&exposure.id());
+        stored.is_some_and(|(variant, at)| *variant == exposure.variant && *at == exposure.exposed_at)
+    };
+    exposures.iter().enumerate().filter(|(_, exposure)| is_first(exposure)).map(|(at, _)| at).collect()
+}
+
+fn running((id, name, environment, flag_name, started_at, stopped_at): RunningRow) -> Running {
+    Running { id, name, environment, flag_name, started_at, stopped_at }
 }
 
 fn designs(rows: Vec<(i64, String)>) -> Result<Vec<(i64, Design)>, DatabaseError> {

@@ -122,6 +122,7 @@ pub fn needs(topics: &TopicsConfig) -> Vec<Need> {
         need(&topics.updates, 1, keep(retention)),
         need(&topics.dead_letters, n, roomy(keep(topics.dead_letters_retention))),
         need(&topics.conversions, n, keep(retention)),
+        need(&topics.exposures, n, keep(retention)),
         need(&topics.client_metrics, n, keep(retention)),
         // Checkpoints are compared with the database for as long as it exists, so they never expire.
         need(
@@ -170,7 +171,12 @@ pub fn unfit(topics: &TopicsConfig, partitions: impl Fn(&str) -> Option<i32>) ->
     // Requests are answered without some topics too; the parts that use them report that they are missing. Only the API
     // for Unleash's SDKs needs the topic of their metrics.
     let is_needed = |name: &&str| match *name {
-        name if name == topics.audit_checkpoints || name == topics.instances => false,
+        name if [&topics.audit_checkpoints, &topics.instances, &topics.exposures]
+            .iter()
+            .any(|of| *of == name) =>
+        {
+            false
+        }
         name if name == topics.client_metrics => topics.needs_client_metrics,
         _ => true,
     };

@@ -2,6 +2,7 @@
 //! say.
 
 mod commands;
+mod exposures;
 mod faults;
 mod past;
 mod rows;

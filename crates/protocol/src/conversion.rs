@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
+use serde_json::value::RawValue;
 
 use flagstream_evaluation::local::Invalid;
 
@@ -40,6 +41,9 @@ pub struct Conversion<'a> {
     /// Id for detecting duplicates.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub event_id: Option<Cow<'a, str>>,
+    /// Further properties of the conversion, as the JSON text of an object.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "raw")]
+    pub metadata: Option<Cow<'a, str>>,
 }
 
 /// Members of the JSON object before validation.
@@ -52,6 +56,7 @@ struct Members<'a> {
     value: Option<Span<'a>>,
     occurred_at: Option<Span<'a>>,
     event_id: Option<Span<'a>>,
+    metadata: Option<Span<'a>>,
 }
 
 impl<'a> Conversion<'a> {
@@ -78,7 +83,8 @@ impl<'a> Conversion<'a> {
         let event_id = note(text_of("event_id", members.event_id, MAX_NAME_BYTES, false));
         let value = number("value", members.value).map_err(|error| wrong.push(error));
         let occurred_at = moment(members.occurred_at, accepted).map_err(|error| wrong.push(error));
-        match (named, environment, user_id, metric, value, occurred_at, event_id) {
+        let metadata = object("metadata", members.metadata).map_err(|error| wrong.push(error));
+        match (named, environment, user_id, metric, value, occurred_at, event_id, metadata) {
             (
                 Ok(Some(experiment)),
                 Ok(environment),
@@ -87,7 +93,10 @@ impl<'a> Conversion<'a> {
                 Ok(value),
                 Ok(occurred_at),
                 Ok(event_id),
-            ) => Ok(Self { experiment, environment, user_id, metric, value, occurred_at, event_id }),
+                Ok(metadata),
+            ) => {
+                Ok(Self { experiment, environment, user_id, metric, value, occurred_at, event_id, metadata })
+            }
             _ => Err(wrong),
         }
     }
@@ -109,6 +118,7 @@ impl<'a> Members<'a> {
                 "value" => &mut members.value,
                 "occurred_at" => &mut members.occurred_at,
                 "event_id" => &mut members.event_id,
+                "metadata" => &mut members.metadata,
                 // Additional members of the sender are ignored.
                 _ => continue,
             };
@@ -145,6 +155,14 @@ fn number(field: &str, span: Option<Span<'_>>) -> Result<Option<f64>, Invalid> {
         .ok_or_else(|| Invalid::new(field, format!("expected a number from -{MAX_VALUE:e} to {MAX_VALUE:e}")))
 }
 
+fn object<'a>(field: &str, span: Option<Span<'a>>) -> Result<Option<Cow<'a, str>>, Invalid> {
+    match span {
+        None => Ok(None),
+        Some(span) if span.kind != Kind::Object => Err(Invalid::new(field, "expected an object")),
+        Some(span) => Ok((span.compact() != "{}").then(|| span.compact())),
+    }
+}
+
 fn moment(
     span: Option<Span<'_>>,
     accepted: &RangeInclusive<DateTime<Utc>>,
@@ -172,6 +190,11 @@ fn rfc3339<S: serde::Serializer>(at: &DateTime<Utc>, serializer: S) -> Result<S:
     serializer.serialize_str(&at.to_rfc3339_opts(SecondsFormat::Micros, true))
 }
 
+fn raw<S: serde::Serializer>(text: &Option<Cow<'_, str>>, serializer: S) -> Result<S::Ok, S::Error> {
+    let raw = text.as_deref().map(serde_json::from_str::<&RawValue>).transpose();
+    raw.map_err(serde::ser::Error::custom)?.serialize(serializer)
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -192,6 +215,14 @@ mod tests {
     fn one_is_read_and_written_the_same() {
         let text = r#"{"experiment":"e","user_id":"u","metric":"m","value":1.5,"occurred_at":"2026-01-15T10:00:00.000000Z","event_id":"i"}"#;
         assert_eq!(read(text, None).as_deref(), Ok(text));
+        let rich = text.replace(r#""i"}"#, r#""i","metadata":{"cart":{"items":[1,2.50]},"plan":"gold"}}"#);
+        assert_eq!(read(&rich, None).as_ref(), Ok(&rich));
+        let spaced = rich.replace(r#"{"cart":"#, r#"{ "cart" : "#);
+        assert_eq!(read(&spaced, None).as_ref(), Ok(&rich));
+        assert_eq!(
+            read(&rich.replace(r#"{"cart":{"items":[1,2.50]},"plan":"gold"}"#, "{ }"), None).as_deref(),
+            Ok(text)
+        );
         let bare = r#"{"user_id":"u","metric":"m","occurred_at":"2026-01-15T11:00:00+01:00","value":null,"cart":{"a":[]}}"#;
         let written =
             r#"{"experiment":"e","user_id":"u","metric":"m","occurred_at":"2026-01-15T10:00:00.000000Z"}"#;
@@ -218,6 +249,7 @@ mod tests {
             (r#""occurred_at":"2025-01-15T10:30:00Z""#, "occurred_at"),
             (r#""event_id":"""#, "event_id"),
             (r#""environment":[]"#, "environment"),
+            (r#""metadata":["gold"]"#, "metadata"),
             (r#""value":NaN"#, "body"),
         ] {
             let fields: Vec<String> =

@@ -12,6 +12,7 @@ pub mod conversion;
 pub mod dead_letter;
 pub mod definition;
 pub mod event;
+pub mod exposure;
 pub mod instance;
 pub mod json;
 pub mod kill_switch;

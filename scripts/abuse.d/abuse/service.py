@@ -29,7 +29,7 @@ class Service:
         port = free_port()
         names = (
             "requests", "changes", "definitions", "updates", "dead_letters", "conversions", "overrides", "audit_checkpoints",
-            "instances", "client_metrics",
+            "instances", "client_metrics", "exposures",
         )
         self.kafka = kafka
         self.replies = f"{run}-replies"

@@ -52,6 +52,9 @@ async fn of_experiments(database: &Database, user: &str, how: Erasure) -> Result
         for table in ["experiment_exposures", "experiment_conversions"] {
             let change = match how {
                 Erasure::Remove => format!("DELETE FROM {table}"),
+                Erasure::Anonymise if table == "experiment_conversions" => {
+                    format!("UPDATE {table} SET user_key = $2, metadata = NULL")
+                }
                 Erasure::Anonymise => format!("UPDATE {table} SET user_key = $2"),
             };
             // The primary key of the exposures begins with the experiment, so the condition names all experiments.
@@ -61,6 +64,9 @@ async fn of_experiments(database: &Database, user: &str, how: Erasure) -> Result
             let change = sqlx::query(AssertSqlSafe(change)).bind(key(user).to_vec()).bind(nobody.to_vec());
             erased += change.execute(&mut *transaction).await?.rows_affected();
         }
+        // Events of exposures that are not in Kafka yet are no rows of their own.
+        let events = sqlx::query("DELETE FROM experiment_exposure_events WHERE user_key = $1");
+        events.bind(key(user).to_vec()).execute(&mut *transaction).await?;
         erased
     }))
 }

@@ -250,7 +250,8 @@ pub(in crate::http) async fn convert(
     answer(StatusCode::ACCEPTED, &json!({"accepted": ids.len(), "event_ids": ids}))
 }
 
-/// Sends conversions to Kafka, with the environment, an event id, and user ids as the privacy settings require.
+/// Sends conversions to Kafka, with the environment, an event id, and user ids and metadata as the privacy settings
+/// require.
 pub(in crate::http) async fn report<'c>(
     api: &Api,
     experiments: &Experiments,
@@ -262,6 +263,8 @@ pub(in crate::http) async fn report<'c>(
         conversion.event_id.get_or_insert_with(|| Cow::Owned(Uuid::now_v7().to_string()));
         if let Some(privacy) = &api.privacy {
             conversion.user_id = privacy.user(std::mem::take(&mut conversion.user_id));
+            let shown = conversion.metadata.as_deref().map(|metadata| privacy.context(metadata).into_owned());
+            conversion.metadata = shown.map(Cow::Owned);
         }
     }
     let sent = conversions.iter().map(|conversion| experiments.report(conversion, api.privacy.is_some()));

@@ -31,7 +31,7 @@ use crate::message::conversion::{Conversion, MAX_CONVERSION_BYTES};
 
 use super::body::Failure;
 
-/// Members of `trackingEventDetails` that flagstream uses. All others are ignored.
+/// Members of `trackingEventDetails`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct Details {
@@ -39,6 +39,9 @@ struct Details {
     experiment: Option<String>,
     event_id: Value,
     occurred_at: Value,
+    /// The members that are not above: the metadata of the conversion.
+    #[serde(flatten)]
+    others: Map<String, Value>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -125,12 +128,13 @@ struct Text {
     value: Value,
     occurred_at: Value,
     event_id: Value,
+    metadata: Map<String, Value>,
 }
 
 impl Text {
     fn encode(&self) -> Result<String, Failure> {
         let members = json!({"user_id": self.user_id, "metric": self.metric, "value": self.value,
-            "occurred_at": self.occurred_at, "event_id": self.event_id});
+            "occurred_at": self.occurred_at, "event_id": self.event_id, "metadata": self.metadata});
         let text = members.to_string();
         if text.len() <= MAX_CONVERSION_BYTES {
             return Ok(text);
@@ -164,7 +168,8 @@ fn conversion_of(event: Event) -> Result<(Text, Details), String> {
         given => given,
     };
     let value = details.value.take();
-    Ok((Text { user_id, metric: event.tracking_event_name, value, occurred_at, event_id }, details))
+    let metadata = std::mem::take(&mut details.others);
+    Ok((Text { user_id, metric: event.tracking_event_name, value, occurred_at, event_id, metadata }, details))
 }
 
 #[cfg(test)]
@@ -182,6 +187,7 @@ mod tests {
             "trackingEventDetails": {"value": 12.5, "experiment": "e", "eventId": "order-77", "colour": "red"}}))
         .unwrap();
         assert_eq!((text.user_id, text.metric.as_str(), text.value), (json!("7"), "purchase", json!(12.5)));
+        assert_eq!(Value::Object(text.metadata), json!({"colour": "red"}));
         assert_eq!((text.event_id, details.experiment.as_deref()), (json!("order-77"), Some("e")));
     }
 

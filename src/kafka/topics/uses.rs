@@ -23,6 +23,7 @@ pub fn uses(topics: &TopicsConfig) -> Vec<TopicUse<'_>> {
         of(&topics.updates, "warmer, api", "feeder, api"),
         of(&topics.dead_letters, "", "evaluator, sink, api"),
         of(&topics.conversions, "sink", "api"),
+        of(&topics.exposures, "", "sink"),
         of(&topics.audit_checkpoints, "", "sink"),
         of(&topics.instances, "api", "every role"),
         of(&topics.client_metrics, "feeder, sink", "api"),

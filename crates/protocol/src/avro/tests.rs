@@ -156,7 +156,7 @@ fn messages_survive_the_trip() {
         (
             Kind::Conversion,
             json!({"experiment": "e", "environment": "p", "user_id": "u", "metric": "m", "value": -1.5e-3,
-            "occurred_at": "2026-01-15T10:00:00.000001Z", "event_id": "i"}),
+            "occurred_at": "2026-01-15T10:00:00.000001Z", "event_id": "i", "metadata": {"cart": [1, "a"]}}),
         ),
         (
             Kind::Definition,

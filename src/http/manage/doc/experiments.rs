@@ -127,6 +127,8 @@ pub struct OneConversion {
     /// Id that identifies repetitions of the same conversion. Absent: one is generated.
     #[schema(min_length = 1, max_length = 255)]
     event_id: Option<String>,
+    /// Further properties, which are kept with the conversion.
+    metadata: Option<serde_json::Map<String, serde_json::Value>>,
 }
 
 #[derive(ToSchema)]
