@@ -5,6 +5,7 @@ use ahash::AHashMap;
 use crate::experiment::Design;
 use crate::experiment::conversion::Reported;
 use crate::experiment::conversion::check_metric;
+use crate::experiment::dimensions;
 use crate::experiment::exposure::{Exposure, Exposures, KnownExposures, NewExposures, Running, Shown};
 use crate::experiment::exposure_events::{Evaluated, QueuedEvent};
 use crate::experiment::key::key;
@@ -34,7 +35,8 @@ pub(super) async fn enter(
         return Ok(NewExposures::default());
     }
     let running = tables.running().await?;
-    let new = exposures(batch, &running).unknown(known);
+    let mut new = exposures(batch, &running).unknown(known);
+    add_attributes(batch, &running, &mut new.exposures);
     tables.describe(&new.assignments).await?;
     let firsts = tables.expose(&new.exposures).await?;
     if with_events && !firsts.is_empty() {
@@ -43,13 +45,34 @@ pub(super) async fn enter(
     Ok(new)
 }
 
+/// Sets the attributes of the exposures of experiments that are broken down by any.
+fn add_attributes(batch: &Batch, running: &[Running], exposures: &mut [Exposure]) {
+    let names: AHashMap<i64, &[String]> = running
+        .iter()
+        .filter(|of| !of.attributes.is_empty())
+        .map(|of| (of.id, of.attributes.as_slice()))
+        .collect();
+    for exposure in exposures {
+        let Some(names) = names.get(&exposure.experiment_id) else { continue };
+        exposure.attributes = evaluation(batch, exposure.place)
+            .and_then(|evaluation| dimensions::attributes(&evaluation.context, names));
+    }
+}
+
+/// Evaluation of the entry at a position. The event was decoded before, so this cannot fail for one that exposed a user.
+fn evaluation(batch: &Batch, place: usize) -> Option<Box<Evaluation<'_>>> {
+    match Event::read(batch.payload(batch.entries.get(place)?)?) {
+        Ok(Event::Evaluated(evaluation)) => Some(evaluation),
+        _ => None,
+    }
+}
+
 /// Events of the exposures at the positions `firsts`.
 fn events(batch: &Batch, running: &[Running], exposures: &[Exposure], firsts: &[usize]) -> Vec<QueuedEvent> {
     let experiments: AHashMap<i64, &Running> = running.iter().map(|of| (of.id, of)).collect();
     let event = |at: &usize| {
         let exposure = exposures.get(*at)?;
-        let payload = batch.payload(batch.entries.get(exposure.place)?)?;
-        let Ok(Event::Evaluated(evaluation)) = Event::read(payload) else { return None };
+        let evaluation = evaluation(batch, exposure.place)?;
         let evaluated = Evaluated {
             user_id: evaluation.user_id.as_deref()?,
             assignment: evaluation.assignment.as_deref(),
@@ -141,6 +164,7 @@ fn exposed<'e>(evaluation: &'e Evaluation<'_>, place: usize) -> Option<(&'e str,
         assignment: evaluation.assignment.as_deref(),
         evaluated_at: evaluation.evaluated_at,
         place,
+        attributes: None,
     };
     Some((some(&evaluation.user_id)?, evaluation.flag_version?, shown))
 }

@@ -35,6 +35,7 @@ const POSTGRES: Files = &[
     (180, "console", include_str!("../../migrations/postgres/0180_console.sql")),
     (210, "attributes", include_str!("../../migrations/postgres/0210_attributes.sql")),
     (220, "exposure_events", include_str!("../../migrations/postgres/0220_exposure_events.sql")),
+    (221, "experiment_dimensions", include_str!("../../migrations/postgres/0221_experiment_dimensions.sql")),
 ];
 
 const SQLITE: Files = &[
@@ -58,6 +59,7 @@ const SQLITE: Files = &[
     (180, "console", include_str!("../../migrations/sqlite/0180_console.sql")),
     (210, "attributes", include_str!("../../migrations/sqlite/0210_attributes.sql")),
     (220, "exposure_events", include_str!("../../migrations/sqlite/0220_exposure_events.sql")),
+    (221, "experiment_dimensions", include_str!("../../migrations/sqlite/0221_experiment_dimensions.sql")),
 ];
 
 const APPLIED: &str = "SELECT version FROM _sqlx_migrations WHERE success";

@@ -21,7 +21,7 @@ use super::freshness::{CountStart, CountedTopics, StoredResults};
 use super::phases::{Version, phases};
 use super::records::{Row, StoredExperiment, kept, read_row};
 use super::results::history::Point;
-use super::results::{Conclusion, Conversions, Finding, Results, Status};
+use super::results::{Breakdown, Conclusion, Conversions, Finding, Results, Status};
 use super::start::discard;
 use super::tally::{Phase, Tally};
 use super::{Assignment, Assignments};
@@ -153,10 +153,11 @@ impl Aggregation {
         let started = Instant::now();
         // Read before the rows: what the sink writes during the count may be in it, but is not claimed to be.
         let count_start = CountStart::read(&self.database, &self.topics).await?;
-        let (tallies, conversions) = self.count(&kept).await?;
+        let (tallies, conversions, breakdowns) = self.count(&kept).await?;
         let status = kept.experiment.status;
         let acted = kept.acted_at.is_some();
-        let results = Results::of(kept.experiment, &tallies, conversions);
+        let mut results = Results::of(kept.experiment, &tallies, conversions);
+        results.break_down(&breakdowns);
         if !acted && let Some(harm) = harm(&results) {
             self.act(id, &results.experiment.design, harm).await?;
         }
@@ -225,7 +226,10 @@ impl Aggregation {
         Ok(())
     }
 
-    async fn count(&mut self, kept: &StoredExperiment) -> Result<(Vec<Tally>, Conversions), DatabaseError> {
+    async fn count(
+        &mut self,
+        kept: &StoredExperiment,
+    ) -> Result<(Vec<Tally>, Conversions, Vec<Breakdown>), DatabaseError> {
         let phases = self.phases(kept).await?;
         let design = &kept.experiment.design;
         let hours = design.metrics.iter().map(|metric| design.ends_after_hours(metric)).max();
@@ -233,7 +237,7 @@ impl Aggregation {
         let expiry = expire(&self.database, kept.id, Utc::now() - window, WAITING_MAX).await?;
         let counted_at = Utc::now();
         let (experiment, clock_skew) = (kept.id, self.clock_skew);
-        let question = Question { experiment, design, phases: &phases, clock_skew, counted_at };
+        let question = Question { experiment, design, phases: &phases, clock_skew, counted_at, split: None };
         // The assignments are read after the rows that refer to them were written.
         let counts = question.count(&self.database).await?;
         let assignments = assignments(&self.database, kept.id).await?;
@@ -245,7 +249,13 @@ impl Aggregation {
         };
         let mut tallies = counts.tallies(design, phases.clone(), &assignments, counted_at);
         question.add_quantiles(&self.database, &counts, &assignments, &mut tallies).await?;
-        Ok((tallies, conversions))
+        let mut breakdowns = Vec::new();
+        if let Some(phase) = phases.last() {
+            for dimension in &design.dimensions {
+                breakdowns.push(question.break_down(&self.database, phase, &assignments, dimension).await?);
+            }
+        }
+        Ok((tallies, conversions, breakdowns))
     }
 
     async fn phases(&mut self, kept: &StoredExperiment) -> Result<Vec<Phase>, DatabaseError> {

@@ -8,6 +8,7 @@
 //!
 //! `flagstream_experiments::rows` counts the same in memory, and tests compare both.
 
+mod dimensions;
 mod statement;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -21,6 +22,7 @@ use super::statistics::quantile;
 use super::tally::{Phase, QuantileSample, Sample, Tally};
 use super::{Assignments, Draws};
 
+use dimensions::Split;
 use statement::{CAPPED, POSTGRES_MOMENTS, SQLITE_MOMENTS};
 
 /// Memory of each sort and hash table of a count in Postgres.
@@ -65,13 +67,20 @@ pub(super) struct Question<'q> {
     /// Tolerated difference between clocks.
     pub clock_skew: TimeDelta,
     pub counted_at: DateTime<Utc>,
+    /// Attribute by which rows are counted separately. `None`: all together.
+    pub split: Option<Split<'q>>,
 }
 
 impl Question<'_> {
     /// Counts users, values and conversions.
     pub(super) async fn count(&self, database: &Database) -> Result<Counts, DatabaseError> {
         let caps = self.caps(database).await?;
-        let lines: Vec<Line> = match database {
+        Ok(self.counts(self.lines(database, &caps).await?))
+    }
+
+    /// Rows of a count. `caps`: largest value of a user for each metric.
+    async fn lines(&self, database: &Database, caps: &[Option<f64>]) -> Result<Vec<Line>, DatabaseError> {
+        Ok(match database {
             Database::Postgres(postgres) => {
                 let mut transaction = postgres.pool.begin().await?;
                 // One snapshot for both statements.
@@ -82,7 +91,7 @@ impl Question<'_> {
                     .bind(self.experiment)
                     .fetch_one(&mut *transaction)
                     .await?;
-                let statement = self.statement(&caps, POSTGRES_MOMENTS, one);
+                let statement = self.statement(caps, POSTGRES_MOMENTS, one);
                 let query = sqlx::query_as(AssertSqlSafe(statement.text)).bind(self.experiment);
                 let query = statement.events.iter().fold(query, |query, event| query.bind(event));
                 let lines = query.fetch_all(&mut *transaction).await?;
@@ -90,13 +99,12 @@ impl Question<'_> {
                 lines
             }
             Database::Sqlite(sqlite) => {
-                let statement = self.statement(&caps, SQLITE_MOMENTS, false);
+                let statement = self.statement(caps, SQLITE_MOMENTS, false);
                 let query = sqlx::query_as(AssertSqlSafe(statement.text)).bind(self.experiment);
                 let query = statement.events.iter().fold(query, |query, event| query.bind(event));
                 query.fetch_all(&sqlite.pool).await?
             }
-        };
-        Ok(self.counts(lines))
+        })
     }
 
     /// Sets the quantiles of the metrics that compare one.
@@ -144,8 +152,8 @@ impl Question<'_> {
         let text = format!(
             "WITH {spans}, measures(metric, event, side, kind, paired, delay, ends, length, cut, cap) AS (VALUES {measures}),
             {converted}, {CAPPED} {select}",
-            spans = self.spans(false),
-            converted = self.converted(),
+            spans = self.spans(false, ""),
+            converted = self.converted(""),
         );
         Ok((text, events))
     }
@@ -193,8 +201,8 @@ impl Question<'_> {
             {converted}, ordered AS (SELECT v, row_number() OVER (ORDER BY v) AS rank, count(*) OVER () AS total
                 FROM converted WHERE n > 0 AND ({condition}) AND ($%NAME% = '' OR variant = $%NAME%))
             SELECT {a}, {b}, {c} FROM ordered",
-            spans = self.spans(false),
-            converted = self.converted(),
+            spans = self.spans(false, ""),
+            converted = self.converted(""),
         );
         let text = text.replace("$%NAME%", &format!("CAST(${variant} AS text)"));
         events.push(group.map(|group| group.variant.clone()).unwrap_or_default());

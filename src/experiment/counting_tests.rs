@@ -11,7 +11,7 @@ use super::*;
 use crate::config::Secret;
 use crate::experiment::phases::{Version, phases};
 use crate::experiment::rows::{self, ConversionRow, ExposureRow};
-use crate::experiment::{Assignment, Metric, Role};
+use crate::experiment::{Assignment, Dimension, DimensionSource, Metric, Role};
 
 const HOUR: i64 = MICROSECONDS_PER_HOUR;
 const SKEW: TimeDelta = TimeDelta::minutes(5);
@@ -67,6 +67,7 @@ fn design(finished_windows: bool) -> Design {
         exclude_crossed: false,
         planned_users: None,
         on_harm: None,
+        dimensions: Vec::new(),
     }
 }
 
@@ -108,6 +109,23 @@ fn random(random: &mut StdRng, versions: u64) -> Rows {
     rows
 }
 
+/// Plan of a user: two frequent ones, many others, or none.
+fn plan(user: u64) -> Option<String> {
+    [Some("gold".to_owned()), Some("free".to_owned()), Some(format!("plan-{user:02}")), None]
+        .into_iter()
+        .nth(usize::try_from(user % 4).unwrap())
+        .flatten()
+}
+
+fn attributes(user: u64) -> String {
+    plan(user).map_or("NULL".to_owned(), |plan| format!(r#"'{{"plan": "{plan}"}}'"#))
+}
+
+/// Metadata of the conversions, by their position.
+fn metadata(index: usize) -> &'static str {
+    [r#"'{"items": 2, "payment": "visa"}'"#, r#"'{"payment": 7}'"#, "NULL"][index % 3]
+}
+
 async fn database(folder: &tempfile::TempDir, rows: &Rows) -> Database {
     let url = format!("sqlite:{}", folder.path().join("test.db").display());
     let database = Database::open(&Secret::new(url), "test").unwrap();
@@ -117,16 +135,24 @@ async fn database(folder: &tempfile::TempDir, rows: &Rows) -> Database {
         let assignment = row.assignment.map_or("NULL".to_owned(), |key| key.to_string());
         let _ = write!(
             text,
-            "INSERT INTO experiment_exposures VALUES (1, x'{:04x}', {}, '{}', {}, {}, {assignment});",
-            row.user, row.version, row.variant, row.at, row.crossed
+            "INSERT INTO experiment_exposures VALUES (1, x'{:04x}', {}, '{}', {}, {}, {assignment}, {});",
+            row.user,
+            row.version,
+            row.variant,
+            row.at,
+            row.crossed,
+            attributes(row.user)
         );
     }
     for (index, row) in rows.conversions.iter().enumerate() {
         let value = row.value.map_or("NULL".to_owned(), |value| value.to_string());
         let _ = write!(
             text,
-            "INSERT INTO experiment_conversions VALUES (1, x'{index:04x}', x'{:04x}', '{}', {value}, {}, NULL);",
-            row.user, row.event, row.at
+            "INSERT INTO experiment_conversions VALUES (1, x'{index:04x}', x'{:04x}', '{}', {value}, {}, {});",
+            row.user,
+            row.event,
+            row.at,
+            metadata(index)
         );
     }
     let Database::Sqlite(sqlite) = &database else { unreachable!() };
@@ -176,8 +202,14 @@ async fn the_database_counts_as_the_memory_does() {
         let database = database(&folder, &rows).await;
         let phases = phases(&versions(count), "a", time(0), None);
         let counted_at = time(150 * HOUR);
-        let question =
-            Question { experiment: 1, design: &design, phases: &phases, clock_skew: SKEW, counted_at };
+        let question = Question {
+            experiment: 1,
+            design: &design,
+            phases: &phases,
+            clock_skew: SKEW,
+            counted_at,
+            split: None,
+        };
         let mut ours = question.count(&database).await.unwrap();
         let expected = rows::count(
             &design,
@@ -215,6 +247,7 @@ async fn what_was_sent_adds_up() {
         phases: &phases,
         clock_skew: SKEW,
         counted_at: time(150 * HOUR),
+        split: None,
     };
     let counts = question.count(&database).await.unwrap();
     let texts = [(1, DRAWN), (2, FORCED)];
@@ -237,4 +270,133 @@ async fn what_was_sent_adds_up() {
     let quantile = median.quantile.unwrap();
     assert!(quantile.low <= quantile.value && quantile.value <= quantile.high && median.users > 0);
     assert!((9e5..1e7).contains(&quantile.value), "{quantile:?}");
+}
+
+/// The design without the metrics whose caps or quantiles depend on all users.
+fn plain_design() -> Design {
+    let mut design = design(false);
+    design
+        .metrics
+        .retain(|metric| metric.kind != Kind::Quantile && !matches!(metric.cap, Some(Cap::Percentile(_))));
+    design
+}
+
+/// Compares the counts of a level with those of the rows in memory, without the lines of conversions.
+fn assert_same(mut ours: Counts, mut expected: Counts, context: &str) {
+    for counts in [&mut ours, &mut expected] {
+        counts.users.sort_by(|a, b| a.group.cmp(&b.group));
+        counts.metrics.sort_by(|a, b| (&a.group, a.metric).cmp(&(&b.group, b.metric)));
+    }
+    assert_eq!(ours.users, expected.users, "{context}");
+    assert_eq!(ours.metrics.len(), expected.metrics.len(), "{context}");
+    for (ours, expected) in ours.metrics.iter().zip(&expected.metrics) {
+        assert_eq!((&ours.group, ours.metric), (&expected.group, expected.metric), "{context}");
+        assert_close(&ours.sample, &expected.sample, context);
+    }
+}
+
+#[tokio::test]
+async fn a_level_counts_the_rows_with_its_value_and_no_others() {
+    for seed in 0..6 {
+        let mut chance = StdRng::seed_from_u64(100 + seed);
+        let (design, count) = (plain_design(), seed % 3 + 1);
+        let rows = random(&mut chance, count);
+        let folder = tempfile::tempdir().unwrap();
+        let database = database(&folder, &rows).await;
+        let phases = phases(&versions(count), "a", time(0), None);
+        let counted_at = time(150 * HOUR);
+        let question = Question {
+            experiment: 1,
+            design: &design,
+            phases: &phases,
+            clock_skew: SKEW,
+            counted_at,
+            split: None,
+        };
+        let expected = |exposures: &[ExposureRow<'static>], conversions: &[ConversionRow<'static>]| {
+            let (skew, at) = (SKEW.num_microseconds().unwrap(), counted_at.timestamp_micros());
+            rows::count(&design, &phases, exposures, conversions, skew, at)
+        };
+        let caps = question.caps(&database).await.unwrap();
+        let values = ["gold", "free"].map(str::to_owned);
+        // Two values, the others, and none.
+        let level_of = |user: u64| match plan(user).as_deref() {
+            Some("gold") => 0,
+            Some("free") => 1,
+            Some(_) => 2,
+            None => 3,
+        };
+        let dimension = Dimension { name: "plan".to_owned(), source: DimensionSource::Context };
+        let split = Some(Split { dimension: &dimension, values: &values });
+        let by_plan = Question { split, ..question };
+        let lines = by_plan.lines(&database, &caps).await.unwrap();
+        for level in 0..4 {
+            let exposures: Vec<_> =
+                rows.exposures.iter().filter(|row| level_of(row.user) == level).cloned().collect();
+            let expected = expected(&exposures, &rows.conversions);
+            assert_same(
+                by_plan.counts_of_level(&lines, level),
+                expected,
+                &format!("seed {seed}, plan {level}"),
+            );
+        }
+        let dimension = Dimension { name: "payment".to_owned(), source: DimensionSource::Conversion };
+        let values = ["visa", "7"].map(str::to_owned);
+        let split = Some(Split { dimension: &dimension, values: &values });
+        let by_payment = Question { split, ..question };
+        let lines = by_payment.lines(&database, &caps).await.unwrap();
+        // Two values, no others, and none.
+        for (level, rest) in [(0, 0), (1, 1), (3, 2)] {
+            let all = rows.conversions.iter().enumerate();
+            let conversions: Vec<_> =
+                all.filter(|(at, _)| at % 3 == rest).map(|(_, row)| row.clone()).collect();
+            let expected = expected(&rows.exposures, &conversions);
+            assert_same(
+                by_payment.counts_of_level(&lines, level),
+                expected,
+                &format!("seed {seed}, payment {level}"),
+            );
+        }
+        assert!(by_payment.counts_of_level(&lines, 2).metrics.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn the_most_frequent_values_are_levels_and_the_others_one_together() {
+    let mut chance = StdRng::seed_from_u64(5);
+    let rows = random(&mut chance, 1);
+    let folder = tempfile::tempdir().unwrap();
+    let database = database(&folder, &rows).await;
+    let (design, phases) = (plain_design(), phases(&versions(1), "a", time(0), None));
+    let counted_at = time(150 * HOUR);
+    let question = Question {
+        experiment: 1,
+        design: &design,
+        phases: &phases,
+        clock_skew: SKEW,
+        counted_at,
+        split: None,
+    };
+    let assignments: Assignments =
+        [(1, DRAWN), (2, FORCED)].iter().map(|(key, text)| (*key, Assignment::read(text).unwrap())).collect();
+    let broken_down = async |name: &str, source| {
+        let dimension = Dimension { name: name.to_owned(), source };
+        question.break_down(&database, &phases[0], &assignments, &dimension).await.unwrap()
+    };
+    let plans = broken_down("plan", DimensionSource::Context).await;
+    let names: Vec<_> =
+        plans.levels.iter().map(|(level, _)| level.value.clone().unwrap_or_default()).collect();
+    assert_eq!((plans.levels.len(), &names[10..]), (12, &[String::new(), String::new()][..]), "{names:?}");
+    assert!(names[..2].contains(&"gold".to_owned()) && names[..2].contains(&"free".to_owned()), "{names:?}");
+    assert!(names[2..10].is_sorted(), "equally frequent ones by their names: {names:?}");
+    let all = question.count(&database).await.unwrap();
+    let all = all.tallies(&design, phases.clone(), &assignments, counted_at).remove(0);
+    let users: u64 = plans.levels.iter().map(|(_, tally)| tally.users()).sum();
+    assert_eq!(users, all.users(), "each user has one level");
+    let payments = broken_down("payment", DimensionSource::Conversion).await;
+    let kinds: Vec<_> = payments.levels.iter().map(|(level, _)| level.value.clone()).collect();
+    assert_eq!(kinds.len(), 3);
+    assert!(kinds.contains(&Some("visa".to_owned())) && kinds.contains(&Some("7".to_owned())), "{kinds:?}");
+    assert!(payments.levels.iter().all(|(_, tally)| tally.users() == all.users()));
+    assert!(broken_down("nothing", DimensionSource::Conversion).await.levels.len() <= 1);
 }

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use crate::flag::local::{Invalid, check_environment, check_name};
 
 use super::Draws;
-use super::design::{Design, OnHarm, Role};
+use super::design::{Design, Dimension, OnHarm, Role};
 use super::phases::variants;
 
 use metric::MetricRequest;
@@ -18,6 +18,10 @@ use metric::MetricRequest;
 const METRICS_MAX: usize = 20;
 /// Longest name of a metric, in bytes.
 const MAX_METRIC_BYTES: usize = 100;
+/// Maximum number of dimensions of an experiment. Each needs a count of its own.
+const DIMENSIONS_MAX: usize = 5;
+/// Longest name of an attribute by which results are broken down, in bytes.
+const MAX_DIMENSION_BYTES: usize = 100;
 /// Longest hypothesis, owner or other text of an experiment, in bytes.
 const MAX_TEXT_BYTES: usize = 1_000;
 /// Default of `window_hours`: a week.
@@ -49,6 +53,7 @@ pub struct CreateRequest {
     exclude_crossed: Option<bool>,
     planned_users: Option<u64>,
     on_harm: Option<OnHarm>,
+    dimensions: Option<Vec<Dimension>>,
     /// Start of the experiment. `None`: now.
     pub started_at: Option<DateTime<Utc>>,
 }
@@ -131,6 +136,7 @@ impl CreateRequest {
                 refuse(&place(member), message);
             }
         }
+        wrong.extend(check_dimensions(self.dimensions.as_deref().unwrap_or_default()));
         wrong
     }
 
@@ -186,6 +192,7 @@ impl CreateRequest {
             exclude_crossed: self.exclude_crossed.unwrap_or(false),
             planned_users: self.planned_users,
             on_harm: self.on_harm,
+            dimensions: self.dimensions.unwrap_or_default(),
         })
     }
 }
@@ -197,6 +204,25 @@ fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Vec<Invalid>> {
         let (path, message) = (error.path().to_string(), error.inner().to_string());
         vec![Invalid::new(&field(&path, &message), message)]
     })
+}
+
+fn check_dimensions(dimensions: &[Dimension]) -> Vec<Invalid> {
+    let mut wrong = Vec::new();
+    if dimensions.len() > DIMENSIONS_MAX {
+        wrong.push(Invalid::new("dimensions", format!("expected at most {DIMENSIONS_MAX} dimensions")));
+    }
+    for (index, dimension) in dimensions.iter().enumerate() {
+        let name = &dimension.name;
+        let place = format!("dimensions[{index}].name");
+        if name.is_empty() || name.len() > MAX_DIMENSION_BYTES || name.contains(['\0', '"', '$']) {
+            let message =
+                format!("expected 1 to {MAX_DIMENSION_BYTES} bytes without NUL characters, quotes and $");
+            wrong.push(Invalid::new(&place, message));
+        } else if dimensions.iter().take(index).any(|other| other == dimension) {
+            wrong.push(Invalid::new(&place, "duplicate: another dimension is the same attribute".to_owned()));
+        }
+    }
+    wrong
 }
 
 fn check_text(field: &str, text: &Option<String>) -> Option<Invalid> {
@@ -275,6 +301,26 @@ mod tests {
         assert_eq!(fields(r#"{"environment": "dev", "metrics": [{"name": "m"}]}"#), ["name"]);
         assert_eq!(fields("[]"), ["body"]);
         assert_eq!(fields("{"), ["body"]);
+    }
+
+    #[test]
+    fn dimensions_are_few_different_and_named() {
+        let with = |dimensions: &str| {
+            fields(&format!(
+                r#"{{"name": "e", "environment": "dev", "metrics": [{{"name": "m"}}], "dimensions": {dimensions}}}"#
+            ))
+        };
+        let none: [&str; 0] = [];
+        assert_eq!(with(r#"[{"name": "plan"}, {"name": "plan", "source": "conversion"}]"#), none);
+        assert_eq!(
+            with(r#"[{"name": "plan"}, {"name": "plan", "source": "context"}]"#),
+            ["dimensions[1].name"]
+        );
+        assert_eq!(with(r#"[{"name": ""}]"#), ["dimensions[0].name"]);
+        assert_eq!(with(r#"[{"name": "$.plan"}]"#), ["dimensions[0].name"]);
+        assert_eq!(with(r#"[{"name": "plan", "source": "cookie"}]"#), ["dimensions[0].source"]);
+        let six: Vec<String> = (0..6).map(|number| format!(r#"{{"name": "d{number}"}}"#)).collect();
+        assert_eq!(with(&format!("[{}]", six.join(", "))), ["dimensions"]);
     }
 
     fn draws(variants: &[&str], stickiness: &str) -> Draws {

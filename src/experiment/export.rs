@@ -126,7 +126,7 @@ pub async fn export(
     let versions = versions(database, design, -1).await?;
     let phases = phases(&versions, &design.control, experiment.started_at, experiment.stopped_at);
     let (counted_at, clock_skew) = (Utc::now(), config.experiments.clock_skew());
-    let question = Question { experiment: id, design, phases: &phases, clock_skew, counted_at };
+    let question = Question { experiment: id, design, phases: &phases, clock_skew, counted_at, split: None };
     let counts = question.count(database).await?;
     let assignments = assignments(database, id).await?;
     let tallies = counts.tallies(design, phases.clone(), &assignments, counted_at);

@@ -27,6 +27,8 @@ pub struct Running {
     /// Start in microseconds since 1970, like all times here.
     pub started_at: i64,
     pub stopped_at: Option<i64>,
+    /// Attributes of the context by which the results are broken down.
+    pub attributes: Vec<String>,
 }
 
 /// Exposure of one user under one version of the flag.
@@ -42,6 +44,9 @@ pub struct Exposure {
     pub assignment: Option<i64>,
     /// Position of the evaluation among those that were read.
     pub place: usize,
+    /// Values of the attributes by which the results are broken down, as the JSON text of an object. `None`: there are
+    /// none.
+    pub attributes: Option<String>,
 }
 
 /// Variant that an evaluation showed to its user.
@@ -53,6 +58,8 @@ pub struct Shown<'e> {
     pub evaluated_at: i64,
     /// Position of the evaluation among those that are read, by which its event is found again.
     pub place: usize,
+    /// Values of attributes, as in [`Exposure`]. `None`: there are none, or they are read later by the position.
+    pub attributes: Option<&'e str>,
 }
 
 /// First exposure of a user, and whether another variant was seen later.
@@ -63,6 +70,7 @@ struct First {
     assignment: Option<i64>,
     crossed: bool,
     place: usize,
+    attributes: Option<String>,
 }
 
 /// Key of an exposure: experiment, user and version of the flag.
@@ -126,6 +134,7 @@ impl Exposures {
             assignment,
             crossed: false,
             place: shown.place,
+            attributes: shown.attributes.map(str::to_owned),
         };
         let known = match self.firsts.entry((experiment, user, flag_version)) {
             Entry::Vacant(place) => {
@@ -162,6 +171,7 @@ impl Exposures {
                 crossed: first.crossed,
                 assignment: first.assignment,
                 place: first.place,
+                attributes: first.attributes,
             })
             .collect();
         exposures.sort_unstable_by_key(Exposure::id);
@@ -207,7 +217,12 @@ mod tests {
         let mut exposures = Exposures::default();
         seen.iter().for_each(|(user, version, variant, at)| {
             let assignment = (*variant == "a").then_some(r#"{"how": "drawn"}"#);
-            exposures.add(1, key(user), *version, Shown { variant, assignment, evaluated_at: *at, place: 0 });
+            exposures.add(
+                1,
+                key(user),
+                *version,
+                Shown { variant, assignment, evaluated_at: *at, place: 0, attributes: None },
+            );
         });
         let unknown = exposures.unknown(known);
         let is_recorded = |exposure: &Exposure| exposure.assignment.is_some() == (exposure.variant == "a");
@@ -241,6 +256,7 @@ mod tests {
             crossed: false,
             assignment: None,
             place: 0,
+            attributes: None,
         };
         let noted = Instant::now();
         let assignments = vec![StoredAssignment { experiment_id: 1, key: 7, text: String::new() }];
@@ -267,6 +283,7 @@ mod tests {
             flag_name: String::new(),
             started_at: 10,
             stopped_at,
+            attributes: Vec::new(),
         };
         assert!(!running(None).covers(9) && running(None).covers(10));
         assert!(running(Some(20)).covers(19) && !running(Some(20)).covers(20));

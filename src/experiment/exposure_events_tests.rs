@@ -18,12 +18,18 @@ fn running() -> Running {
         flag_name: "checkout".to_owned(),
         started_at: 0,
         stopped_at: None,
+        attributes: Vec::new(),
     }
 }
 
 fn exposure(variant: &str, exposed_at: i64) -> Exposure {
     let mut exposures = Exposures::default();
-    exposures.add(1, key("u"), 3, Shown { variant, assignment: None, evaluated_at: exposed_at, place: 0 });
+    exposures.add(
+        1,
+        key("u"),
+        3,
+        Shown { variant, assignment: None, evaluated_at: exposed_at, place: 0, attributes: None },
+    );
     exposures.unknown(&KnownExposures::default()).exposures.remove(0)
 }
 

@@ -27,6 +27,7 @@ use crate::log_limit::limited;
 
 use super::create_request::CreateRequest;
 use super::design::Design;
+use super::dimensions::attributes;
 use super::exposure::{Exposure, Exposures, KnownExposures, Running, Shown};
 use super::exposure_events::{Evaluated, QueuedEvent};
 use super::key::{Key, key};
@@ -64,11 +65,13 @@ const DISCARD_HISTORY: &str = "DELETE FROM experiment_history WHERE experiment_i
 const EXISTS: &str = "SELECT count(*) FROM experiments WHERE id = $1";
 const UNFINISHED: &str = "SELECT count(*) FROM experiments WHERE backfilling AND due_at > $1";
 /// Selects the evaluations that expose their user.
-const EVALUATED: &str = "SELECT user_id, variant, flag_version, evaluated_at FROM feature_flag_evaluations
+/// `$4`: whether their contexts are needed.
+const EVALUATED: &str = "SELECT user_id, variant, flag_version, evaluated_at, CASE WHEN $4 THEN context::text END
+    FROM feature_flag_evaluations
     WHERE flag_name = $1 AND environment = $2 AND evaluated_at >= $3::timestamptz AND enabled AND variant <> ''
         AND user_id <> '' AND flag_version IS NOT NULL AND error_code IS NULL";
 
-type Evaluated = (String, String, i64, DateTime<Utc>);
+type PastRow = (String, String, i64, DateTime<Utc>, Option<String>);
 
 impl Experiments {
     /// Starts an experiment. Evaluations since `started_at` that are already audited are included.
@@ -170,16 +173,27 @@ impl Experiments {
     ) -> Result<(), ExperimentError> {
         let mut exposures = Exposures::default();
         let mut users: AHashMap<Key, String> = AHashMap::new();
+        let names: Vec<String> = Design::attributes_of(&design.dimensions).map(str::to_owned).collect();
         on_pool!(&self.database, |pool, sql| {
             // Only reads, so that it holds up no writer in SQLite either.
             let mut transaction = pool.begin().await?;
             transaction.limit_statements(BACKFILL_STATEMENT_TIMEOUT).await?;
             let evaluated = sqlx::query_as(sql(EVALUATED)).bind(&design.flag_name).bind(&design.environment);
-            let mut evaluated = evaluated.bind(text_of(started_at)).fetch(&mut *transaction);
-            while let Some((user, variant, version, at)) = evaluated.try_next().await? as Option<Evaluated> {
+            let evaluated = evaluated.bind(text_of(started_at)).bind(!names.is_empty());
+            let mut evaluated = evaluated.fetch(&mut *transaction);
+            while let Some((user, variant, version, at, context)) =
+                evaluated.try_next().await? as Option<PastRow>
+            {
                 // Rows do not record how the variant was chosen. It follows from the definition if there is one way only.
                 let evaluated_at = at.timestamp_micros();
-                let shown = Shown { variant: &variant, assignment: None, evaluated_at, place: 0 };
+                let found = context.and_then(|context| attributes(&context, &names));
+                let shown = Shown {
+                    variant: &variant,
+                    assignment: None,
+                    evaluated_at,
+                    place: 0,
+                    attributes: found.as_deref(),
+                };
                 let user_key = key(&user);
                 exposures.add(id, user_key, version, shown);
                 if exposures.len() > BACKFILLED_MAX {
@@ -197,6 +211,7 @@ impl Experiments {
             flag_name: design.flag_name.clone(),
             started_at: started_at.timestamp_micros(),
             stopped_at: None,
+            attributes: names,
         };
         for chunk in exposures.unknown(&KnownExposures::default()).exposures.chunks(BACKFILL_CHUNK_ROWS) {
             in_transaction!(&self.database, |transaction, _sql| {

@@ -11,7 +11,7 @@ use sqlx::sqlite::SqliteConnection;
 use crate::database::DatabaseError;
 
 use super::conversion::Reported;
-use super::design::Design;
+use super::design::{Design, Dimension};
 use super::exposure::{Exposure, Running, StoredAssignment};
 use super::exposure_events::QueuedEvent;
 use super::key::Key;
@@ -20,7 +20,8 @@ use super::key::Key;
 const CHUNK_ROWS: usize = 10_000;
 /// Key of the Postgres advisory lock that guards exposures.
 const EXPOSURES_LOCK: i64 = 0x666c_6167_6578_7000;
-const RUNNING: &str = "SELECT id, name, environment, flag_name, started_at, stopped_at FROM experiments";
+const RUNNING: &str = "SELECT id, name, environment, flag_name, started_at, stopped_at,
+    CAST(design -> 'dimensions' AS TEXT) FROM experiments";
 const DESIGNS: &str = "SELECT id, CAST(design AS TEXT) FROM experiments";
 /// Keeps the earlier of two exposures, and marks it as crossed if their variants differ.
 const EARLIER: &str = " ON CONFLICT (experiment_id, user_key, flag_version) DO UPDATE SET
@@ -31,11 +32,14 @@ const EARLIER: &str = " ON CONFLICT (experiment_id, user_key, flag_version) DO U
         assignment = CASE WHEN excluded.exposed_at < e.exposed_at
             OR (excluded.exposed_at = e.exposed_at AND excluded.variant < e.variant)
             THEN excluded.assignment ELSE e.assignment END,
+        attributes = CASE WHEN excluded.exposed_at < e.exposed_at
+            OR (excluded.exposed_at = e.exposed_at AND excluded.variant < e.variant)
+            THEN excluded.attributes ELSE e.attributes END,
         crossed = e.crossed OR excluded.crossed OR excluded.variant <> e.variant
     WHERE excluded.exposed_at < e.exposed_at
         OR (NOT e.crossed AND (excluded.crossed OR excluded.variant <> e.variant))";
 const EXPOSE: &str = "INSERT INTO experiment_exposures AS e
-        (experiment_id, user_key, flag_version, variant, exposed_at, crossed, assignment) ";
+        (experiment_id, user_key, flag_version, variant, exposed_at, crossed, assignment, attributes) ";
 const DESCRIBE: &str = "INSERT INTO experiment_assignments (experiment_id, assignment_key, assignment)
     VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
 const REPEATED: &str = "UPDATE experiments SET duplicates = duplicates + $2 WHERE id = $1";
@@ -45,7 +49,7 @@ const ENQUEUE: &str = "INSERT INTO experiment_exposure_events (experiment_id, us
 /// Returns the exposures that were inserted or changed, as they are now.
 const RETURNING: &str = " RETURNING experiment_id, user_key, flag_version, variant, exposed_at";
 
-type RunningRow = (i64, String, String, String, i64, Option<i64>);
+type RunningRow = (i64, String, String, String, i64, Option<i64>, Option<String>);
 /// Row that [`RETURNING`] returns.
 type ExposedRow = (i64, Vec<u8>, i64, String, i64);
 
@@ -120,8 +124,8 @@ impl Tables for PgConnection {
 
     async fn expose(&mut self, exposures: &[Exposure]) -> Result<Vec<usize>, DatabaseError> {
         const ROWS: &str =
-            "SELECT * FROM unnest($1::bigint[], $2::bytea[], $3::bigint[], $4::text[], $5::bigint[],
-            $6::boolean[], $7::bigint[])";
+            "SELECT a, b, c, d, e, f, g, h::jsonb FROM unnest($1::bigint[], $2::bytea[], $3::bigint[], $4::text[],
+            $5::bigint[], $6::boolean[], $7::bigint[], $8::text[]) AS n (a, b, c, d, e, f, g, h)";
         let mut written: Vec<ExposedRow> = Vec::new();
         for exposures in exposures.chunks(CHUNK_ROWS) {
             let column = |number: fn(&Exposure) -> i64| exposures.iter().map(number).collect::<Vec<i64>>();
@@ -134,6 +138,9 @@ impl Tables for PgConnection {
             let assignments: Vec<Option<i64>> =
                 exposures.iter().map(|exposure| exposure.assignment).collect();
             let query = query.bind(column(|exposure| exposure.exposed_at)).bind(crossed).bind(assignments);
+            let attributes: Vec<Option<&str>> =
+                exposures.iter().map(|exposure| exposure.attributes.as_deref()).collect();
+            let query = query.bind(attributes);
             written.extend(query.fetch_all(&mut *self).await?);
         }
         Ok(firsts(exposures, written))
@@ -205,11 +212,12 @@ impl Tables for SqliteConnection {
     async fn expose(&mut self, exposures: &[Exposure]) -> Result<Vec<usize>, DatabaseError> {
         let mut written: Vec<ExposedRow> = Vec::new();
         for exposure in exposures {
-            let query = format!("{EXPOSE}VALUES ($1, $2, $3, $4, $5, $6, $7){EARLIER}{RETURNING}");
+            let query = format!("{EXPOSE}VALUES ($1, $2, $3, $4, $5, $6, $7, $8){EARLIER}{RETURNING}");
             let query = sqlx::query_as(AssertSqlSafe(query)).bind(exposure.experiment_id);
             let query = query.bind(exposure.user_key.as_slice()).bind(exposure.flag_version);
             let query = query.bind(&exposure.variant).bind(exposure.exposed_at).bind(exposure.crossed);
-            written.extend(query.bind(exposure.assignment).fetch_all(&mut *self).await?);
+            let query = query.bind(exposure.assignment).bind(exposure.attributes.as_deref());
+            written.extend(query.fetch_all(&mut *self).await?);
         }
         Ok(firsts(exposures, written))
     }
@@ -266,8 +274,18 @@ fn firsts(exposures: &[Exposure], written: Vec<ExposedRow>) -> Vec<usize> {
     exposures.iter().enumerate().filter(|(_, exposure)| is_first(exposure)).map(|(at, _)| at).collect()
 }
 
-fn running((id, name, environment, flag_name, started_at, stopped_at): RunningRow) -> Running {
-    Running { id, name, environment, flag_name, started_at, stopped_at }
+fn running((id, name, environment, flag_name, started_at, stopped_at, dimensions): RunningRow) -> Running {
+    let dimensions: Vec<Dimension> =
+        dimensions.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+    Running {
+        id,
+        name,
+        environment,
+        flag_name,
+        started_at,
+        stopped_at,
+        attributes: Design::attributes_of(&dimensions).map(str::to_owned).collect(),
+    }
 }
 
 fn designs(rows: Vec<(i64, String)>) -> Result<Vec<(i64, Design)>, DatabaseError> {

@@ -2,6 +2,7 @@
 //! say.
 
 mod commands;
+mod dimensions;
 mod exposures;
 mod faults;
 mod past;

@@ -35,6 +35,30 @@ pub struct Design {
     /// Action when a guardrail is harmed. `None`: an alarm only.
     #[serde(default)]
     pub on_harm: Option<OnHarm>,
+    /// Attributes by whose values the results are broken down.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dimensions: Vec<Dimension>,
+}
+
+/// Attribute by whose values the results are broken down.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Dimension {
+    /// Name of the attribute.
+    pub name: String,
+    #[serde(default)]
+    pub source: DimensionSource,
+}
+
+/// Place of an attribute.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum DimensionSource {
+    /// The context of the user's first exposure: users are compared with users of the same value.
+    #[default]
+    Context,
+    /// The metadata of conversions: all users are compared, and only conversions with the value count.
+    Conversion,
 }
 
 /// Action when a guardrail is harmed.
@@ -161,6 +185,12 @@ impl Design {
     /// Hours after the exposure at which the window of a metric is over.
     pub fn ends_after_hours(&self, metric: &Metric) -> u32 {
         metric.delay_hours.saturating_add(metric.window_hours.unwrap_or(self.window_hours))
+    }
+
+    /// Attributes of the context among dimensions.
+    pub fn attributes_of(dimensions: &[Dimension]) -> impl Iterator<Item = &str> {
+        let of_context = dimensions.iter().filter(|of| of.source == DimensionSource::Context);
+        of_context.map(|of| of.name.as_str())
     }
 
     /// Metrics that count conversions of this name, as their values or as their denominator.

@@ -2,6 +2,7 @@
 
 mod comparison;
 mod conclusions;
+mod dimensions;
 pub mod explanations;
 pub mod history;
 mod phase;
@@ -17,6 +18,7 @@ use super::{Design, Excluded, Metric, Tally};
 
 pub use comparison::{Arms, Family, Missing, compare, prepare};
 pub use conclusions::{Conclusion, Finding};
+pub use dimensions::{Breakdown, DimensionLevel, DimensionResults, LevelKind, LevelMetric, LevelResults};
 pub use phase::SAMPLE_RATIO_ALPHA;
 pub use verdict::Verdict;
 
@@ -138,6 +140,9 @@ pub struct PhaseResults {
     pub variants: Vec<VariantResults>,
     pub sample_ratio: SampleRatio,
     pub metrics: Vec<MetricResults>,
+    /// Results by the values of attributes, for the dimensions of the design. Only of the current phase.
+    #[serde(default)]
+    pub dimensions: Vec<DimensionResults>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -328,6 +333,14 @@ impl Results {
             earlier_phases: phases,
             conclusions,
             latched: false,
+        }
+    }
+
+    /// Adds the results by dimensions of the current phase.
+    pub fn break_down(&mut self, breakdowns: &[Breakdown]) {
+        if let Some(phase) = &mut self.phase {
+            let design = &self.experiment.design;
+            phase.dimensions = breakdowns.iter().map(|of| dimensions::results(design, of)).collect();
         }
     }
 }

@@ -39,6 +39,7 @@ pub fn experiment(holdout: Option<&str>) -> Experiment {
         exclude_crossed: false,
         planned_users: None,
         on_harm: None,
+        dimensions: Vec::new(),
     };
     Experiment {
         design,

@@ -55,7 +55,7 @@ async fn of_experiments(database: &Database, user: &str, how: Erasure) -> Result
                 Erasure::Anonymise if table == "experiment_conversions" => {
                     format!("UPDATE {table} SET user_key = $2, metadata = NULL")
                 }
-                Erasure::Anonymise => format!("UPDATE {table} SET user_key = $2"),
+                Erasure::Anonymise => format!("UPDATE {table} SET user_key = $2, attributes = NULL"),
             };
             // The primary key of the exposures begins with the experiment, so the condition names all experiments.
             let change = format!(

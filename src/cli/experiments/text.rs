@@ -1,5 +1,7 @@
 //! Experiment results as readable text.
 
+mod dimensions;
+
 use crate::cli::render::printable;
 use crate::experiment::results::explanations::{duration, percent, signed_percent, thousands};
 use crate::experiment::results::{
@@ -30,6 +32,7 @@ pub fn of(results: &Results, screen: &Screen) -> String {
         lines.push(String::new());
         lines.extend(bars(phase, screen));
         lines.extend(adjusted(phase));
+        lines.extend(dimensions::tables(phase, confidence));
     }
     lines.push(String::new());
     for conclusion in &results.conclusions {

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use super::super::design::Kind;
 use super::super::tally::Phase;
+use super::dimensions::SEEN_VALUES;
 use super::{CONVERSIONS, FINISHED, MICROSECONDS_PER_HOUR, Question, USERS};
 
 /// Statement with the texts to bind after the experiment's id.
@@ -44,7 +45,10 @@ pub(super) const SQLITE_MOMENTS: &str = "UNION ALL SELECT 2, phase, variant, ass
 
 impl Question<'_> {
     pub(super) fn statement(&self, caps: &[Option<f64>], moments: &str, one_version: bool) -> Statement {
-        let (measures, events) = self.measures(caps, None);
+        let (measures, mut events) = self.measures(caps, None);
+        // The first parameter is the experiment.
+        let first = events.len() + 2;
+        events.extend(self.split.iter().flat_map(|split| split.texts().cloned()));
         let windows = self.ends();
         let finished = windows.iter().enumerate().map(|(index, hours)| {
             let cut = self.cut(*hours);
@@ -75,23 +79,28 @@ impl Question<'_> {
                 sum(CASE WHEN outcome = 2 THEN 1 ELSE 0 END){NO_MOMENTS}
             FROM outcomes GROUP BY phase, variant, assignment, seen
             {moments}",
-            spans = self.spans(one_version),
+            spans = self.spans(one_version, &self.level_of_exposure(first)),
             finished = finished.join("\n"),
-            converted = self.converted(),
+            converted = self.converted(&self.level_of_conversion(first)),
             BELONGS = self.belongs(),
         );
         Statement { text, events }
     }
 
-    /// One row per user and phase: the first exposure determines variant and assignment.
-    pub(super) fn spans(&self, one_version: bool) -> String {
+    /// One row per user and phase: the first exposure determines variant, assignment and level. `level`: number of the
+    /// level of an exposure, to be added to `seen`; empty if exposures have none.
+    pub(super) fn spans(&self, one_version: bool, level: &str) -> String {
         let seen = "CASE WHEN crossed + changed > 0 THEN 1 WHEN before <> variant THEN 2 ELSE 0 END";
         // With one version every user has one row, which Postgres reads where it is needed.
+        let (level, add_level) = match level {
+            "" => ("0", String::new()),
+            level => (level, format!(" + {SEEN_VALUES} * ({level})")),
+        };
         if one_version {
             return format!(
                 "spans AS NOT MATERIALIZED (SELECT user_key, {phase} AS phase, variant, assignment, exposed_at, exposed_at AS first_at,
                     exposed_at - {skew} AS starts_at, CAST(NULL AS bigint) AS until,
-                    CASE WHEN crossed THEN 1 ELSE 0 END AS seen
+                    CASE WHEN crossed THEN 1 ELSE 0 END{add_level} AS seen
                 FROM experiment_exposures WHERE experiment_id = $1)",
                 phase = phase_of_version(self.phases),
                 skew = self.skew()
@@ -99,13 +108,14 @@ impl Question<'_> {
         }
         format!(
             "seen AS (
-                SELECT user_key, {phase} AS phase, variant, assignment, exposed_at, crossed FROM experiment_exposures
-                WHERE experiment_id = $1
+                SELECT user_key, {phase} AS phase, variant, assignment, exposed_at, crossed, {level} AS level
+                FROM experiment_exposures WHERE experiment_id = $1
             ), ranked AS (
                 SELECT seen.*, row_number() OVER (PARTITION BY user_key, phase ORDER BY exposed_at, variant) AS nth FROM seen
             ), users AS (
                 SELECT user_key, phase, min(exposed_at) AS exposed_at, max(CASE WHEN nth = 1 THEN variant END) AS variant,
                     max(CASE WHEN nth = 1 THEN assignment END) AS assignment,
+                    max(CASE WHEN nth = 1 THEN level END) AS level,
                     max(CASE WHEN crossed THEN 1 ELSE 0 END) AS crossed,
                     CASE WHEN min(variant) <> max(variant) THEN 1 ELSE 0 END AS changed
                 FROM ranked GROUP BY user_key, phase
@@ -120,7 +130,7 @@ impl Question<'_> {
             ), spans AS (
                 SELECT user_key, phase, variant, assignment, exposed_at, first_at,
                     CASE WHEN exposed_at = first_at THEN exposed_at - {skew} ELSE exposed_at END AS starts_at, until,
-                    {seen} AS seen
+                    {seen} + {SEEN_VALUES} * level AS seen
                 FROM chained
             )",
             phase = phase_of_version(self.phases),
@@ -129,8 +139,9 @@ impl Question<'_> {
         )
     }
 
-    /// Values of each user for each metric.
-    pub(super) fn converted(&self) -> String {
+    /// Values of each user for each metric. `level`: number of the level of a conversion, to be added to `seen`; empty if
+    /// conversions have none.
+    pub(super) fn converted(&self, level: &str) -> String {
         let after = format!("({}) AND ({OFFSET}) BETWEEN m.delay AND m.ends", self.belongs());
         let before = format!(
             "m.paired = 0 AND c.occurred_at >= s.first_at - {skew} - m.length AND c.occurred_at < s.first_at - {skew}",
@@ -138,9 +149,14 @@ impl Question<'_> {
         );
         // A conversion without a value counts as 1 in a ratio.
         let value = "coalesce(c.value, CASE WHEN m.kind = 2 THEN 1.0 ELSE 0.0 END)";
+        let seen = match level {
+            "" => "s.seen".to_owned(),
+            level => format!("s.seen + {SEEN_VALUES} * ({level})"),
+        };
+        // The fifth column is `seen`.
         format!(
             "converted AS (
-                SELECT s.user_key, s.phase, s.variant, s.assignment, s.seen, m.metric, m.kind, m.cap,
+                SELECT s.user_key, s.phase, s.variant, s.assignment, {seen} AS seen, m.metric, m.kind, m.cap,
                     sum(CASE WHEN m.side = 0 AND {after} THEN 1 ELSE 0 END) AS n,
                     sum(CASE WHEN m.side = 0 AND {after} THEN {value} ELSE 0.0 END) AS v,
                     sum(CASE WHEN m.side = 1 OR {before} THEN 1 ELSE 0 END) AS other_n,
@@ -148,7 +164,7 @@ impl Question<'_> {
                 FROM spans AS s JOIN experiment_conversions AS c ON c.experiment_id = $1 AND c.user_key = s.user_key
                     JOIN measures AS m ON m.event = c.metric
                 WHERE (({after}) OR ({before})) AND s.exposed_at <= m.cut AND NOT (m.kind = 0 AND coalesce(c.value, 1) = 0)
-                GROUP BY s.phase, s.variant, s.assignment, s.seen, m.metric, m.kind, m.cap, s.user_key
+                GROUP BY s.phase, s.variant, s.assignment, 5, m.metric, m.kind, m.cap, s.user_key
             )"
         )
     }

@@ -20,7 +20,7 @@ const TOLERANCE: f64 = 1e-9;
 const ROUNDING: f64 = 1e-15;
 
 /// Evaluates the flag for users with their plans. Returns the variant of each.
-fn evaluate_all(service: &Service, users: &[(String, &str)]) -> Vec<String> {
+pub(super) fn evaluate_all(service: &Service, users: &[(String, &str)]) -> Vec<String> {
     let mut variants = Vec::new();
     for users in users.chunks(CONTEXTS) {
         let contexts: Vec<Value> =
@@ -35,7 +35,7 @@ fn evaluate_all(service: &Service, users: &[(String, &str)]) -> Vec<String> {
     variants
 }
 
-fn convert_all(fixture: &Fixture, service: &Service, conversions: &[Value]) {
+pub(super) fn convert_all(fixture: &Fixture, service: &Service, conversions: &[Value]) {
     for conversions in conversions.chunks(CONVERSIONS) {
         let answer: Answer = fixture.ask(service, "POST", "/theme/conversions", &json!(conversions));
         assert_eq!(answer.status, 202, "{answer:?}");

@@ -48,6 +48,7 @@ impl Own {
                 exclude_crossed: false,
                 planned_users: None,
                 on_harm: None,
+                dimensions: Vec::new(),
             })?;
             let begin =
                 "INSERT INTO experiments (environment, name, flag_name, design, created_by, started_at)

@@ -194,6 +194,11 @@ pub fn prepare(metric: &Metric, cuped: Option<&Cuped>, arms: &[Arms]) -> Result<
     Ok(Prepared { difference, pairs, left_out })
 }
 
+/// Result of a comparison in a phase that does not have the control.
+pub fn without_control() -> Compared {
+    (Verdict::NotKnownYet, Some(Missing::NoControl), None, None)
+}
+
 /// p-value before any correction, by the method that [`compare`] uses.
 pub fn raw_p_value(
     metric: &Metric,

@@ -3,10 +3,10 @@
 use crate::statistics::{Boundary, Cuped, Difference, Moments, Pair, moments, sample_ratio};
 use crate::{Design, Kind, Metric, Role, Sample, Stratum, Tally};
 
-use super::comparison::{Arms, Compared, Family, Level, Missing, compare, raw_p_value};
+use super::comparison::{Arms, Compared, Family, Level, compare, raw_p_value, without_control};
 use super::{
     Adjustment, Comparison, Covariate, MetricResults, Part, PhaseResults, SampleRatio, SampleRatioTest,
-    StratumResults, StratumVariant, VariantResults, Verdict,
+    StratumResults, StratumVariant, VariantResults,
 };
 
 /// Share of correctly split experiments that ever raise the sample ratio alarm.
@@ -40,13 +40,15 @@ pub fn results(design: &Design, tally: &Tally) -> PhaseResults {
         variants: counted.variants(),
         sample_ratio: counted.sample_ratio(),
         metrics: counted.metrics(),
+        dimensions: Vec::new(),
     }
 }
 
-struct Counted<'c> {
-    design: &'c Design,
-    tally: &'c Tally,
-    users: u64,
+/// Counts of a phase, or of a part of its users.
+pub(super) struct Counted<'c> {
+    pub(super) design: &'c Design,
+    pub(super) tally: &'c Tally,
+    pub(super) users: u64,
 }
 
 /// A variant, or several together, with its samples in each stratum.
@@ -66,7 +68,7 @@ impl Counted<'_> {
     }
 
     /// Names of the phase's variants of a part.
-    fn of_part(&self, part: Part) -> Vec<&str> {
+    pub(super) fn of_part(&self, part: Part) -> Vec<&str> {
         let names = self.tally.phase.variants.iter().map(|variant| variant.name.as_str());
         names.filter(|name| self.part(name) == part).collect()
     }
@@ -175,7 +177,7 @@ impl Counted<'_> {
         let all: Vec<Sample> = self.all_samples(at).concat();
         MetricResults {
             metric: metric.clone(),
-            levels: variants.iter().map(|variant| self.level(at, &variant.name, metric.kind)).collect(),
+            levels: self.levels(at, metric.kind),
             comparisons: Vec::new(),
             holdout,
             cuped: cuped.map(|of| Adjustment { theta: of.theta, variance_reduction: of.variance_reduction }),
@@ -200,9 +202,14 @@ impl Counted<'_> {
         Some(Covariate { p_value, alarm: p_value < COVARIATE_ALPHA })
     }
 
-    fn all_samples(&self, at: usize) -> Vec<Vec<Sample>> {
+    pub(super) fn all_samples(&self, at: usize) -> Vec<Vec<Sample>> {
         let sample = |variant: &crate::VariantTally| variant.samples.get(at).copied().unwrap_or_default();
         self.tally.strata.iter().map(|stratum| stratum.variants.iter().map(sample).collect()).collect()
+    }
+
+    /// Levels of a metric in the order of the phase's variants.
+    pub(super) fn levels(&self, at: usize, kind: Kind) -> Vec<super::Level> {
+        self.tally.phase.variants.iter().map(|variant| self.level(at, &variant.name, kind)).collect()
     }
 
     fn level(&self, at: usize, name: &str, kind: Kind) -> super::Level {
@@ -218,7 +225,7 @@ impl Counted<'_> {
     }
 
     /// Samples of both sides in each stratum that has both. `None` if the phase does not have the first side.
-    fn arms(&self, at: usize, control: &[&str], treatment: &[&str]) -> Option<Vec<Arms>> {
+    pub(super) fn arms(&self, at: usize, control: &[&str], treatment: &[&str]) -> Option<Vec<Arms>> {
         let has = |names: &[&str]| {
             names.iter().any(|name| self.tally.phase.variants.iter().any(|of| of.name == *name))
         };
@@ -258,7 +265,7 @@ impl Counted<'_> {
     ) -> Comparison {
         let compared = match arms {
             Some(arms) => compare(metric, level, cuped, arms),
-            None => (Verdict::NotKnownYet, Some(Missing::NoControl), None, None),
+            None => without_control(),
         };
         self.with_time(variant, compared)
     }

@@ -335,6 +335,7 @@ fn empty(kind: Kinds) -> World {
             exclude_crossed: false,
             planned_users: None,
             on_harm: None,
+            dimensions: Vec::new(),
         },
         versions: definitions.into_iter().enumerate().map(version).collect(),
         assignments: assignments(),

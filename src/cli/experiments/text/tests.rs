@@ -1,7 +1,8 @@
 use chrono::Utc;
 
 use super::*;
-use crate::experiment::results::Conversions;
+use crate::experiment::results::{Breakdown, Conversions, DimensionLevel, LevelKind};
+use crate::experiment::{Dimension, DimensionSource};
 use flagstream_experiments::sample_data::{experiment, tally, variant};
 
 const SCREEN: Screen = Screen { width: 92, colour: false, terminal: false };
@@ -115,4 +116,38 @@ fn the_age_of_the_count_and_what_is_not_in_it_stand_below_the_numbers() {
     let unknown = "Counted 2 s ago; Kafka does not answer, so what has come in since is not known.";
     assert_eq!(line(counted(None, None)), unknown);
     assert_eq!(line(counted(Some(1), None)), unknown);
+}
+
+#[test]
+fn each_dimension_is_a_table() {
+    let counts =
+        |users, purchases| tally(vec![variant("old", users, 100, 20), variant("new", users, purchases, 20)]);
+    let mut results = Results::of(experiment(None), &[counts(10_000, 112)], CONVERSIONS);
+    let level = |kind, value: Option<&str>, users, purchases| {
+        (DimensionLevel { kind, value: value.map(str::to_owned) }, counts(users, purchases))
+    };
+    let by_plan = Dimension { name: "plan".to_owned(), source: DimensionSource::Context };
+    let levels = vec![
+        level(LevelKind::Value, Some("gold"), 5_000, 160),
+        level(LevelKind::Other, None, 40, 100),
+        level(LevelKind::None, None, 4_000, 100),
+    ];
+    let by_payment = Dimension { name: "payment".to_owned(), source: DimensionSource::Conversion };
+    let visa = vec![level(LevelKind::Value, Some("visa"), 10_000, 50)];
+    results.break_down(&[
+        Breakdown { dimension: by_plan, levels },
+        Breakdown { dimension: by_payment, levels: visa },
+    ]);
+    let shown = of(&results, &Screen { width: 120, ..SCREEN });
+    let line = |start: &str| {
+        let line = shown.lines().find(|line| line.starts_with(start));
+        line.unwrap_or_else(|| panic!("{start}: {shown}")).split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    assert!(line("by plan ").starts_with("by plan users metric variant difference 95% interval"), "{shown}");
+    let gold = line("gold ");
+    assert!(gold.starts_with("gold 10,000 purchase new +60.0% ") && gold.ends_with("better"), "{gold}");
+    assert!(line("(other) ").starts_with("(other) 80 purchase new - - - - not known yet"), "{shown}");
+    assert!(line("(none) ").starts_with("(none) 8,000 purchase new +0.0%"), "{shown}");
+    assert!(line("visa ").starts_with("visa 20,000 purchase new -50.0%"), "{shown}");
+    assert!(shown.contains("by payment of conversions"), "{shown}");
 }

@@ -3,7 +3,7 @@
 
 use utoipa::{IntoParams, IntoResponses, ToSchema};
 
-use crate::experiment::{Cap, Goal, Kind, OnHarm, Role, StoredExperiment};
+use crate::experiment::{Cap, Dimension, Goal, Kind, OnHarm, Role, StoredExperiment};
 use crate::http::openapi::schema::ProblemDetails;
 
 #[derive(IntoParams)]
@@ -50,6 +50,9 @@ pub struct NewExperiment {
     planned_users: Option<u64>,
     /// Action when a guardrail is harmed. Absent: an alarm only.
     on_harm: Option<OnHarm>,
+    /// Attributes by whose values the results are broken down. The ten most frequent values are levels of their own.
+    #[schema(max_items = 5)]
+    dimensions: Option<Vec<Dimension>>,
     /// Start of the experiment. Absent: now. With a time in the past, audited evaluations since then are included.
     #[schema(format = DateTime)]
     started_at: Option<String>,
