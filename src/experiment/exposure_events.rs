@@ -57,7 +57,7 @@ pub struct QueuedEvent {
     pub event: String,
 }
 
-/// What the event of an exposure contains besides the exposure.
+/// Further contents of the event of an exposure.
 #[derive(Debug, Clone, Copy)]
 pub struct Evaluated<'e> {
     pub user_id: &'e str,

@@ -22,7 +22,7 @@ pub struct Exposure<'a> {
     /// Version of the flag's definition that the user was exposed to.
     pub flag_version: i64,
     pub variant: &'a str,
-    /// How the variant was chosen, as in the event of the evaluation. `None`: it was not recorded.
+    /// Choice of the variant, as in the event of the evaluation. `None`: it was not recorded.
     pub assignment: Option<&'a RawValue>,
     /// The user, or its hash if the privacy settings require one.
     pub user_id: &'a str,

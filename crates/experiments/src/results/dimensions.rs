@@ -30,7 +30,7 @@ pub struct DimensionLevel {
 #[serde(rename_all = "lowercase")]
 #[schema(as = DimensionLevelKind)]
 pub enum LevelKind {
-    /// One of the most frequent values.
+    /// A value that is among the most frequent ones.
     Value,
     /// All other values together.
     Other,
