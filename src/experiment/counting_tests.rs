@@ -68,6 +68,8 @@ fn design(finished_windows: bool) -> Design {
         planned_users: None,
         on_harm: None,
         dimensions: Vec::new(),
+        layer: None,
+        global_holdout: None,
     }
 }
 

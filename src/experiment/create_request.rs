@@ -54,6 +54,10 @@ pub struct CreateRequest {
     planned_users: Option<u64>,
     on_harm: Option<OnHarm>,
     dimensions: Option<Vec<Dimension>>,
+    /// Flag whose variants divide the users between experiments.
+    pub layer: Option<String>,
+    /// Flag with a variant for users who are in no experiment.
+    pub global_holdout: Option<String>,
     /// Start of the experiment. `None`: now.
     pub started_at: Option<DateTime<Utc>>,
 }
@@ -136,6 +140,11 @@ impl CreateRequest {
                 refuse(&place(member), message);
             }
         }
+        for (field, flag) in [("layer", &self.layer), ("global_holdout", &self.global_holdout)] {
+            if flag.as_deref() == Some(self.flag_name()) {
+                wrong.push(Invalid::new(field, "must be another flag than that of the experiment"));
+            }
+        }
         wrong.extend(check_dimensions(self.dimensions.as_deref().unwrap_or_default()));
         wrong
     }
@@ -193,6 +202,9 @@ impl CreateRequest {
             planned_users: self.planned_users,
             on_harm: self.on_harm,
             dimensions: self.dimensions.unwrap_or_default(),
+            // Read from the flags' definitions.
+            layer: None,
+            global_holdout: None,
         })
     }
 }
@@ -321,6 +333,13 @@ mod tests {
         assert_eq!(with(r#"[{"name": "plan", "source": "cookie"}]"#), ["dimensions[0].source"]);
         let six: Vec<String> = (0..6).map(|number| format!(r#"{{"name": "d{number}"}}"#)).collect();
         assert_eq!(with(&format!("[{}]", six.join(", "))), ["dimensions"]);
+    }
+
+    #[test]
+    fn a_layer_is_another_flag() {
+        let body = r#"{"name": "e", "environment": "dev", "metrics": [{"name": "m"}], "layer": "e", "global_holdout": "e"}"#;
+        assert_eq!(fields(body), ["layer", "global_holdout"]);
+        assert!(fields(&body.replace(r#": "e""#, r#": "f""#).replacen(r#""f""#, r#""e""#, 1)).is_empty());
     }
 
     fn draws(variants: &[&str], stickiness: &str) -> Draws {

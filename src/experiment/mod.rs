@@ -19,6 +19,7 @@ pub mod exposure;
 pub mod exposure_events;
 pub mod freshness;
 pub mod key;
+mod layer;
 pub mod records;
 mod start;
 pub mod tables;
@@ -27,7 +28,9 @@ mod tracked;
 pub use create_request::{CreateRequest, Ending};
 pub use flagstream_experiments::Results;
 pub use flagstream_experiments::{Assignment, DrawList, Draws};
-pub use flagstream_experiments::{Cap, Design, Dimension, DimensionSource, Goal, Kind, Metric, OnHarm, Role};
+pub use flagstream_experiments::{
+    Cap, Design, Dimension, DimensionSource, Goal, Kind, Layer, Metric, OnHarm, Role,
+};
 pub use flagstream_experiments::{Phase, Sample, Tally, VariantTally, Weighted};
 pub use flagstream_experiments::{counts, design, phases, results, rows, simulation, statistics, tally};
 pub use records::{ExperimentError, Experiments, StoredExperiment};

@@ -260,9 +260,14 @@ impl Experiments {
         Ok(Value::Object(results))
     }
 
-    /// Draws of the flag in force here, once its definition is in the database.
-    pub(super) async fn draws(&self, environment: &str, flag: &str) -> Result<Draws, ExperimentError> {
-        let refuse = |message: String| ExperimentError::Invalid(vec![Invalid::new("flag_name", message)]);
+    /// Definition of the flag in force here, once it is in the database. `field` names the flag in the request.
+    pub(super) async fn definition(
+        &self,
+        environment: &str,
+        flag: &str,
+        field: &str,
+    ) -> Result<String, ExperimentError> {
+        let refuse = |message: String| ExperimentError::Invalid(vec![Invalid::new(field, message)]);
         let snapshot = self.store.load_full();
         let known = snapshot.environment(environment).and_then(|flags| flags.get(flag));
         let version = known.map(|flag| flag.definition_version);
@@ -274,24 +279,29 @@ impl Experiments {
             });
         };
         let deadline = tokio::time::Instant::now() + DEFINITION_TIMEOUT;
-        let definition = loop {
+        loop {
             let row: Option<(i64, Option<String>)> = on_pool!(&self.database, |pool, sql| {
                 sqlx::query_as(sql(DEFINITION)).bind(environment).bind(flag).fetch_optional(pool).await?
             });
             match row {
                 Some((stored, definition)) if stored.cast_unsigned() >= version => {
-                    break definition.unwrap_or_default();
+                    return Ok(definition.unwrap_or_default());
                 }
                 _ if tokio::time::Instant::now() > deadline => return Err(ExperimentError::NotYet),
                 _ => tokio::time::sleep(DEFINITION_POLL_INTERVAL).await,
             }
-        };
-        let feature: Value = serde_json::from_str(&definition).unwrap_or_default();
-        match feature.get("type").and_then(Value::as_str) {
-            Some("experiment") => Ok(Draws::read(&definition)),
-            other => {
-                Err(refuse(format!("expected a flag of type experiment, got {}", other.unwrap_or("none"))))
-            }
+        }
+    }
+}
+
+/// Draws of the definition of an experiment's flag.
+pub(super) fn draws(definition: &str) -> Result<Draws, ExperimentError> {
+    let feature: Value = serde_json::from_str(definition).unwrap_or_default();
+    match feature.get("type").and_then(Value::as_str) {
+        Some("experiment") => Ok(Draws::read(definition)),
+        other => {
+            let message = format!("expected a flag of type experiment, got {}", other.unwrap_or("none"));
+            Err(ExperimentError::Invalid(vec![Invalid::new("flag_name", message)]))
         }
     }
 }

@@ -26,12 +26,13 @@ use crate::flag::local::Invalid;
 use crate::log_limit::limited;
 
 use super::create_request::CreateRequest;
-use super::design::Design;
+use super::design::{Design, Layer};
 use super::dimensions::attributes;
 use super::exposure::{Exposure, Exposures, KnownExposures, Running, Shown};
 use super::exposure_events::{Evaluated, QueuedEvent};
 use super::key::{Key, key};
-use super::records::{EXPERIMENTS_MAX, ExperimentError, Experiments, StoredExperiment, entry};
+use super::layer::{self, Use, check_running};
+use super::records::{EXPERIMENTS_MAX, ExperimentError, Experiments, StoredExperiment, draws, entry};
 use super::results::{Experiment, Status};
 use super::tables::Tables;
 
@@ -51,6 +52,7 @@ const DISCARD_AFTER: TimeDelta = TimeDelta::seconds(40);
 const BACKFILL_POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 const COUNT: &str = "SELECT count(*) FROM experiments";
+const RUNNING_DESIGNS: &str = "SELECT design::text FROM experiments WHERE stopped_at IS NULL";
 const BEGIN: &str =
     "INSERT INTO experiments (environment, name, flag_name, design, created_by, started_at, backfilling, due_at)
     VALUES ($1, $2, $3, $4::jsonb, $5, $6, true, $7) ON CONFLICT (environment, name) DO NOTHING RETURNING id";
@@ -85,9 +87,12 @@ impl Experiments {
         if !wrong.is_empty() {
             return Err(ExperimentError::Invalid(wrong));
         }
-        let draws = self.draws(&request.environment, request.flag_name()).await?;
+        let definition = self.definition(&request.environment, request.flag_name(), "flag_name").await?;
+        let draws = draws(&definition)?;
+        let [layer, global_holdout] = self.layers(&request, &definition).await?;
         let started_at = request.started_at;
         let design = request.design(draws).map_err(ExperimentError::Invalid)?;
+        let design = Design { layer, global_holdout, ..design };
         // The semaphore is never closed, so this cannot fail.
         let _turn = self.beginnings.acquire().await;
         let inserted = self.insert(&design, started_at, author).await;
@@ -134,6 +139,27 @@ impl Experiments {
         })
     }
 
+    /// Layer and global holdout of an experiment whose flag has this definition.
+    async fn layers(
+        &self,
+        request: &CreateRequest,
+        definition: &str,
+    ) -> Result<[Option<Layer>; 2], ExperimentError> {
+        let mut definitions = vec![definition.to_owned()];
+        let mut found = [None, None];
+        let uses = [(Use::Layer, &request.layer), (Use::GlobalHoldout, &request.global_holdout)];
+        for (place, (of, name)) in found.iter_mut().zip(uses) {
+            let Some(name) = name else { continue };
+            let drawn = self.definition(&request.environment, name, of.field()).await?;
+            let known: Vec<&str> = definitions.iter().map(String::as_str).collect();
+            let read = layer::read(of, request.flag_name(), &known, name, &drawn);
+            *place = Some(read.map_err(|invalid| ExperimentError::Invalid(vec![invalid]))?);
+            // The holdout may be a parent of the layer's flag instead.
+            definitions.push(drawn);
+        }
+        Ok(found)
+    }
+
     /// Inserts the experiment. From then on, no sink writes evaluations without knowing it.
     async fn insert(
         &self,
@@ -150,6 +176,16 @@ impl Experiments {
             let count: i64 = sqlx::query_scalar(sql(COUNT)).fetch_one(&mut *transaction).await?;
             if count >= EXPERIMENTS_MAX {
                 return Err(ExperimentError::TooMany);
+            }
+            if design.layer.is_some() || design.global_holdout.is_some() {
+                let running: Vec<String> =
+                    sqlx::query_scalar(sql(RUNNING_DESIGNS)).fetch_all(&mut *transaction).await?;
+                let running: Vec<Design> =
+                    running.iter().filter_map(|text| serde_json::from_str(text).ok()).collect();
+                let wrong = check_running(design, running.iter());
+                if !wrong.is_empty() {
+                    return Err(ExperimentError::Invalid(wrong));
+                }
             }
             let begun = sqlx::query_scalar(sql(BEGIN)).bind(&design.environment).bind(&design.name);
             let begun = begun.bind(&design.flag_name).bind(&text).bind(author.actor);

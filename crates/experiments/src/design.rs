@@ -38,6 +38,21 @@ pub struct Design {
     /// Attributes by whose values the results are broken down.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub dimensions: Vec<Dimension>,
+    /// Layer of the experiment: experiments with different variants of its flag have different users.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layer: Option<Layer>,
+    /// Global holdout: users with other variants of its flag are in no experiment that has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub global_holdout: Option<Layer>,
+}
+
+/// Flag that the experiment's flag depends on, with the variants of which a user needs one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = ExperimentLayer)]
+pub struct Layer {
+    pub flag_name: String,
+    /// Names of the variants, sorted.
+    pub variants: Vec<String>,
 }
 
 /// Attribute by whose values the results are broken down.

@@ -31,6 +31,6 @@ pub mod tally;
 
 pub use assignment::{Assignment, DrawList, Draws};
 pub use counts::Counts;
-pub use design::{Cap, Design, Dimension, DimensionSource, Goal, Kind, Metric, OnHarm, Role};
+pub use design::{Cap, Design, Dimension, DimensionSource, Goal, Kind, Layer, Metric, OnHarm, Role};
 pub use results::Results;
 pub use tally::{Excluded, Phase, QuantileSample, Sample, Stratum, Tally, VariantTally, Weighted};

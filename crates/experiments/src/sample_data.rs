@@ -40,6 +40,8 @@ pub fn experiment(holdout: Option<&str>) -> Experiment {
         planned_users: None,
         on_harm: None,
         dimensions: Vec::new(),
+        layer: None,
+        global_holdout: None,
     };
     Experiment {
         design,

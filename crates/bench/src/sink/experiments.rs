@@ -49,6 +49,8 @@ impl Own {
                 planned_users: None,
                 on_harm: None,
                 dimensions: Vec::new(),
+                layer: None,
+                global_holdout: None,
             })?;
             let begin =
                 "INSERT INTO experiments (environment, name, flag_name, design, created_by, started_at)

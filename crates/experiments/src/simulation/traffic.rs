@@ -336,6 +336,8 @@ fn empty(kind: Kinds) -> World {
             planned_users: None,
             on_harm: None,
             dimensions: Vec::new(),
+            layer: None,
+            global_holdout: None,
         },
         versions: definitions.into_iter().enumerate().map(version).collect(),
         assignments: assignments(),

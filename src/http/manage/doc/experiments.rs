@@ -53,6 +53,12 @@ pub struct NewExperiment {
     /// Attributes by whose values the results are broken down. The ten most frequent values are levels of their own.
     #[schema(max_items = 5)]
     dimensions: Option<Vec<Dimension>>,
+    /// Name of a flag whose variants divide the users between experiments. The experiment's flag depends on variants of it
+    /// that no other running experiment has.
+    layer: Option<String>,
+    /// Name of a flag with a variant for users who are in no experiment. The experiment's flag, or that of its layer,
+    /// depends on its other variants.
+    global_holdout: Option<String>,
     /// Start of the experiment. Absent: now. With a time in the past, audited evaluations since then are included.
     #[schema(format = DateTime)]
     started_at: Option<String>,
