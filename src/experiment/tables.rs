@@ -141,7 +141,8 @@ impl Tables for PgConnection {
             let attributes: Vec<Option<&str>> =
                 exposures.iter().map(|exposure| exposure.attributes.as_deref()).collect();
             let query = query.bind(attributes);
-            written.extend(query.fetch_all(&mut *self).await?);
+            let rows: Vec<ExposedRow> = query.fetch_all(&mut *self).await?;
+            written.extend(rows);
         }
         Ok(firsts(exposures, written))
     }
@@ -217,7 +218,8 @@ impl Tables for SqliteConnection {
             let query = query.bind(exposure.user_key.as_slice()).bind(exposure.flag_version);
             let query = query.bind(&exposure.variant).bind(exposure.exposed_at).bind(exposure.crossed);
             let query = query.bind(exposure.assignment).bind(exposure.attributes.as_deref());
-            written.extend(query.fetch_all(&mut *self).await?);
+            let rows: Vec<ExposedRow> = query.fetch_all(&mut *self).await?;
+            written.extend(rows);
         }
         Ok(firsts(exposures, written))
     }

@@ -18,7 +18,7 @@ pub(super) const SEEN_VALUES: i64 = 3;
 
 /// Attribute by which rows are counted separately.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Split<'q> {
+pub(in crate::experiment) struct Split<'q> {
     pub(super) dimension: &'q Dimension,
     /// Values that are levels of their own.
     pub(super) values: &'q [String],

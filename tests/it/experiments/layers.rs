@@ -75,6 +75,10 @@ fn experiments_of_a_layer_have_different_users_and_none_has_those_who_are_held_o
     create(&service, &experiment("third", &of("slot-b")));
     create(&service, &experiment("through", &json!([{"flag": "other-layer", "variants": ["slot-a"]}])));
     create(&service, &experiment("alone", &json!([])));
+    wait_until("all flags are in force", TEST_TIMEOUT, || {
+        let found = evaluate(&service, &["alone", "company-holdout"], "user-1");
+        found["company-holdout"] == "included" && !found["alone"].is_null()
+    });
     let request = |name: &str, more: Value| {
         let mut body = json!({"name": name, "environment": ENVIRONMENT, "metrics": [{"name": "purchase"}], "control": "old"});
         body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -116,9 +120,6 @@ fn experiments_of_a_layer_have_different_users_and_none_has_those_who_are_held_o
 
     // Each user is where the documented function says, in at most one experiment of the layer.
     let flags = ["company-holdout", "checkout-layer", "other-layer", "one", "two", "through"];
-    wait_until("all flags are in force", TEST_TIMEOUT, || {
-        evaluate(&service, &flags, "user-1")["company-holdout"] == "included"
-    });
     let (mut exposed, mut held_out) = (0, 0);
     for number in 0..USERS {
         let user = format!("user-{number}");
