@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::statistics::Cuped;
-use crate::{Design, Dimension, Kind, Metric, Role, Tally};
+use crate::{Design, Dimension, DimensionSource, Kind, Metric, Role, Tally};
 
 use super::comparison::{Arms, Compared, Family, Level as TestLevel, compare, raw_p_value};
 use super::phase::Counted;
@@ -41,8 +41,9 @@ pub enum LevelKind {
 /// Results of the current phase by the values of an attribute. They are hints: no conclusion is drawn from them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct DimensionResults {
-    #[serde(flatten)]
-    pub dimension: Dimension,
+    /// Name of the attribute.
+    pub name: String,
+    pub source: DimensionSource,
     /// Levels, the most frequent first, then other and no values.
     pub levels: Vec<LevelResults>,
 }
@@ -94,7 +95,8 @@ pub(super) fn results(design: &Design, breakdown: &Breakdown) -> DimensionResult
             level.metrics.push(of_level);
         }
     }
-    DimensionResults { dimension: breakdown.dimension.clone(), levels }
+    let Dimension { name, source } = breakdown.dimension.clone();
+    DimensionResults { name, source, levels }
 }
 
 /// Results of a metric in each level.
@@ -157,7 +159,6 @@ fn comparison(
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::DimensionSource;
     use crate::results::{Conversions, Results, Verdict};
     use crate::sample_data::{experiment, tally, variant};
 

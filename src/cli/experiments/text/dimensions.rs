@@ -14,9 +14,9 @@ pub(super) fn tables(phase: &PhaseResults, confidence: f64) -> Vec<String> {
 
 fn lines(dimension: &DimensionResults, confidence: f64) -> Vec<String> {
     let interval = format!("{}% interval", (confidence * 1000.0).round() / 10.0);
-    let name = match dimension.dimension.source {
-        DimensionSource::Context => format!("by {}", dimension.dimension.name),
-        DimensionSource::Conversion => format!("by {} of conversions", dimension.dimension.name),
+    let name = match dimension.source {
+        DimensionSource::Context => format!("by {}", dimension.name),
+        DimensionSource::Conversion => format!("by {} of conversions", dimension.name),
     };
     let head = [&name, "users", "metric", "variant", "difference", &interval, "p", "can find", ""];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
