@@ -19,11 +19,11 @@ async fn database(folder: &tempfile::TempDir, occurred_at: &[i64]) -> Database {
             .to_owned();
     for (index, at) in occurred_at.iter().enumerate() {
         statements.push_str(&format!(
-            "INSERT INTO experiment_conversions VALUES ({EXPERIMENT}, x'{index:04x}', x'{index:04x}', 'm', NULL, {at});"
+            "INSERT INTO experiment_conversions VALUES ({EXPERIMENT}, x'{index:04x}', x'{index:04x}', 'm', NULL, {at}, NULL);"
         ));
         if index % 2 == 1 {
             statements.push_str(&format!(
-                "INSERT INTO experiment_exposures VALUES ({EXPERIMENT}, x'{index:04x}', 1, 'on', 0, 0, NULL);"
+                "INSERT INTO experiment_exposures VALUES ({EXPERIMENT}, x'{index:04x}', 1, 'on', 0, 0, NULL, NULL);"
             ));
         }
     }

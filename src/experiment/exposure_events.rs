@@ -222,11 +222,20 @@ impl Publisher {
     }
 
     fn kafka(&self, error: KafkaError) -> PublishError {
-        let is_missing = matches!(
+        // The client waits for a missing topic for a while, so that its first error is a timeout.
+        let may_be_missing = matches!(
             error.rdkafka_error_code(),
-            Some(RDKafkaErrorCode::UnknownTopic | RDKafkaErrorCode::UnknownTopicOrPartition)
+            Some(
+                RDKafkaErrorCode::UnknownTopic
+                    | RDKafkaErrorCode::UnknownTopicOrPartition
+                    | RDKafkaErrorCode::MessageTimedOut
+            )
         );
-        let hint = if is_missing { "; create it with `flagstream topics apply`" } else { "" };
+        let hint = if may_be_missing {
+            "; if the topic is missing, create it with `flagstream topics apply`"
+        } else {
+            ""
+        };
         PublishError::Kafka { topic: self.topic.clone(), error, hint }
     }
 }

@@ -23,7 +23,10 @@ SCHEMAS = {
     "Redis": [(MESSAGES, "redisValue")],
     "A local flag": [(LOCAL_FLAG, None)],
     "Experiments": [(OPENAPI, "NewExperiment"), (MESSAGES, "conversion")],
-    "Metrics of an experiment": [(OPENAPI, "ExperimentCounted")],
+    "Exposure events": [(MESSAGES, "exposure")],
+    "Layers and a global holdout": [(LOCAL_FLAG, None), (LOCAL_FLAG, None), (LOCAL_FLAG, None)],
+    "Results by attributes": [(OPENAPI, None)],
+    "Results of an experiment": [(OPENAPI, "ExperimentCounted")],
     "Metrics of SDKs": [(MESSAGES, "clientMetrics")],
     "Health": [(OPENAPI, None)],
 }

@@ -117,7 +117,7 @@ fn exposures_wait_for_their_topic_and_past_ones_are_published_too() {
     (0..5).for_each(|number| evaluate_with(&service, &format!("new-{number}"), &json!({"plan": "gold"})));
     wait_for_exposures(&fixture, 10);
     wait_until("the log says why they wait", TEST_TIMEOUT, || {
-        service.log().contains("create it with `flagstream topics apply`")
+        service.log().contains("if the topic is missing, create it with `flagstream topics apply`")
     });
     assert_eq!(fixture.database.number(QUEUED), Some(10));
     // An erased user has no event.
