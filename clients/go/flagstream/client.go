@@ -42,9 +42,13 @@ func (c *Client) IsEnabled(ctx context.Context, flag string, who Who, value bool
 	return value
 }
 
-// EvaluateFlag gives a flag's value as encoding/json sees it, or the default.
+// EvaluateFlag gives a flag's value as encoding/json sees it, or the default. Without a ValueType a value of another type than the
+// default counts as a failure.
 func (c *Client) EvaluateFlag(ctx context.Context, flag string, who Who, one One) any {
 	evaluation, err := c.Evaluate(ctx, flag, who, one)
+	if err == nil && one.ValueType == "" {
+		err = evaluation.like(one.Default)
+	}
 	if err != nil {
 		c.hide(err)
 		return one.Default

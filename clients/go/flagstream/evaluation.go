@@ -78,6 +78,30 @@ func (e Evaluation) boolean() (value bool, err error) {
 	return e.Value[0] == 't', nil
 }
 
+// like returns an error if the value has another type in JSON than a default.
+func (e Evaluation) like(value any) error {
+	if value == nil {
+		return nil
+	}
+	encoded, err := encode(value)
+	if err == nil && kindOfJSON(e.Value) != kindOfJSON(encoded) {
+		err = invalidAnswer(200, e.FlagName+": the value has another type than the default")
+	}
+	return err
+}
+
+// kindOfJSON is the first byte of an object, a list or a text, and one letter for numbers, booleans and null.
+func kindOfJSON(text []byte) byte {
+	switch first := bytes.TrimLeft(text, " \t\r\n")[0]; {
+	case first == 'f':
+		return 't'
+	case first == '-' || first >= '0' && first <= '9':
+		return '0'
+	default:
+		return first
+	}
+}
+
 type question struct {
 	FlagName   string            `json:"flag_name,omitempty"`
 	FlagNames  []string          `json:"flag_names,omitempty"`

@@ -99,36 +99,19 @@ func TestWhatIsNotABooleanOfAUserIsNotInRedis(t *testing.T) {
 	}
 }
 
-func TestAValueIsUsedOnlyIfNoAnnouncedChangeHasOvertakenIt(t *testing.T) {
-	old, based := `{"flag_version":10,"enabled":false}`, `{"basis_version":12,"flag_version":10,"enabled":false}`
-	for index, row := range []struct {
-		value, minVersion string
-		changes           []FlagChange
-		isUsed            bool
-	}{
-		{old, "", nil, true},
-		{old, "10", nil, true},
-		{old, "11", nil, false},
-		{old, "x", nil, false},
-		{based, "11", nil, true},
-		{`{"enabled":false}`, "", nil, false},
-		{`{"flag_version":10,"enabled":"no"}`, "", nil, false},
-		{old, "", []FlagChange{{"", "f", "production", 11}}, false},
-		{old, "", []FlagChange{{"", "g", "production", 11}}, true},
-		{old, "", []FlagChange{{"", "", "production", 11}}, false},
-		{old, "", []FlagChange{{"", "", "", 11}}, false},
-		{old, "", []FlagChange{{"", "f", "", 11}}, false},
-		{old, "", []FlagChange{{"", "f", "staging", 11}}, true},
-		{based, "", []FlagChange{{"", "g", "production", 13}}, false},
-	} {
-		client, kept, _ := withStore(t, []object{{"body": object{"flags_version": 13}}}, Options{})
-		kept.values[sharedKey], kept.values[minVersionKey("production", "f")] = row.value, row.minVersion
-		for _, change := range row.changes {
-			client.apply(change)
-		}
-		if enabled := client.IsEnabled(context.Background(), "f", Who{UserID: "u"}, false); enabled == row.isUsed {
-			t.Errorf("case %d: %v", index, enabled)
-		}
+func TestWhichValuesOfRedisAreUsed(t *testing.T) {
+	for _, row := range readVectors(t).Redis {
+		t.Run(row.Name, func(t *testing.T) {
+			client, kept, server := withStore(t, []object{{}}, Options{})
+			kept.values[sharedKey], kept.values[minVersionKey("production", "f")] = row.Value, row.Minimum
+			for _, change := range row.Changes {
+				client.apply(change)
+			}
+			// False in Redis, true at the service.
+			if client.IsEnabled(context.Background(), "f", Who{UserID: "u"}, false) == row.IsUsed || (len(server.seen()) == 0) != row.IsUsed {
+				t.Error(server.seen())
+			}
+		})
 	}
 }
 

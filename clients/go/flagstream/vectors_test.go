@@ -29,6 +29,13 @@ type vectors struct {
 		Steps    []object `json:"steps"`
 		Requests []object `json:"requests"`
 	} `json:"scripted"`
+	Redis []struct {
+		Name    string       `json:"name"`
+		Value   string       `json:"value"`
+		Minimum string       `json:"minimum"`
+		Changes []FlagChange `json:"changes"`
+		IsUsed  bool         `json:"is_used"`
+	} `json:"redis"`
 }
 
 func readVectors(t *testing.T) (read vectors) {
@@ -144,7 +151,7 @@ func options(given object) Options {
 func call(client *Client, step object) (any, error) {
 	ctx := context.Background()
 	who := Who{UserID: get[string](step, "user_id"), SessionID: get[string](step, "session_id"), Environment: get[string](step, "environment"), Context: get[object](step, "context")}
-	flag, one := get[string](step, "flag"), One{Default: step["default"], ValueType: get[string](step, "value_type")}
+	flag, one := get[string](step, "flag"), One{Default: step["default"], ValueType: get[string](step, "value_type"), MinVersion: uint64(get[float64](step, "min_version"))}
 	var flags []string
 	for _, name := range get[[]any](step, "flags") {
 		flags = append(flags, name.(string))
@@ -247,6 +254,16 @@ func TestScripted(t *testing.T) {
 			client := newClient(t, server.URL, options)
 			for _, step := range row.Steps {
 				if ahead += seconds(step, "advance_s"); step["advance_s"] != nil {
+					continue
+				}
+				if message, isMessage := step["message"].(string); isMessage {
+					if isChange := client.ApplyInvalidation([]byte(message)); isChange != step["is_change"] {
+						t.Errorf("%s is a change: %v", message, isChange)
+					}
+					continue
+				}
+				if step["clear_cache"] == true {
+					client.ClearCache()
 					continue
 				}
 				if told := get[object](step, "invalidate"); told != nil {

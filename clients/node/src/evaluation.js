@@ -104,6 +104,18 @@ function boolean(evaluation) {
   throw new FlagstreamError('invalid_answer', `${evaluation.flag_name}: the value is not a boolean`, { status: 200 });
 }
 
+/** The value of an evaluation that asked for the type of a default. */
+function like({ flag_name: flag, value }, defaultValue) {
+  const [got, wanted] = [typeOf(value), typeOf(defaultValue)];
+  if (wanted === 'null' || got === wanted) return value;
+  throw new FlagstreamError('invalid_answer', `${flag}: the value is of type ${got}, the default of type ${wanted}`, { status: 200 });
+}
+
+function typeOf(value) {
+  if (value == null) return 'null';
+  return Array.isArray(value) ? 'list' : typeof value;
+}
+
 function evaluation(flag_name, result, around) {
   if (!('value' in result) || typeof result.enabled !== 'boolean' || typeof result.reason !== 'string') {
     throw invalid('value, enabled or reason is missing');
@@ -144,6 +156,7 @@ module.exports = {
   given,
   isPlain,
   keyOf,
+  like,
   many,
   member,
   mocked,

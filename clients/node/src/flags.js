@@ -5,7 +5,7 @@ const { randomUUID } = require('node:crypto');
 
 const { changeOf } = require('./changes.js');
 const { FlagstreamError } = require('./errors.js');
-const { boolean, failed, given, isPlain, keyOf, member, subjectOf } = require('./evaluation.js');
+const { boolean, failed, given, isPlain, keyOf, like, member, subjectOf } = require('./evaluation.js');
 const { overridden } = require('./overrides.js');
 
 /** Combinations of environment and error code that are warned of, each once. */
@@ -48,7 +48,8 @@ class Flags {
 
   async evaluateFlag(flagName, userId, defaultValue = null, options = {}) {
     try {
-      return (await this.evaluate(flagName, userId, defaultValue, options)).value;
+      const found = await this.evaluate(flagName, userId, defaultValue, options);
+      return options.valueType == null ? like(found, defaultValue) : found.value;
     } catch (error) {
       this.#hide(error, flagName);
       return defaultValue;

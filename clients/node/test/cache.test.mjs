@@ -1,6 +1,6 @@
 // The layers of the cache, without a service and without Redis.
 import assert from 'node:assert/strict';
-import { test } from 'node:test';
+import { describe, test } from 'node:test';
 
 import { FeatureFlagsClient } from '../src/index.js';
 import { keyOf, minVersionKey } from '../src/redis.js';
@@ -68,29 +68,17 @@ test('context, session, other types, errors and killed flags are not in Redis', 
   assert.equal(store.values.size, 0);
 });
 
-test('a value is used only if no announced change has overtaken it', async (context) => {
-  const cases = [
-    // [value in Redis, minimum version, changes, whether it is used]
-    [{ flag_version: 10, enabled: false }, null, [], true],
-    [{ flag_version: 10, enabled: false }, '10', [], true],
-    [{ flag_version: 10, enabled: false }, '11', [], false],
-    [{ flag_version: 10, enabled: false }, 'x', [], false],
-    [{ basis_version: 12, flag_version: 10, enabled: false }, '11', [], true],
-    [{ enabled: false }, null, [], false],
-    [{ flag_version: 10, enabled: 'no' }, null, [], false],
-    [{ flag_version: 10, enabled: false }, null, [{ flag_name: 'f', environment: 'production', version: 11 }], false],
-    [{ flag_version: 10, enabled: false }, null, [{ flag_name: 'g', environment: 'production', version: 11 }], true],
-    [{ flag_version: 10, enabled: false }, null, [{ environment: 'production', version: 11 }], false],
-    [{ flag_version: 10, enabled: false }, null, [{ version: 11 }], false],
-    [{ flag_version: 10, enabled: false }, null, [{ flag_name: 'f', environment: 'staging', version: 11 }], true],
-    [{ basis_version: 10, flag_version: 9, enabled: false }, null, [{ flag_name: 'g', environment: 'production', version: 11 }], false],
-  ];
-  for (const [index, [members, minVersion, changes, isUsed]] of cases.entries()) {
-    const { client, store } = await pair(context, [{ body: { flags_version: 11 } }]);
-    store.values.set(KEY, value(members));
-    if (minVersion !== null) store.values.set(minVersionKey('production', 'f'), minVersion);
-    changes.forEach((change) => client.applyInvalidation(change));
-    assert.equal(await client.isEnabled('f', 'u'), !isUsed, `case ${index}`);
+describe('which values of Redis are used', () => {
+  for (const { name, value: text, minimum, changes = [], is_used: isUsed } of vectors.redis) {
+    test(name, async (context) => {
+      const { client, server, store } = await pair(context, [{}]);
+      store.values.set(KEY, text);
+      if (minimum !== undefined) store.values.set(minVersionKey('production', 'f'), minimum);
+      changes.forEach((change) => client.applyInvalidation(change));
+      // False in Redis, true at the service.
+      assert.equal(await client.isEnabled('f', 'u'), !isUsed);
+      assert.equal(server.requests.length, isUsed ? 0 : 1);
+    });
   }
 });
 

@@ -160,8 +160,8 @@ describe('with Kafka', { skip: (!url || !kafka) && 'KAFKA_BOOTSTRAP_SERVERS is n
     await createTopic(replyTopic, 3);
     const flags = client(context);
     for (const row of vectors.live.filter(({ error }) => !error)) {
-      const { flag, user_id: user, session_id: sessionId, context: attributes, environment } = row;
-      const answer = await flags.evaluate(flag, user, row.default, { sessionId, context: attributes, environment });
+      const { flag, user_id: user, session_id: sessionId, context: attributes, environment, value_type: valueType } = row;
+      const answer = await flags.evaluate(flag, user, row.default, { sessionId, context: attributes, environment, valueType });
       for (const [name, expected] of Object.entries(row.expect)) assert.deepEqual(answer[name], expected, `${flag}: ${name}`);
     }
     const many = await flags.bulkEvaluateFlags(['theme', 'max-retries', 'unknown'], 'u', { defaultValues: { theme: 'light', 'max-retries': 3 } });

@@ -37,7 +37,7 @@ function checkError(expected, error) {
 }
 
 function call(client, step) {
-  const { session_id: sessionId, context, environment, value_type: valueType, user_id: user } = step;
+  const { session_id: sessionId, context, environment, value_type: valueType, user_id: user, min_version: minVersion } = step;
   const who = { sessionId, context, environment };
   switch (step.call) {
     case 'is_enabled':
@@ -45,7 +45,7 @@ function call(client, step) {
     case 'evaluate_flag':
       return client.evaluateFlag(step.flag, user, step.default, { ...who, valueType });
     case 'evaluate':
-      return client.evaluate(step.flag, user, step.default, { ...who, valueType });
+      return client.evaluate(step.flag, user, step.default, { ...who, valueType, minVersion });
     case 'batch_evaluate':
       return client.batchEvaluate(step.flags, user, step.default, who);
     case 'bulk_evaluate_flags':
@@ -66,6 +66,8 @@ describe('scripted', () => {
       try {
         for (const step of row.steps) {
           if (step.advance_s) ahead += step.advance_s * 1000;
+          else if (step.clear_cache) client.clearCache();
+          else if ('message' in step) assert.equal(client.applyInvalidation(step.message), step.is_change, step.message);
           else if (step.invalidate) client.invalidate(step.invalidate.version, step.invalidate.environment);
           else if (step.error) await assert.rejects(call(client, step), (error) => checkError(step.error, error));
           else check(step.expect, await call(client, step));

@@ -148,12 +148,17 @@ def test_a_value_older_than_a_change_is_not_used_from_any_layer(make, store, ser
         assert client.is_enabled("other", "u") is False, "any flag may have changed"
 
 
-def test_a_value_below_the_minimum_version_is_not_used(make, store, server):
-    with ScriptedServer(VECTORS["answer"], [{"body": {"value": False, "flag_version": 12, "flags_version": 12}}]) as service:
+@pytest.mark.parametrize("case", VECTORS["redis"], ids=lambda case: case["name"])
+def test_which_values_are_used(case, make, store, server):
+    with ScriptedServer(VECTORS["answer"], [{}]) as service:
         client = make(service.url, "production", redis=server)
-        store.set("ff_eval:production:f:u", ff_eval(10))
-        store.set("flagstream:warm:{production/f}:floor", "12")
-        assert client.is_enabled("f", "u") is False
+        store.set("ff_eval:production:f:u", case["value"])
+        if "minimum" in case:
+            store.set("flagstream:warm:{production/f}:floor", case["minimum"])
+        for change in case.get("changes", []):
+            client.invalidate(change["version"], change.get("environment"), change.get("flag_name"))
+        assert client.is_enabled("f", "u") is not case["is_used"], "false in Redis, true at the service"
+        assert len(service.requests) == (0 if case["is_used"] else 1)
 
 
 def test_an_older_answer_does_not_replace_a_newer_one(make, store, server):

@@ -5,6 +5,7 @@ import time
 import pytest
 from conftest import VECTORS
 from flagstream_client import FlagstreamError
+from flagstream_client.announcements import parse_change, parse_json
 from live import PATIENT
 from scripted import ScriptedServer, check_requests
 
@@ -39,7 +40,8 @@ def check_error(expected, error):
 
 def call(client, step):
     method = getattr(client, step["call"])
-    who = {name: step[name] for name in ("user_id", "session_id", "context", "environment", "value_type") if name in step}
+    who = {name: step[name] for name in ("user_id", "session_id", "context", "environment", "value_type", "min_version")
+           if name in step}
     match step["call"]:
         case "is_enabled":
             return method(step["flag"], default=step["default"], **who)
@@ -65,6 +67,13 @@ def test_scripted(case, make):
                 clock.ahead_s += step["advance_s"]
             elif told := step.get("invalidate"):
                 client.invalidate(told["version"], told.get("environment"))
+            elif "clear_cache" in step:
+                client.clear_cache()
+            elif "message" in step:
+                change = parse_change(parse_json(step["message"]))
+                assert (change is not None) == step["is_change"], step
+                if change is not None:
+                    client._core.change(change)
             elif "error" in step:
                 with pytest.raises(FlagstreamError) as raised:
                     call(client, step)

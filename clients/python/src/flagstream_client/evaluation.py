@@ -97,9 +97,14 @@ class Question:
         return sha256(encode(parts, sort_keys=True)).digest()
 
 
+# Kept, because `json.dumps` makes one for each call that has options.
+_ENCODER = json.JSONEncoder(allow_nan=False)
+_SORTING_ENCODER = json.JSONEncoder(allow_nan=False, sort_keys=True)
+
+
 def encode(body: JsonValue, *, sort_keys: bool = False) -> bytes:
     try:
-        return json.dumps(body, sort_keys=sort_keys, allow_nan=False).encode()
+        return (_SORTING_ENCODER if sort_keys else _ENCODER).encode(body).encode()
     except (TypeError, ValueError) as error:
         raise InvalidRequestError(f"context or default: not JSON: {error}") from error
 

@@ -52,6 +52,7 @@ public final class Vectors {
 
     public static FlagQuery query(JsonNode step) {
         FlagQuery query = FlagQuery.of(step.path("flag").asText()).withDefault(plain(step.path("default")));
+        query = query.atLeast(step.path("min_version").asLong());
         return step.has("value_type") ? query.withType(ValueType.of(step.get("value_type").asText())) : query;
     }
 
@@ -75,6 +76,11 @@ public final class Vectors {
                 assertTrue(said.has(member.getKey()), () -> member.getKey() + " is missing in " + said);
                 check(member.getValue(), said.get(member.getKey()));
             });
+        } else if (expected.isArray()) {
+            assertEquals(expected.size(), said.size(), said.toString());
+            for (int index = 0; index < expected.size(); index++) {
+                check(expected.get(index), said.get(index));
+            }
         } else if (expected.isNumber() && said.isNumber()) {
             assertEquals(expected.asDouble(), said.asDouble());
         } else {
@@ -107,7 +113,7 @@ public final class Vectors {
         ObjectNode node = MAPPER.createObjectNode();
         node.put("flag_name", e.flagName());
         node.set("value", json(e.value()));
-        node.put("enabled", e.enabled()).put("variant", e.variant()).put("reason", e.reason());
+        node.put("killed", e.killed()).put("enabled", e.enabled()).put("variant", e.variant()).put("reason", e.reason());
         node.put("error_code", e.errorCode()).put("error_message", e.errorMessage());
         node.put("flag_version", e.flagVersion()).put("environment", e.environment()).put("flags_version", e.flagsVersion());
         return node;

@@ -6,6 +6,8 @@ import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import com.fasterxml.jackson.databind.JsonNode;
+import dev.flagstream.client.internal.ChangeParser;
+import dev.flagstream.client.internal.Json;
 import java.io.IOException;
 import java.time.Duration;
 import java.util.ArrayList;
@@ -34,6 +36,14 @@ class VectorsTest {
             for (JsonNode step : test.get("steps")) {
                 if (step.has("advance_s")) {
                     clock.advance(seconds(step.get("advance_s")));
+                } else if (step.has("clear_cache")) {
+                    flags.clearCache();
+                } else if (step.has("message")) {
+                    FlagChange change = ChangeParser.change(Json.decodeOrNull(step.get("message").asText()));
+                    assertEquals(step.get("is_change").asBoolean(), change != null, step.toString());
+                    if (change != null) {
+                        flags.invalidate(change);
+                    }
                 } else if (step.has("invalidate")) {
                     JsonNode told = step.get("invalidate");
                     flags.invalidate(new FlagChange("FEATURE_FLAG_UPDATED", text(told, "flag_name"),

@@ -102,11 +102,12 @@ public final class ChangeParser {
 
     /** Returns the change that an event of the stream or of {@code feature-flag-updates} is; {@code null} if it is none. */
     public static @Nullable FlagChange change(@Nullable JsonNode event) {
-        if (event == null || !event.isObject() || !event.path("version").canConvertToLong()) {
+        JsonNode version = event == null ? null : event.get("version");
+        if (version == null || !version.isIntegralNumber() || !version.canConvertToLong()) {
             return null;
         }
         String type = Json.text(event, "event_type");
         return new FlagChange(type == null ? FlagChange.RESET : type, Json.text(event, "flag_name"),
-                Json.text(event, "environment"), event.path("version").longValue());
+                Json.text(event, "environment"), version.longValue());
     }
 }

@@ -3,12 +3,14 @@ package dev.flagstream.client.internal;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertNotNull;
 import static org.junit.jupiter.api.Assertions.assertNull;
+import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import com.fasterxml.jackson.databind.JsonNode;
 import dev.flagstream.client.CacheOptions;
 import dev.flagstream.client.Evaluation;
 import dev.flagstream.client.FlagChange;
 import dev.flagstream.client.TestClock;
+import dev.flagstream.client.Vectors;
 import dev.flagstream.client.redis.RedisStore;
 import java.time.Duration;
 import java.util.ArrayList;
@@ -17,13 +19,16 @@ import java.util.List;
 import java.util.Map;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionStage;
+import java.util.stream.Stream;
+import java.util.stream.StreamSupport;
 import org.jspecify.annotations.Nullable;
+import org.junit.jupiter.api.DynamicTest;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.TestFactory;
 
 /** The layers of the cache, and which announced changes overtake which values in Redis. */
 class RedisCacheTest {
     private static final String KEY = "ff_eval:p:f:u";
-    private static final String FLOOR = "flagstream:warm:{p/f}:floor";
 
     /** Redis in a map. */
     private static final class Store implements RedisStore {
@@ -73,27 +78,23 @@ class RedisCacheTest {
                 false);
     }
 
-    @Test
-    void aValueOfFlagstreamIsOvertakenByChangesOfItsFlagOnly() {
-        store.values.put(KEY, "{\"flag_version\":10,\"enabled\":true,\"cached_at\":\"2026-01-15T10:30:00Z\"}");
-        assertEquals(true, read().value());
-        cache.announce(change("other", 50));
-        assertNotNull(read(), "a flag without basis_version depends on no other");
-        cache.announce(change("f", 11));
-        assertNull(read());
-        store.values.put(KEY, "{\"flag_version\":11,\"enabled\":false}");
-        assertEquals(false, read().value());
-        cache.announce(FlagChange.ofAny(null, 60));
-        assertNull(read(), "any flag may have changed");
+    @TestFactory
+    Stream<DynamicTest> whichValuesAreUsed() {
+        return StreamSupport.stream(Vectors.read().get("redis").spliterator(), false)
+                .map(one -> DynamicTest.dynamicTest(one.get("name").asText(), () -> isUsed(one)));
     }
 
-    @Test
-    void aValueThatDependsOnOtherFlagsIsOvertakenByAllChanges() {
-        store.values.put(KEY, "{\"basis_version\":20,\"flag_version\":10,\"enabled\":true}");
-        cache.announce(change("parent", 20));
-        assertNotNull(read());
-        cache.announce(change("parent", 21));
-        assertNull(read());
+    private static void isUsed(JsonNode one) {
+        Store store = new Store();
+        AnswerCache cache = new AnswerCache(CacheOptions.redis(store), new TestClock());
+        store.values.put("ff_eval:production:f:u", one.get("value").asText());
+        if (one.has("minimum")) {
+            store.values.put("flagstream:warm:{production/f}:floor", one.get("minimum").asText());
+        }
+        one.path("changes").forEach(change -> cache.announce(ChangeParser.change(change)));
+        Evaluation found = cache.getBoolean("k", "production", "f", "u").join();
+        assertEquals(one.get("is_used").asBoolean(), found != null, one.toString());
+        assertTrue(found == null || Boolean.FALSE.equals(found.value()));
     }
 
     @Test
@@ -114,25 +115,6 @@ class RedisCacheTest {
         store.values.put(KEY, "{\"flag_version\":10,\"enabled\":true}");
         store.beforeAnswer = () -> cache.announce(change("f", 11));
         assertNull(read());
-    }
-
-    @Test
-    void theMinimumVersionOfTheFlagCounts() {
-        store.values.put(KEY, "{\"flag_version\":10,\"enabled\":true}");
-        store.values.put(FLOOR, "10");
-        assertNotNull(read());
-        store.values.put(FLOOR, "11");
-        assertNull(read());
-        store.values.put(FLOOR, "no number");
-        assertNull(read());
-    }
-
-    @Test
-    void valuesOfOthersWithoutAVersionAreNotUsed() {
-        for (String value : List.of("{\"enabled\":true,\"cached_at\":\"x\"}", "{}", "[", "{\"flag_version\":1}")) {
-            store.values.put(KEY, value);
-            assertNull(read(), value);
-        }
     }
 
     @Test
