@@ -1,7 +1,9 @@
 //! The clients for Python, Node, Go and Java, each with its own tests, against a service of its own; the providers for Rust; and
 //! the examples.
 
+mod control;
 mod examples;
+mod faults;
 mod java;
 mod openapi;
 mod packages;

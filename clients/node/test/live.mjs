@@ -1,6 +1,8 @@
 // Where the services of the tests are.
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
+import { connect } from 'node:net';
 
 const variable = (name, otherwise) => process.env[name] || otherwise;
 
@@ -40,4 +42,13 @@ export async function post(path, body, expected = [200, 201]) {
 /** Kills or restores a flag; returns the version of the change. */
 export async function turn(flag, action) {
   return (await post(`/api/v1/feature-flags/${flag}/${action}?environment=production`, { reason: 'a test' })).version;
+}
+
+/** Has the test around this process stop or start a service, and waits until it is done. */
+export async function control(command) {
+  const [host, port] = process.env.FLAGSTREAM_TEST_CONTROL.split(':');
+  const socket = connect(Number(port), host);
+  socket.end(`${command}\n`);
+  const [answer] = await once(socket, 'data');
+  assert.equal(answer.toString(), 'done\n', command);
 }

@@ -80,8 +80,13 @@ def url():
 
 
 def pytest_collection_modifyitems(config, items):
-    """Tests of a service whose messages are in Avro need SCHEMA_REGISTRY_URL, and only they run with it as such."""
-    is_avro = "SCHEMA_REGISTRY_URL" in os.environ
-    removed = [item for item in items if item.get_closest_marker("json_only" if is_avro else "avro")]
+    """Tests of a service whose messages are in Avro need SCHEMA_REGISTRY_URL, and only they run with it as such. The same
+    holds for tests that stop services, and FLAGSTREAM_TEST_CONTROL."""
+    is_avro, is_faults = ("SCHEMA_REGISTRY_URL" in os.environ, "FLAGSTREAM_TEST_CONTROL" in os.environ)
+    removed = [
+        item
+        for item in items
+        if item.get_closest_marker("json_only" if is_avro else "avro") or (item.get_closest_marker("faults") is not None) != is_faults
+    ]
     config.hook.pytest_deselected(items=removed)
     items[:] = [item for item in items if item not in removed]

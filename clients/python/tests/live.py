@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import time
 import urllib.error
 import urllib.request
@@ -65,3 +66,11 @@ def turn(url, flag, action):
     path = f"{url}/api/v1/feature-flags/{flag}/{action}?environment=production"
     # 202: announced, and in force on this instance a moment later.
     return call(path, {"reason": "a test"}, expected=(200, 202))["version"]
+
+
+def control(command):
+    """Has the test around this process stop or start a service, and waits until it is done."""
+    host, port = variable("FLAGSTREAM_TEST_CONTROL").split(":")
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall(f"{command}\n".encode())
+        assert connection.makefile().readline() == "done\n", command

@@ -1,16 +1,12 @@
 //! The packages for Java, with their own tests in one run of Maven, which can stop and start the services.
 
-use std::io::{BufRead, BufReader, Write};
-use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command};
+use std::process::Command;
 use std::time::Duration;
 
-use crate::harness::{
-    Cluster, Database, Flag, Group, PROMPT, Redis, Service, Stack, TcpProxy, Way, temporary_folder,
-    wait_until,
-};
+use crate::harness::{Cluster, Database, Flag, Group, PROMPT, Redis, Service, Stack, TcpProxy};
 
+use super::control::Services;
 use super::{folder, group, run, skipped, start};
 
 /// Longest run of Maven, in which everything is compiled. The machine may be busy.
@@ -29,54 +25,6 @@ fn maven(stack: &Stack, of: &str) -> Option<Command> {
     command.arg(format!("-Dmaven.repo.local={}", stack.maven_repository));
     command.current_dir(folder("clients/java"));
     Some(command)
-}
-
-/// Services that the tests in Java can disturb.
-struct Services {
-    service: Service,
-    cluster: Cluster,
-    redis: TcpProxy,
-}
-
-impl Services {
-    fn obey(&mut self, command: &str) {
-        match command {
-            "service stop" => self.service.kill(),
-            "service start" => {
-                self.service.spawn();
-                self.service.wait_until_ready();
-            }
-            "service freeze" => self.service.freeze(),
-            "service thaw" => self.service.thaw(),
-            "kafka stop" => self.cluster.stop(1),
-            "kafka start" => {
-                self.cluster.spawn(1);
-                self.cluster.wait_until_complete();
-            }
-            "redis stop" => self.redis.set(Way::Shut),
-            "redis start" => self.redis.set(Way::Open),
-            other => panic!("unknown command {other:?}"),
-        }
-    }
-
-    /// Reads one command, obeys it, and answers `done`.
-    fn serve(&mut self, mut connection: TcpStream) {
-        connection.set_nonblocking(false).unwrap();
-        let mut command = String::new();
-        BufReader::new(connection.try_clone().unwrap()).read_line(&mut command).unwrap();
-        self.obey(command.trim());
-        connection.write_all(b"done\n").unwrap();
-    }
-}
-
-/// A child that is killed with the test.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 /// A service whose messages are in Avro, with its topics for the environment of the tests.
@@ -111,16 +59,11 @@ fn the_packages_for_java_pass_their_tests() {
     let flags = [Flag::on("killed-in-java"), Flag::experiment("java-experiment", VARIANTS)];
     let service = start(&group, &flags);
     let (_avro_group, _avro, avro) = in_avro(&kafka, &flags);
-    let control = TcpListener::bind("127.0.0.1:0").unwrap();
-    control.set_nonblocking(true).unwrap();
     let topic = |name: &str| {
         let topic = format!("{}-{name}", group.topics.prefix);
         group.topics.create(&topic, 1);
         topic
     };
-    let log = temporary_folder();
-    let path = log.path().join("maven.log");
-    let output = std::fs::File::create(&path).unwrap();
     maven
         // Sources and documentation are for repositories; the compiler checks the documentation.
         .args(["package", "-DskipArchives"])
@@ -132,22 +75,10 @@ fn the_packages_for_java_pass_their_tests() {
         .env("ENRICHED_TOPIC", topic("enriched"))
         .env("ORDERS_REPLY_TOPIC", group.topics.reply_topic("orders"))
         .env("CLIENT_REDIS_URL", &proxy.url)
-        .env("FLAGSTREAM_TEST_CONTROL", control.local_addr().unwrap().to_string())
-        .envs(avro)
-        .stdout(output.try_clone().unwrap())
-        .stderr(output);
-    let mut services = Services { service, cluster, redis: proxy };
-    let mut running = Running(maven.spawn().unwrap());
-    let mut status = None;
-    wait_until("the tests in Java", MAVEN_LIMIT, || {
-        if let Ok((connection, _)) = control.accept() {
-            services.serve(connection);
-        }
-        status = running.0.try_wait().unwrap();
-        status.is_some()
-    });
-    let said = std::fs::read_to_string(&path).unwrap();
-    assert!(status.is_some_and(|status| status.success()), "{said}");
+        .envs(avro);
+    let mut services = Services { service, cluster, redis: Some(proxy) };
+    let (status, said) = services.run(&mut maven, "the tests in Java", MAVEN_LIMIT);
+    assert!(status.success(), "{said}");
     assert!(!said.contains("[WARNING]") && said.contains("Skipped: 0"), "{said}");
     check_tests(&said);
     check_archives();
