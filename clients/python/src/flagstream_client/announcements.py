@@ -43,7 +43,8 @@ def parse_change(event: object) -> FlagChange | None:
 def parse_json(text: str | bytes) -> object:
     """JSON as Python's values; None if it is not JSON."""
     try:
-        value: object = json.loads(text)
+        # Decoded here, because `json.loads` first looks for the encoding of bytes.
+        value: object = json.loads(text if isinstance(text, str) else str(text, "utf-8"))
     except (ValueError, RecursionError):
         return None
     return value

@@ -60,7 +60,8 @@ class Waiter(Protocol):
         """Takes the result, or the `FlagstreamError` that it ended with. Called at most once."""
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen, because each call through Kafka creates one, and frozen classes are created more slowly.
+@dataclass(slots=True)
 class Await:
     """Start something that sets a waiter; the result is the waiter's outcome."""
 

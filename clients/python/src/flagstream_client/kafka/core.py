@@ -85,7 +85,8 @@ class KafkaCore(Core):
         assert question.user_id is not None
         environment = {} if question.environment is None else {"environment": question.environment}
         body = {"experiment": conversion.experiment, **environment, **conversion.body(question.user_id)}
-        message = yield from self._encode(self.settings.conversions_topic, CONVERSION, body)
+        yield from self._prepare(self.settings.conversions_topic, CONVERSION)
+        message = self.settings.format.encode(self.settings.conversions_topic, CONVERSION, body)
         self._send_alone(self.settings.conversions_topic, question, message, conversion.metric)
 
     def send_metric(self, metric: str, question: Question, value: float | None) -> Steps[None]:
@@ -106,7 +107,8 @@ class KafkaCore(Core):
         else:
             body = many_body(flags, question, defaults, value_types)
         request_id = self.pending.next_id()
-        message = yield from self._encode_request(flags, body, request_id)
+        yield from self._prepare(self.settings.requests_topic, REQUEST)
+        message = self._encode_request(flags, body, request_id)
         if wait:
             yield self._confirmation(self.settings.requests_topic, question, message)
         else:
@@ -118,9 +120,10 @@ class KafkaCore(Core):
         if self._reply_to is None:
             raise InvalidRequestError("no reply topic is set: set reply_topic, or use request")
         deadline = self.settings.clock() + self.settings.timeout
+        yield from self._prepare(self.settings.requests_topic, REQUEST)
         while True:
             correlation_id = self.pending.next_id()
-            message = yield from self._encode_request(flags, body, correlation_id)
+            message = self._encode_request(flags, body, correlation_id)
             reply = yield self._round_trip(correlation_id, body.get("user_id"), message, deadline)
             version = reply.get("flags_version") if isinstance(reply, dict) else None
             if not isinstance(version, int):
@@ -182,16 +185,16 @@ class KafkaCore(Core):
 
         self.producer.send(topic, _key(question.user_id), message, self._headers(), delivered)
 
-    def _encode_request(self, flags: Sequence[str], body: dict[str, JsonValue], request_id: str) -> Steps[bytes]:
+    def _encode_request(self, flags: Sequence[str], body: dict[str, JsonValue], request_id: str) -> bytes:
         _check(flags, body)
         whole = {"request_id": request_id, **body, "requested_at": instant()}
-        return (yield from self._encode(self.settings.requests_topic, REQUEST, whole))
+        return self.settings.format.encode(self.settings.requests_topic, REQUEST, whole)
 
-    def _encode(self, topic: str, record: str, body: Mapping[str, JsonValue]) -> Steps[bytes]:
+    def _prepare(self, topic: str, record: str) -> Steps[None]:
+        """Makes sure that messages can be encoded without blocking."""
         message_format = self.settings.format
         if not message_format.is_prepared(topic, record):
             yield Run(lambda: message_format.prepare(topic, record))
-        return message_format.encode(topic, record, body)
 
     def _headers(self, *headers: tuple[str, bytes]) -> list[tuple[str, bytes]]:
         trace = None if self.settings.traceparent is None else self.settings.traceparent()
