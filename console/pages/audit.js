@@ -7,7 +7,7 @@ import { can, environment } from '../lib/session.js';
 import { Empty, Failure, Heading, Loading, NoPermission } from '../parts/states.js';
 import { Confirm, Dialog } from '../parts/dialog.js';
 import { Table } from '../parts/table.js';
-import { EvaluationDialog, Outcome } from './evaluation.js';
+import { EvaluationDialog, Outcome, added } from './evaluation.js';
 
 const PAGE = 100;
 /** Evaluations of one download, so that the tab keeps them in memory. */
@@ -70,6 +70,7 @@ function Rows({ rows, open }) {
     { title: 'Value', cell: (it) => html`<span class="mono">${value(it.value).slice(0, 60)}</span>` },
     { title: 'Result', cell: (it) => html`<${Outcome} row=${it} />` },
     { title: 'User', cell: (it) => it.user_id ?? '–' },
+    { title: 'Attributes', cell: (it) => added(it) || '–' },
     { title: 'Request', cell: (it) => it.request_id ?? '–' },
     { title: 'Environment', cell: (it) => it.environment },
     { title: 'Version', cell: (it) => it.flag_version ?? '–' },

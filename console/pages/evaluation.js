@@ -13,6 +13,9 @@ export function Outcome({ row }) {
   return html`<${Badge} kind=${kind} title=${row.error_message}>${row.error_code ?? row.reason}<//>${row.variant && html` <${Badge}>${row.variant}<//>`}`;
 }
 
+/** What tables added to the context: names, with the table unless it is that of users. @param {any} row */
+export const added = (row) => Object.entries(row.attributes ?? {}).flatMap(([table, { names }]) => names.map((/** @type {string} */ name) => (table === 'user' ? name : `${table}: ${name}`))).join(', ');
+
 /** @param {{row: any, close: () => void}} props */
 export function EvaluationDialog({ row, close }) {
   return html`<${Dialog} title=${row.flag_name} close=${close} wide>
@@ -24,6 +27,7 @@ export function EvaluationDialog({ row, close }) {
         <dt>Flag</dt><dd><a href=${address(['flags', row.environment, row.flag_name])} onClick=${close}>${row.flag_name}</a> in ${row.environment}</dd>
         ${row.user_id && html`<dt>User</dt><dd>${row.user_id}</dd>`}
         ${row.request_id && html`<dt>Request id</dt><dd>${row.request_id}</dd>`}
+        ${row.attributes && html`<dt>Attributes</dt><dd>${Object.entries(row.attributes).map(([table, it]) => html`<div>${it.names.join(', ')} from the table <code>${table}</code>, row ${it.partition}-${it.offset}</div>`)}</dd>`}
       </dl>
       ${row.flag_version == null
         ? html`<p class="note">The flag was unknown, so there is nothing to explain.</p>`

@@ -5,7 +5,7 @@ import { clock, count, value } from '../lib/format.js';
 import { can, environment, me, token } from '../lib/session.js';
 import { Badge, Empty, Figure, Heading, NoPermission } from '../parts/states.js';
 import { Table } from '../parts/table.js';
-import { EvaluationDialog, Outcome } from './evaluation.js';
+import { EvaluationDialog, Outcome, added } from './evaluation.js';
 
 /** Evaluations on the page. Older ones are dropped, so that the page does not grow. */
 const SHOWN = 100;
@@ -91,6 +91,7 @@ function Rows({ rows, open }) {
     { title: 'Value', cell: (it) => html`<span class="mono">${value(it.value).slice(0, 60)}</span>` },
     { title: 'Result', cell: (it) => html`<${Outcome} row=${it} />` },
     { title: 'User', cell: (it) => it.user_id ?? '–' },
+    { title: 'Attributes', cell: (it) => added(it) || '–' },
     { title: 'Environment', cell: (it) => it.environment },
     { title: 'Path', cell: (it) => it.source.api ?? (it.source.tap ? `tap ${it.source.tap}` : 'stream') },
   ], []);

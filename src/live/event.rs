@@ -31,6 +31,8 @@ pub struct LiveEvent {
     default_value: Option<Box<RawValue>>,
     /// `None` if the watcher may not see it, or if it is too large.
     context: Option<Box<RawValue>>,
+    /// Attributes that tables added to the context. `None` if there are none, or if the watcher may not see them.
+    attributes: Option<Box<RawValue>>,
     source: serde_json::Value,
 }
 
@@ -63,6 +65,7 @@ impl LiveEvent {
             value_type: owned(&row.value_type),
             default_value: raw(hidden(&row.default_value)),
             context: raw(Some(row.context.clone().into_owned()).filter(|_| with_users)),
+            attributes: raw(hidden(&row.attributes)),
             source: match &row.source {
                 Source::Kafka { topic, partition, offset, index, tap: None, .. } => serde_json::json!({
                     "topic": topic, "partition": partition, "offset": offset, "index": index,

@@ -29,7 +29,7 @@ pub const SEARCH_TIMEOUT: Duration = Duration::from_secs(5);
 const COLUMNS: &str = "id, event_id::text AS event_id, request_id, flag_name, user_id, session_id, environment,
     result, evaluated_value::text AS evaluated_value, enabled, variant, evaluation_reason, error_code, error_message,
     flag_version, flags_version, value_type, context::text AS context, default_value::text AS default_value,
-    evaluated_at, source_topic, source_partition, source_offset, source_index, source_api";
+    attributes::text AS attributes, evaluated_at, source_topic, source_partition, source_offset, source_index, source_api";
 
 /// Members by which evaluations are selected, in a search and in a stream. `None` selects all.
 #[derive(Debug, Clone, Default)]
@@ -80,6 +80,8 @@ pub struct FoundEvaluation {
     pub default_value: Option<Box<RawValue>>,
     /// `None` if the caller may not see it, or if it is too large to be shown.
     pub context: Option<Box<RawValue>>,
+    /// Attributes that tables added to the context. `None` if there are none, or if the caller may not see them.
+    pub attributes: Option<Box<RawValue>>,
     pub source: serde_json::Value,
     #[serde(skip)]
     id: i64,
@@ -346,6 +348,7 @@ macro_rules! of_row {
                 value_type: row.try_get("value_type")?,
                 default_value: raw(hidden(row.try_get("default_value")?))?,
                 context: raw(Some(context).filter(|text| with_users && text.len() <= CONTEXT_MAX_BYTES))?,
+                attributes: raw(hidden(row.try_get("attributes")?))?,
                 source,
             })
         }
@@ -361,7 +364,7 @@ impl FoundEvaluation {
         let raw = |value: &Option<Box<RawValue>>| value.as_ref().map_or(0, |value| value.get().len());
         let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
         let texts = [&self.request_id, &self.user_id, &self.session_id, &self.variant, &self.error_message];
-        let values = [&self.value, &self.default_value, &self.context];
+        let values = [&self.value, &self.default_value, &self.context, &self.attributes];
         ROW_BYTES + texts.into_iter().map(text).sum::<usize>() + values.into_iter().map(raw).sum::<usize>()
     }
 }

@@ -255,7 +255,7 @@ pub struct RecordedEvaluation {
     environment: String,
     #[schema(format = DateTime)]
     evaluated_at: String,
-    /// Null without the scope `audit`, like `user_id`, `session_id`, `default_value` and `context`.
+    /// Null without the scope `audit`, like `user_id`, `session_id`, `default_value`, `context` and `attributes`.
     #[schema(required)]
     request_id: Option<String>,
     #[schema(required)]
@@ -283,6 +283,10 @@ pub struct RecordedEvaluation {
     /// Null also if it is larger than 64 KiB.
     #[schema(required)]
     context: Option<Map<String, Value>>,
+    /// Tables of attributes that completed the context, each with the `partition` and `offset` of its row and the `names` that
+    /// it added. Null if there were none.
+    #[schema(required)]
+    attributes: Option<Map<String, Value>>,
     /// `topic`, `partition`, `offset` and `index` of the request, or the `api`.
     source: Map<String, Value>,
 }

@@ -3,7 +3,9 @@
 use serde_json::{Value, json};
 
 use super::{ENVIRONMENT, FLAG, Rows, evaluated, group, is_on, row, set_flag, topic_of, until};
-use crate::harness::{Database, Stack, TEST_TIMEOUT, TopicReader, flagstream, wait_until};
+use crate::harness::{
+    Database, HEALTH_TOKEN, Stack, TEST_TIMEOUT, TopicReader, call, flagstream, wait_until,
+};
 
 #[test]
 fn a_replay_shows_no_difference_although_the_attributes_have_changed() {
@@ -47,6 +49,14 @@ fn a_replay_shows_no_difference_although_the_attributes_have_changed() {
     let used: Vec<(String,)> = database.rows(used);
     let used: Value = serde_json::from_str(&used[0].0).unwrap();
     assert_eq!(used["user"]["names"], json!(["plan"]));
+    // So does the search.
+    let bearer = format!("Bearer {HEALTH_TOKEN}");
+    let url = format!("{}/api/v1/evaluations?flag_name=by-plan&user_id=user-0", service.url);
+    let found = call("GET", &url, &[("authorization", bearer.as_str())], b"");
+    assert_eq!(found.status, 200, "{found:?}");
+    let found = found.json();
+    let mut rows = found["evaluations"].as_array().unwrap().iter();
+    assert!(rows.any(|row| row["attributes"]["user"]["names"] == json!(["plan"])), "{found}");
     let forged =
         "SELECT count(*) FROM feature_flag_evaluations WHERE NOT result AND context->>'plan' = 'gold'";
     assert_eq!(database.number(forged), Some(0));
