@@ -70,7 +70,7 @@ function Rows({ rows, open }) {
     { title: 'Value', cell: (it) => html`<span class="mono">${value(it.value).slice(0, 60)}</span>` },
     { title: 'Result', cell: (it) => html`<${Outcome} row=${it} />` },
     { title: 'User', cell: (it) => it.user_id ?? '–' },
-    { title: 'Attributes', cell: (it) => added(it) || '–' },
+    ...(rows.some((it) => it.attributes) ? [{ title: 'Attributes', cell: added }] : []),
     { title: 'Request', cell: (it) => it.request_id ?? '–' },
     { title: 'Environment', cell: (it) => it.environment },
     { title: 'Version', cell: (it) => it.flag_version ?? '–' },

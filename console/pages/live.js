@@ -85,15 +85,18 @@ function Filters({ filters, set }) {
 
 /** @param {{rows: any[], open: (row: any) => void}} props */
 function Rows({ rows, open }) {
+  // A column that only some services need, which stays once it was needed.
+  const hasAttributes = useRef(false);
+  hasAttributes.current ||= rows.some((it) => it.attributes);
   const columns = useMemo(() => [
     { title: 'Time', cell: (it) => html`<span class="mono">${clock(it.evaluated_at)}</span>` },
     { title: 'Flag', kind: 'main', cell: (it) => html`<button type="button" class="link" onClick=${() => open(it)}>${it.flag_name}</button>` },
     { title: 'Value', cell: (it) => html`<span class="mono">${value(it.value).slice(0, 60)}</span>` },
     { title: 'Result', cell: (it) => html`<${Outcome} row=${it} />` },
     { title: 'User', cell: (it) => it.user_id ?? '–' },
-    { title: 'Attributes', cell: (it) => added(it) || '–' },
+    ...(hasAttributes.current ? [{ title: 'Attributes', cell: added }] : []),
     { title: 'Environment', cell: (it) => it.environment },
     { title: 'Path', cell: (it) => it.source.api ?? (it.source.tap ? `tap ${it.source.tap}` : 'stream') },
-  ], []);
+  ], [hasAttributes.current]);
   return html`<${Table} label="Evaluations" columns=${columns} rows=${rows} rowKey=${(it) => it.event_id} />`;
 }

@@ -14,6 +14,7 @@ RATE, SECONDS = int(sys.argv[1]), float(sys.argv[2])
 TOPIC = os.environ.get("FLAGSTREAM_TOPICS__REQUESTS", "feature-flag-evaluation-requests")
 FLAGS = ["on", "off", "premium", "theme", "max-retries", "config"]
 INTERVAL_S = 0.01
+QUEUE_MAX = 90_000
 
 producer = Producer({"bootstrap.servers": os.environ["KAFKA_BOOTSTRAP_SERVERS"], "linger.ms": 10})
 begun, sent = time.monotonic(), 0
@@ -24,7 +25,9 @@ while (passed := time.monotonic() - begun) < SECONDS:
         producer.produce(TOPIC, json.dumps(body).encode(), user)
         sent += 1
         if sent % 1000 == 0:
-            producer.poll(0)
-    time.sleep(INTERVAL_S)
+            # Waits while the queue is nearly full.
+            while len(producer) > QUEUE_MAX:
+                producer.poll(INTERVAL_S)
+    producer.poll(INTERVAL_S)
 left = producer.flush(30)
 print(f"{(sent - left) / (time.monotonic() - begun):,.0f} requests/s")
