@@ -43,7 +43,7 @@ pub enum Ended {
 #[derive(Debug)]
 pub struct Producers {
     pub first: TrackedProducer,
-    /// In transactional mode, the producer of every other batch.
+    /// The producer of every other batch in transactional mode.
     pub second: Option<TrackedProducer>,
 }
 

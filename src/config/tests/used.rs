@@ -24,6 +24,7 @@ const VALUES: &[&str] = &[
     "record",
     "sync",
     "at_least_once",
+    "consumer",
     "redis_first",
     "127.0.0.1:9999",
     "sqlite::memory:",
