@@ -123,29 +123,36 @@ impl<'a> Scanner<'a> {
 
     /// Consumes a string; an error if the next value is not a string.
     pub fn string(&mut self) -> Result<Cow<'a, str>, JsonError> {
+        let start = self.at + 1;
+        if self.byte() == Some(b'"') {
+            let rest = self.text.as_bytes().get(start..).unwrap_or_default();
+            let length = find_special(rest);
+            if rest.get(length) == Some(&b'"') {
+                self.at = start + length + 1;
+                return Ok(Cow::Borrowed(self.text.get(start..start + length).unwrap_or_default()));
+            }
+        }
+        self.escaped_string()
+    }
+
+    /// Consumes a string with escapes; an error if the next value is not a string.
+    #[cold]
+    fn escaped_string(&mut self) -> Result<Cow<'a, str>, JsonError> {
         let start = self.at;
         self.expect(b'"', "a string")?;
-        let mut escaped = false;
         loop {
+            self.at += find_special(self.text.as_bytes().get(self.at..).unwrap_or_default());
             match self.byte() {
                 Some(b'"') => break,
-                Some(b'\\') => {
-                    escaped = true;
-                    self.at += 2;
-                }
-                Some(0x20..) => self.at += 1,
+                Some(b'\\') => self.at += 2,
                 _ => return Err(self.syntax("the end of a string")),
             }
         }
         self.at += 1;
-        if escaped {
-            let quoted = self.text.get(start..self.at).unwrap_or_default();
-            let decoded = serde_json::from_str::<String>(quoted);
-            return decoded
-                .map(Cow::Owned)
-                .map_err(|_| JsonError::Syntax { expected: "valid escapes in the string", at: start });
-        }
-        Ok(Cow::Borrowed(self.text.get(start + 1..self.at - 1).unwrap_or_default()))
+        let decoded = serde_json::from_str(self.text.get(start..self.at).unwrap_or_default());
+        decoded
+            .map(Cow::Owned)
+            .map_err(|_| JsonError::Syntax { expected: "valid escapes in the string", at: start })
     }
 
     /// The text that has not been consumed yet.
@@ -280,10 +287,30 @@ impl<'a> Span<'a> {
     }
 }
 
+/// Position of the first byte that cannot be inside a JSON string as it is: a quote, a backslash or a control character.
+/// The length of `bytes` if there is none.
+///
+/// Eight bytes are examined at once. The arithmetic may also mark bytes after the first one that it finds, never before.
+fn find_special(bytes: &[u8]) -> usize {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    const HIGH_BITS: u64 = ONES << 7;
+    let below = |word: u64, limit: u8| word.wrapping_sub(ONES * u64::from(limit)) & !word;
+    let equal = |word: u64, byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
+    let (words, rest) = bytes.as_chunks::<8>();
+    for (index, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        let found = (below(word, 0x20) | equal(word, b'"') | equal(word, b'\\')) & HIGH_BITS;
+        if found != 0 {
+            return index * 8 + found.trailing_zeros() as usize / 8;
+        }
+    }
+    let is_special = |byte: &u8| matches!(byte, 0..0x20 | b'"' | b'\\');
+    words.len() * 8 + rest.iter().position(is_special).unwrap_or(rest.len())
+}
+
 /// Appends `text` as a JSON string, quotes included.
 pub fn write_string(out: &mut Vec<u8>, text: &str) {
-    let needs_escape = |byte: &u8| *byte < 0x20 || *byte == b'"' || *byte == b'\\';
-    if text.as_bytes().iter().any(needs_escape) {
+    if find_special(text.as_bytes()) < text.len() {
         // Writing to a Vec cannot fail, and a str always serializes.
         let _ = serde_json::to_writer(out, text);
         return;
@@ -298,6 +325,23 @@ pub fn write_string(out: &mut Vec<u8>, text: &str) {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn the_first_special_byte_is_found_at_every_position() {
+        for length in 0..40 {
+            for special in [b'"', b'\\', 0, 0x1f] {
+                // Bytes beside the limits, and those of other characters than ASCII.
+                for other in [b'a', 0x20, 0x21, 0x23, 0x5b, 0x5d, 0x7f, 0x80, 0x9f, 0xa2, 0xdc, 0xff] {
+                    let mut bytes = vec![other; length];
+                    assert_eq!(find_special(&bytes), length, "{other}");
+                    for at in (0..length).rev() {
+                        bytes[at] = special;
+                        assert_eq!(find_special(&bytes), at, "{special} among {other}");
+                    }
+                }
+            }
+        }
+    }
 
     fn scan(text: &str) -> Result<Span<'_>, JsonError> {
         Span::parse(text, 32)
