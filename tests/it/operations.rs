@@ -153,6 +153,6 @@ fn the_documents_of_the_topics_name_the_topics_of_the_deployment() {
     let resources: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let named: BTreeSet<&str> =
         resources.iter().filter_map(|resource| resource["spec"]["topicName"].as_str()).collect();
-    assert!(named.contains(group.topics.requests.as_str()) && named.len() == 11, "{named:?}");
+    assert!(named.contains(group.topics.requests.as_str()) && named.len() == 12, "{named:?}");
     assert_eq!(resources.last().unwrap()["kind"], "KafkaUser");
 }
