@@ -348,8 +348,10 @@ impl App {
             health.up();
             return fit;
         }
+        let formats = Arc::clone(&self.parts.formats);
         let look = |shutdown| async move {
-            topics::look_after(&config.kafka, &config.topics, &health, sender, ids, shutdown).await
+            let set_limit = |bytes| formats.evaluated.set_topic_max_bytes(bytes);
+            topics::look_after(&config.kafka, &config.topics, &health, sender, ids, set_limit, shutdown).await
         };
         self.supervisor.start(Stage::Base, "kafka", look);
         fit

@@ -76,6 +76,20 @@ pub(super) const ALL: &[Message] = &[
         avro: Some(Kind::Evaluated),
     },
     Message {
+        id: "featureFlagsEvaluated",
+        name: "FEATURE_FLAGS_EVALUATED",
+        title: "Results of several flags of one request, with FLAGSTREAM_EVENTS__BULK=together",
+        schema: "featureFlagsEvaluated",
+        content_type: JSON,
+        key: "The key of the request; for calls over HTTP user_id",
+        headers: &[
+            CORRELATION,
+            TRACE,
+            ("sequence", "Only of calls over HTTP: stream and number, to recognize duplicates"),
+        ],
+        avro: Some(Kind::EvaluatedTogether),
+    },
+    Message {
         id: "flagChanged",
         name: "FEATURE_FLAG_CREATED, FEATURE_FLAG_UPDATED, FEATURE_FLAG_DELETED",
         title: "Change of a flag",
@@ -253,8 +267,8 @@ fn evaluation(topics: &TopicsConfig) -> Vec<TopicUse> {
             id: "events",
             topic: topics.events.clone(),
             title: "Events",
-            description: "Results, one for each requested flag, in the partition of the request; and changes of flags.",
-            messages: &["featureFlagEvaluated", "flagChanged"],
+            description: "Results, one for each requested flag or for all flags of a request, in the partition of the request; and changes of flags.",
+            messages: &["featureFlagEvaluated", "featureFlagsEvaluated", "flagChanged"],
             directions: &[
                 Direction::Writes("Publishes a result or a change"),
                 Direction::Reads("Writes events to the audit trail and results to Redis"),

@@ -201,8 +201,20 @@ impl Batch {
 
     /// Adds the record as `content`, with a refusal if it becomes a dead letter.
     pub fn enter(&mut self, record: &Record<'_>, content: Content, refusal: Option<Refusal>) {
+        let payload = (!record.is_null()).then(|| record.payload());
+        self.enter_as(record, payload, content, refusal);
+    }
+
+    /// Adds `content` with this value instead of the record's.
+    fn enter_as(
+        &mut self,
+        record: &Record<'_>,
+        payload: Option<&[u8]>,
+        content: Content,
+        refusal: Option<Refusal>,
+    ) {
         let key = record.key().map(|key| self.keep(key));
-        let payload = (!record.is_null()).then(|| self.keep(record.payload()));
+        let payload = payload.map(|payload| self.keep(payload));
         let headers = record.has_headers().then(|| Box::new(record.headers()));
         let (partition, offset) = (record.partition(), record.offset());
         let body_omitted = false;
@@ -228,10 +240,11 @@ impl Batch {
         });
     }
 
-    /// Adds an evaluation, whose row `encode` appends to [`Batch::encoded`].
+    /// Adds an evaluation, whose row `encode` appends to [`Batch::encoded`]. `json` is its event, which is kept.
     pub fn evaluation(
         &mut self,
         record: &Record<'_>,
+        json: &[u8],
         evaluation: &Evaluation<'_>,
         digest: Digest,
         encode: impl FnOnce(&Evaluation<'_>, &mut Vec<u8>),
@@ -255,7 +268,7 @@ impl Batch {
             },
             digest,
         };
-        self.enter(record, content, None);
+        self.enter_as(record, Some(json), content, None);
     }
 
     /// Adds a refused record that was not read from Kafka.

@@ -107,7 +107,7 @@ impl DeadLetters {
             if !unsent.is_empty() && started.elapsed() >= CALL_TIMEOUT {
                 break;
             }
-            for pending_dead_letters in pending_dead_letters.chunks(TRANSACTION_LETTERS_MAX) {
+            for pending_dead_letters in transactions(&pending_dead_letters) {
                 if let Err(failed) = self.send_some(log, batch, partition, pending_dead_letters) {
                     unsent.push(failed);
                     break;
@@ -138,25 +138,28 @@ impl DeadLetters {
         // The broker rejects a whole produce request because of one record. Sending each record alone shows which one
         // it is.
         let mut refused_bytes = usize::MAX;
-        for dead_letter in pending_dead_letters {
-            let sent = self.send_alone(log, batch, partition, dead_letter, &mut refused_bytes);
-            sent.map_err(|error| unsent(dead_letter, error))?;
+        for of_record in pending_dead_letters.chunk_by(is_of_same_record) {
+            let sent = self.send_alone(log, batch, partition, of_record, &mut refused_bytes);
+            if let (Err(error), [first, ..]) = (sent, of_record) {
+                return Err(unsent(first, error));
+            }
         }
         Ok(())
     }
 
-    /// Sends one dead letter with as much of its record as the broker accepts. Bodies of `refused_bytes` or more are
-    /// known to be rejected.
+    /// Sends the dead letters of one record with as much of it as the broker accepts. Bodies of `refused_bytes` or more
+    /// are known to be rejected.
     fn send_alone(
         &mut self,
         log: &Log,
         batch: &Batch,
         partition: i32,
-        dead_letter: &PendingDeadLetter<'_>,
+        pending_dead_letters: &[PendingDeadLetter<'_>],
         refused_bytes: &mut usize,
     ) -> Result<(), DeadLetterError> {
-        let bytes = batch.payload(dead_letter.0).map_or(0, <[u8]>::len);
-        let pending_dead_letters = std::slice::from_ref(dead_letter);
+        let bodies =
+            pending_dead_letters.iter().map(|(entry, _)| batch.payload(entry).map_or(0, <[u8]>::len));
+        let bytes = bodies.max().unwrap_or_default();
         if bytes < *refused_bytes {
             match self.commit(log, batch, partition, pending_dead_letters, Extent::Whole) {
                 Err(error) if error.is_refusal() => {}
@@ -199,6 +202,29 @@ impl DeadLetters {
         }
         sent
     }
+}
+
+/// Divides the dead letters of a partition into transactions. Those of one record stay together, because a transaction
+/// commits the offset behind its last record.
+fn transactions<'p, 'b>(
+    mut pending_dead_letters: &'p [PendingDeadLetter<'b>],
+) -> impl Iterator<Item = &'p [PendingDeadLetter<'b>]> {
+    std::iter::from_fn(move || {
+        let mut end = 0;
+        for of_record in pending_dead_letters.chunk_by(is_of_same_record) {
+            if end > 0 && end + of_record.len() > TRANSACTION_LETTERS_MAX {
+                break;
+            }
+            end += of_record.len();
+        }
+        let (some, rest) = pending_dead_letters.split_at_checked(end).filter(|(some, _)| !some.is_empty())?;
+        pending_dead_letters = rest;
+        Some(some)
+    })
+}
+
+fn is_of_same_record((one, _): &PendingDeadLetter<'_>, (other, _): &PendingDeadLetter<'_>) -> bool {
+    one.offset == other.offset
 }
 
 #[cfg(test)]

@@ -155,3 +155,19 @@ fn offsets_of_another_generation_are_other_records() {
         "another record at offset 0"
     );
 }
+
+#[test]
+fn the_dead_letters_of_one_record_are_in_one_transaction() {
+    let mut batch = Batch::default();
+    let offsets = [(1, 3), (2, TRANSACTION_LETTERS_MAX + 100), (3, 2), (4, 1), (5, TRANSACTION_LETTERS_MAX)];
+    for (offset, count) in offsets {
+        for _ in 0..count {
+            batch.refuse_made_up(offset, b"key", b"value", OwnedHeaders::new());
+        }
+    }
+    let all: Vec<PendingDeadLetter<'_>> =
+        batch.entries.iter().map(|entry| (entry, entry.refusal.as_ref().unwrap())).collect();
+    let sizes: Vec<_> = transactions(&all).map(<[_]>::len).collect();
+    assert_eq!(sizes, [3, TRANSACTION_LETTERS_MAX + 100, 3, TRANSACTION_LETTERS_MAX]);
+    assert_eq!(transactions(&[]).count(), 0);
+}

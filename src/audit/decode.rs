@@ -12,6 +12,7 @@ use crate::kafka::consumer::Record;
 use crate::log_limit::KeyedLogLimit;
 use crate::message::avro::Subject;
 use crate::message::conversion::{Conversion, MAX_CONVERSION_BYTES, USER_HEADER};
+use crate::message::evaluations::single_events;
 use crate::message::sequence::{HEADER, Sequence};
 use crate::message::source_status::is_status;
 use crate::privacy::Privacy;
@@ -21,7 +22,7 @@ use crate::unleash_api::client_metrics::ClientMetricsRecord;
 use super::batch::{Batch, Content, Refusal};
 use super::chain::{GENESIS, Hasher};
 use super::definition::FlagVersion;
-use super::evaluation::{Event, Unreadable};
+use super::evaluation::{Evaluation, Event, Unreadable};
 use super::position::Position;
 use super::reader::Decode;
 use super::sanitize;
@@ -114,22 +115,34 @@ impl<R: AuditStore> Decode for Evaluations<R> {
             batch.repeated += 1;
             return;
         }
-        let event = match self.reader.read(record.payload(), &mut self.text, MAX_EVENT_BYTES) {
-            Ok(json) => Event::read(json),
+        let Self { reader, text, hasher, hashed, .. } = self;
+        let event = match reader.read(record.payload(), text, MAX_EVENT_BYTES) {
+            Ok(json) => Event::read(json).map(|event| (event, json)),
             Err(unread) => Err(Unreadable(unread.to_string())),
         };
-        match event {
-            Ok(Event::Evaluated(mut evaluation)) if position.sources.take(&evaluation) => {
-                evaluation.audit_block = position.next_block;
-                let digest = match position.next_block {
-                    Some(_) => self.hasher.row(&evaluation, &mut self.hashed),
-                    None => GENESIS,
-                };
-                batch.evaluation(record, &evaluation, digest, R::encode);
+        let mut take = |mut evaluation: Evaluation<'_>, json: &[u8], batch: &mut Batch| {
+            if !position.sources.take(&evaluation) {
+                batch.repeated += 1;
+                return;
             }
-            Ok(Event::Evaluated(_)) => batch.repeated += 1,
-            Ok(Event::Switched(change)) => batch.enter(record, Content::Switched(change), None),
-            Ok(Event::Other) => {}
+            evaluation.audit_block = position.next_block;
+            let digest = match position.next_block {
+                Some(_) => hasher.row(&evaluation, hashed),
+                None => GENESIS,
+            };
+            batch.evaluation(record, json, &evaluation, digest, R::encode);
+        };
+        match event {
+            Ok((Event::Evaluated(evaluation), json)) => take(*evaluation, json, batch),
+            // Each evaluation keeps an event of its own, so that later steps need not know both forms.
+            Ok((Event::Together(evaluations), json)) => {
+                let singles = std::str::from_utf8(json).ok().and_then(|json| single_events(json).ok());
+                for (evaluation, json) in evaluations.into_iter().zip(singles.unwrap_or_default()) {
+                    take(evaluation, &json, batch);
+                }
+            }
+            Ok((Event::Switched(change), _)) => batch.enter(record, Content::Switched(change), None),
+            Ok((Event::Other, _)) => {}
             Err(error) => refuse(batch, record, error, "INVALID_EVENT"),
         }
     }

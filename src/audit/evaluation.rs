@@ -7,15 +7,14 @@ use std::borrow::Cow;
 use chrono::DateTime;
 use uuid::Uuid;
 
-use crate::message::json::{Kind, Scanner, Span};
+use crate::message::evaluations::{EvaluationMembers, EventRecord, Malformed, Place};
+use crate::message::json::{Kind, Span};
 
 use super::sanitize;
 use super::switch::SwitchChange;
 
 use self::fields::{boolean, missing, number, present, short, source, text};
 
-/// Deepest nesting of an event: a request's limit and the levels that the event adds around it.
-const MAX_DEPTH_LEVELS: usize = crate::message::request::MAX_DEPTH_LEVELS + 4;
 /// Longest flag or environment name in a row, in bytes, so that the name fits into an index.
 pub const MAX_NAME_BYTES: usize = 255;
 
@@ -83,6 +82,8 @@ pub enum Source<'a> {
 #[derive(Debug)]
 pub enum Event<'a> {
     Evaluated(Box<Evaluation<'a>>),
+    /// Evaluations of one request or call, of which there is at least one.
+    Together(Vec<Evaluation<'a>>),
     /// Change of a kill switch.
     Switched(Box<SwitchChange>),
     /// Change of a flag, or an event type that the sink does not store.
@@ -94,10 +95,15 @@ pub enum Event<'a> {
 #[error("{0}")]
 pub struct Unreadable(pub String);
 
-/// Members of an event, not yet validated.
+impl From<Malformed> for Unreadable {
+    fn from(malformed: Malformed) -> Self {
+        Self(malformed.to_string())
+    }
+}
+
+/// Members of an evaluation, not yet validated.
 #[derive(Debug, Default)]
 struct Members<'a> {
-    event_type: Option<Cow<'a, str>>,
     event_id: Option<Cow<'a, str>>,
     request_id: Option<Cow<'a, str>>,
     flag_name: Option<Cow<'a, str>>,
@@ -120,7 +126,8 @@ struct Members<'a> {
     evaluation_ns: Option<i64>,
     source: Option<Source<'a>>,
     assignment: Option<Span<'a>>,
-    has_switch: bool,
+    /// Identity of a result of a bulk event.
+    place: Option<Place>,
 }
 
 impl<'a> Event<'a> {
@@ -129,18 +136,39 @@ impl<'a> Event<'a> {
         let text = std::str::from_utf8(payload).map_err(|error| {
             Unreadable(format!("expected UTF-8, got an invalid byte at {}", error.valid_up_to()))
         })?;
-        let members = Members::read(text)?;
-        match members.event_type.as_deref() {
-            Some("FEATURE_FLAG_EVALUATED") => {
-                members.into_evaluation().map(|row| Self::Evaluated(Box::new(row)))
-            }
-            Some("FEATURE_FLAG_UPDATED") if members.has_switch => {
+        let record = EventRecord::read(text)?;
+        let evaluations = record.evaluations()?;
+        match evaluations.as_slice() {
+            [] if record.event_type()? == "FEATURE_FLAG_UPDATED" && has_switch(&record) => {
                 SwitchChange::read(text).map(|change| Self::Switched(Box::new(change)))
             }
-            Some(_) => Ok(Self::Other),
-            None => Err(missing("event_type")),
+            [] => Ok(Self::Other),
+            [one] if one.place.is_none() => {
+                Members::read(one)?.into_evaluation().map(|row| Self::Evaluated(Box::new(row)))
+            }
+            results => {
+                let row = |(index, result): (usize, &EvaluationMembers<'_, 'a>)| {
+                    let row = Members::read(result).and_then(Members::into_evaluation);
+                    row.map_err(|error| Unreadable(format!("results[{index}]: {error}")))
+                };
+                results.iter().enumerate().map(row).collect::<Result<_, _>>().map(Self::Together)
+            }
         }
     }
+
+    /// The evaluations of the record, whatever its form.
+    pub fn evaluations(&self) -> &[Evaluation<'a>] {
+        match self {
+            Self::Evaluated(evaluation) => std::slice::from_ref(evaluation),
+            Self::Together(evaluations) => evaluations,
+            Self::Switched(_) | Self::Other => &[],
+        }
+    }
+}
+
+/// Whether a change event contains a change of a kill switch.
+fn has_switch(record: &EventRecord<'_>) -> bool {
+    record.members().iter().any(|(name, span)| name == "override" && present(*span).is_some())
 }
 
 impl Evaluation<'_> {
@@ -156,23 +184,16 @@ impl Evaluation<'_> {
 }
 
 impl<'a> Members<'a> {
-    fn read(text: &'a str) -> Result<Self, Unreadable> {
-        let mut scanner = Scanner::new(text, MAX_DEPTH_LEVELS);
-        let mut members = Self::default();
-        let mut first = true;
-        let broken = |error: crate::message::json::JsonError| Unreadable(format!("not an event: {error}"));
-        scanner.begin_object().map_err(broken)?;
-        while let Some(key) = scanner.next_key(&mut first).map_err(broken)? {
-            let span = scanner.value().map_err(broken)?;
-            members.enter(&key, span)?;
+    fn read(evaluation: &EvaluationMembers<'_, 'a>) -> Result<Self, Unreadable> {
+        let mut members = Self { place: evaluation.place, ..Self::default() };
+        for (name, span) in evaluation.members() {
+            members.enter(name, span)?;
         }
-        scanner.end().map_err(broken)?;
         Ok(members)
     }
 
     fn enter(&mut self, key: &str, span: Span<'a>) -> Result<(), Unreadable> {
         match key {
-            "event_type" => self.event_type = text(key, span)?,
             "event_id" => self.event_id = text(key, span)?,
             "request_id" => self.request_id = text(key, span)?,
             "flag_name" => self.flag_name = text(key, span)?,
@@ -195,17 +216,31 @@ impl<'a> Members<'a> {
             "evaluation_ns" => self.evaluation_ns = number(key, span)?,
             "source" => self.source = Some(source(span)?),
             "assignment" => self.assignment = present(span).filter(|span| span.kind == Kind::Object),
-            "override" => self.has_switch = present(span).is_some(),
             // Newer versions of flagstream may add members.
             _ => {}
         }
         Ok(())
     }
 
-    fn into_evaluation(self) -> Result<Evaluation<'a>, Unreadable> {
-        let id = self.event_id.ok_or_else(|| missing("event_id"))?;
-        let event_id =
-            id.parse().map_err(|_| Unreadable(format!("event_id: expected a UUID, got {}", short(&id))))?;
+    fn event_id(&self) -> Result<Uuid, Unreadable> {
+        if let Some(place) = self.place {
+            return Ok(place.event_id);
+        }
+        let id = self.event_id.as_deref().ok_or_else(|| missing("event_id"))?;
+        id.parse().map_err(|_| Unreadable(format!("event_id: expected a UUID, got {}", short(id))))
+    }
+
+    /// The source, with the index of the result.
+    fn take_source(&mut self) -> Source<'a> {
+        let mut source = self.source.take().unwrap_or(Source::Unknown);
+        if let (Source::Kafka { index, .. }, Some(place)) = (&mut source, self.place) {
+            *index = i32::try_from(place.index).unwrap_or(i32::MAX);
+        }
+        source
+    }
+
+    fn into_evaluation(mut self) -> Result<Evaluation<'a>, Unreadable> {
+        let (event_id, source) = (self.event_id()?, self.take_source());
         let at = self.evaluated_at.ok_or_else(|| missing("evaluated_at"))?;
         let evaluated_at = DateTime::parse_from_rfc3339(&at).map_err(|_| {
             Unreadable(format!("evaluated_at: expected a time in RFC 3339 format, got {}", short(&at)))
@@ -237,7 +272,7 @@ impl<'a> Members<'a> {
             default_value: self.default_value.map(|span| Cow::Borrowed(span.text)),
             evaluated_at: evaluated_at.timestamp_micros(),
             evaluation_ns: self.evaluation_ns,
-            source: self.source.unwrap_or(Source::Unknown),
+            source,
             assignment: self.assignment.map(|span| Cow::Borrowed(span.text)),
             amended: false,
             audit_block: None,

@@ -133,7 +133,7 @@ mod tests {
         );
         match Event::read(event.as_bytes()).unwrap() {
             Event::Evaluated(evaluation) => sources.take(&evaluation),
-            Event::Other | Event::Switched(_) => panic!("not an evaluation"),
+            Event::Other | Event::Switched(_) | Event::Together(_) => panic!("not an evaluation"),
         }
     }
 
@@ -203,7 +203,7 @@ mod tests {
             );
             match Event::read(event.as_bytes()).unwrap() {
                 Event::Evaluated(evaluation) => sources.take(&evaluation),
-                Event::Other | Event::Switched(_) => panic!("not an evaluation"),
+                Event::Other | Event::Switched(_) | Event::Together(_) => panic!("not an evaluation"),
             }
         };
         let (one, other) = (r#","tap":"one""#, r#","tap":"other""#);

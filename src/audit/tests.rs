@@ -237,3 +237,36 @@ async fn records_that_are_removed_before_they_are_read_are_counted_while_it_runs
     let detail = fixture.health.overview().parts["sink"].report.detail.clone().unwrap();
     assert!(detail.contains("Kafka deleted records"), "{detail}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bulk_event_is_a_row_for_each_result_and_is_not_doubled() {
+    let mut fixture = Fixture::new().await;
+    let topics = fixture.config.topics.clone();
+    let bulk = |offset: i64, first: u32, flags: &[&str]| {
+        let id = crate::message::event::stream_event_id(7, 0, offset, first, 1_768_473_000_000 + offset);
+        let results: Vec<_> = flags
+            .iter()
+            .map(|flag| serde_json::json!({"flag_name": flag, "enabled": true, "reason": "DEFAULT", "typed_value": 5}))
+            .collect();
+        let event = serde_json::json!({"event_type": "FEATURE_FLAGS_EVALUATED",
+            "event_id": std::str::from_utf8(&id).unwrap(), "environment": "e", "user_id": "ann",
+            "evaluated_at": chrono::Utc::now().to_rfc3339(), "context": {"c": "x"}, "flags_version": 7,
+            "source": {"topic": "requests", "partition": 0, "offset": offset, "index": first}, "results": results});
+        event.to_string().into_bytes()
+    };
+    fixture.send(&topics.events, 0, &bulk(0, 0, &["a", "b"]));
+    fixture.send(&topics.events, 0, &bulk(0, 2, &["c"]));
+    // Written again after a crash, in another division; only the last result is new.
+    fixture.send(&topics.events, 0, &bulk(0, 1, &["b", "c", "d"]));
+    fixture.send(&topics.events, 0, &event(1, ""));
+    fixture.start();
+    fixture.wait_for_rows(5).await;
+    let shared =
+        "user_id = 'ann' AND context = '{\"c\":\"x\"}' AND evaluated_value = '5' AND flags_version = 7";
+    let of_bulk = format!("SELECT count(DISTINCT event_id) FROM feature_flag_evaluations WHERE {shared}");
+    assert_eq!(fixture.number(&of_bulk).await, 4);
+    let sum = "SELECT sum(source_index * 10 + unicode(flag_name)) FROM feature_flag_evaluations WHERE user_id = 'ann'";
+    let letters = i64::from(b'a') + i64::from(b'b') + i64::from(b'c') + i64::from(b'd');
+    assert_eq!(fixture.number(sum).await, 60 + letters);
+    assert_eq!(fixture.metrics.audit.repeated.get(), 2);
+}

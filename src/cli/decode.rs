@@ -6,6 +6,7 @@ use tokio::runtime::Handle;
 
 use crate::config::{Config, InputFormat};
 use crate::message::avro::Subject;
+use crate::message::evaluations::single_events;
 use crate::schema_registry::{Lookups, MAX_EVENT_BYTES, Reader, SchemaRegistry};
 
 /// Reads messages of any kind. Its methods block.
@@ -23,15 +24,19 @@ impl Decoder {
     /// Decodes the record's value. A record that cannot be decoded is returned unchanged.
     pub fn decode(&mut self, record: OwnedMessage) -> OwnedMessage {
         let Some(json) = record.payload().and_then(|payload| self.json(payload)) else { return record };
-        OwnedMessage::new(
-            Some(json),
-            record.key().map(<[u8]>::to_vec),
-            record.topic().to_owned(),
-            record.timestamp(),
-            record.partition(),
-            record.offset(),
-            record.headers().cloned(),
-        )
+        with_payload(&record, json)
+    }
+
+    /// Decodes the record's value, and replaces a bulk event by one record for each evaluation, all with the position of
+    /// the original.
+    pub fn evaluations(&mut self, record: OwnedMessage) -> Vec<OwnedMessage> {
+        let record = self.decode(record);
+        let text = record.payload().and_then(|payload| std::str::from_utf8(payload).ok());
+        let singles = text.and_then(|text| single_events(text).ok()).unwrap_or_default();
+        if singles.is_empty() {
+            return vec![record];
+        }
+        singles.into_iter().map(|single| with_payload(&record, single)).collect()
     }
 
     /// The JSON of an Avro payload; `None` if it cannot be decoded or is empty.
@@ -43,4 +48,17 @@ impl Decoder {
         }
         Some(text).filter(|text| !text.is_empty())
     }
+}
+
+/// A copy of the record with this value.
+fn with_payload(record: &OwnedMessage, payload: Vec<u8>) -> OwnedMessage {
+    OwnedMessage::new(
+        Some(payload),
+        record.key().map(<[u8]>::to_vec),
+        record.topic().to_owned(),
+        record.timestamp(),
+        record.partition(),
+        record.offset(),
+        record.headers().cloned(),
+    )
 }

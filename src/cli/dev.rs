@@ -269,15 +269,16 @@ fn print_events(config: &Config, output: Output, shutdown: &Shutdown) -> anyhow:
         let Some(record) = follower.next(POLL_INTERVAL)? else {
             continue;
         };
-        let record = decoder.decode(record.detach());
-        let line = match output {
-            Output::Text => {
-                render::printable(&format!("{} {}", render::time(&record), render::content(&record)))
+        for record in decoder.evaluations(record.detach()) {
+            let line = match output {
+                Output::Text => {
+                    render::printable(&format!("{} {}", render::time(&record), render::content(&record)))
+                }
+                Output::Json => render::json_line(&record)?,
+            };
+            if !print::line(&line)? {
+                return Ok(());
             }
-            Output::Json => render::json_line(&record)?,
-        };
-        if !print::line(&line)? {
-            break;
         }
     }
     Ok(())

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::config::Config;
 use crate::message::avro::{Kind, Subject};
-use crate::schema_registry::{Client, Registration, RegistryError, registrations_of};
+use crate::schema_registry::{Client, Registration, RegistryError, registrations_of, written_events};
 
 use super::{Global, Output, UsageError, print};
 
@@ -89,7 +89,7 @@ fn wanted(config: &Config) -> Vec<(String, Registration)> {
     let topics = &config.topics;
     let mut all = vec![
         (topics.requests.clone(), Subject::REQUESTS),
-        (topics.events.clone(), Subject::EVENTS),
+        (topics.events.clone(), written_events(config)),
         (topics.updates.clone(), Subject::UPDATES),
         (topics.changes.clone(), Subject::HINTS),
         (topics.conversions.clone(), Subject::CONVERSIONS),

@@ -34,7 +34,7 @@ pub struct Args {
     pub since: Option<DateTime<Utc>>,
     #[command(flatten)]
     pub filter: Filter,
-    /// Stop after N records
+    /// Stop after N lines; an event with several evaluations has a line for each
     #[arg(short = 'n', long = "count", value_name = "N", value_parser = values::count)]
     pub count: Option<u64>,
 }
@@ -71,18 +71,17 @@ fn follow(args: &Args, config: &Config, output: Output, stop: &Shutdown) -> anyh
         let Some(record) = follower.next(POLL_INTERVAL)? else {
             continue;
         };
-        let record = decoder.decode(record.detach());
-        if !args.filter.takes(&record) {
-            continue;
+        let records = decoder.evaluations(record.detach());
+        for record in records.iter().filter(|record| args.filter.takes(*record)) {
+            let text = match output {
+                Output::Text => render::line(record),
+                Output::Json => render::json_line(record)?,
+            };
+            if left == 0 || !print::line(&text)? {
+                return Ok(());
+            }
+            left -= 1;
         }
-        let text = match output {
-            Output::Text => render::line(&record),
-            Output::Json => render::json_line(&record)?,
-        };
-        if !print::line(&text)? {
-            break;
-        }
-        left -= 1;
     }
     Ok(())
 }

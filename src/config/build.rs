@@ -33,6 +33,7 @@ pub(super) fn config(values: &mut Values) -> Option<Config> {
     let evaluation = evaluation(values);
     let log = log(values);
     let formats = formats::config(values);
+    let events = formats::events(values);
     let (database, audit, redis) = (database(values), audit(values), redis(values));
     let experiments = experiments(values);
     let flags = flags(values);
@@ -68,6 +69,7 @@ pub(super) fn config(values: &mut Values) -> Option<Config> {
         api: api?,
         console: console?,
         formats,
+        events: events?,
         schema_registry,
         health: health?,
         metrics: metrics?,

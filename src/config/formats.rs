@@ -1,6 +1,8 @@
-//! Message formats of the topics, and the location of their schemas.
+//! Message formats of the topics, the form of events, and the location of the schemas.
 
 use std::path::PathBuf;
+
+use crate::message::event::Nulls;
 
 use super::values::Values;
 use super::{Secret, parse};
@@ -35,6 +37,23 @@ pub enum OutputFormat {
     Avro,
 }
 
+/// Form of evaluated events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EventsConfig {
+    /// Form of members without a value in JSON events.
+    pub nulls: Nulls,
+    pub bulk: BulkForm,
+}
+
+/// Events of a request or call with several flags.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BulkForm {
+    /// One event for each flag.
+    Each,
+    /// One event with all results for each context.
+    Together,
+}
+
 /// Naming strategy of a schema's subject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SubjectStrategy {
@@ -62,6 +81,15 @@ impl FormatsConfig {
         [self.events, self.updates, self.replies].contains(&OutputFormat::Avro)
             || inputs.into_iter().any(|input| input != InputFormat::Json)
     }
+}
+
+pub(super) fn events(values: &mut Values) -> Option<EventsConfig> {
+    let nulls = values.required("events.nulls", |text| {
+        parse::word(text, &[("write", Nulls::Write), ("omit", Nulls::Omit)])
+    });
+    let forms = [("each", BulkForm::Each), ("together", BulkForm::Together)];
+    let bulk = values.required("events.bulk", |text| parse::word(text, &forms));
+    Some(EventsConfig { nulls: nulls?, bulk: bulk? })
 }
 
 pub(super) fn config(values: &mut Values) -> Option<(FormatsConfig, SchemaRegistryConfig)> {

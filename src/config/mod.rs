@@ -33,7 +33,9 @@ use chrono::{DateTime, TimeDelta, Utc};
 pub use attributes::{AttributeTable, AttributesConfig};
 pub use auth::{AuthConfig, Scope};
 pub use dev_env::{DevEnv, DevEnvError, ENV_FILE};
-pub use formats::{FormatsConfig, InputFormat, OutputFormat, SchemaRegistryConfig, SubjectStrategy};
+pub use formats::{
+    BulkForm, EventsConfig, FormatsConfig, InputFormat, OutputFormat, SchemaRegistryConfig, SubjectStrategy,
+};
 pub use settings::markdown;
 pub use show::SettingInForce;
 pub use taps::{OnMissingUser, Selector, TapAudit, TapConfig, TapRoute, TapWrite};
@@ -160,6 +162,7 @@ pub struct Config {
     pub api: ApiConfig,
     pub console: ConsoleConfig,
     pub formats: FormatsConfig,
+    pub events: EventsConfig,
     pub schema_registry: SchemaRegistryConfig,
     pub health: HealthConfig,
     pub metrics: MetricsConfig,

@@ -233,6 +233,8 @@ pub(super) static SETTINGS: &[Setting] = &[
     s("FLAGSTREAM_FORMAT__CONVERSIONS", "format.conversions", Text("json"), "How conversions are read: `json`, `avro`, or `auto`. Those reported over HTTP are written in Avro with `avro`, else in JSON."),
     s("FLAGSTREAM_FORMAT__ATTRIBUTES", "format.attributes", Text("json"), "How rows of attributes are read: `json`, `avro` (records of any schema), or `auto`. With `avro`, rows are not written over HTTP."),
     s("FLAGSTREAM_FORMAT__REPLIES", "format.replies", Text("json"), "How replies are written: `json` or `avro`."),
+    s("FLAGSTREAM_EVENTS__NULLS", "events.nulls", Text("write"), "Members of JSON events without a value: `write` (as `null`) or `omit`. Readers take an absent member for null."),
+    s("FLAGSTREAM_EVENTS__BULK", "events.bulk", Text("each"), "Events of a request or call with several flags: `each` (one per flag) or `together` (one per context, with all results)."),
     s("FLAGSTREAM_FORMAT__SUBJECTS", "format.subjects", Text("topic"), "Under which subject a schema is registered: `topic` (`{topic}-value`), `record` (the record's full name), or `topic_record` (both)."),
     s("SCHEMA_REGISTRY_URL", "schema_registry.url", Unset("no registry"),
       "Schema registry of Avro messages (Confluent's API), with user and password if it requires them; several addresses with commas, of which one that answers is used.").mask(Mask::Url),

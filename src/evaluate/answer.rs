@@ -26,6 +26,7 @@ use crate::schema_registry::{Reader, Undecodable};
 use super::Parts;
 use super::batch_sender::{BatchSender, place, results_too_large};
 use super::error_log::{self, Origin};
+use super::event_writer::{Destination, Evaluated, EventWriter, Shared};
 use super::headers::{Headers, reply_to};
 use super::pipeline::Pipeline;
 use super::unserved;
@@ -70,7 +71,7 @@ pub struct Responder {
     reader: Reader,
     /// Buffer for the JSON of an Avro request.
     text: Vec<u8>,
-    event: Vec<u8>,
+    events: EventWriter,
     reply: ReplyWriter,
 }
 
@@ -132,7 +133,7 @@ impl Responder {
             shared: BatchContext::new(parts, pipeline),
             reader,
             text: Vec::new(),
-            event: Vec::with_capacity(1024),
+            events: EventWriter::default(),
             reply: ReplyWriter::default(),
         }
     }
@@ -148,7 +149,7 @@ impl Respond for Responder {
     }
 
     fn respond(&mut self, record: &Record<'_>, sender: &mut BatchSender<'_>) -> KafkaResult<Responded> {
-        let Self { shared, reader, text, event, reply } = self;
+        let Self { shared, reader, text, events, reply } = self;
         if sender.rejections.is_unprocessable(place(record)) {
             return sender.dead_letter(record, &unprocessable(), None).map(|()| Responded::Done);
         }
@@ -162,7 +163,7 @@ impl Respond for Responder {
         let answered = match request {
             Ok(mut request) => {
                 shared.name_nobody(&mut request, record);
-                shared.answer(&request, record, sender, event, reply)
+                shared.answer(&request, record, sender, events, reply)
             }
             Err(refusal) => sender.dead_letter(record, &refusal, None),
         };
@@ -196,13 +197,13 @@ impl BatchContext {
         self.now_micros = now.timestamp_micros();
     }
 
-    /// Sends all results of one request: one event per flag, and the reply.
+    /// Sends all results of one request: the events of its flags, and the reply.
     fn answer(
         &self,
         request: &Request<'_>,
         record: &Record<'_>,
         sender: &mut BatchSender<'_>,
-        event: &mut Vec<u8>,
+        events: &mut EventWriter,
         reply: &mut ReplyWriter,
     ) -> KafkaResult<()> {
         let formats = &self.parts.formats;
@@ -219,6 +220,10 @@ impl BatchContext {
         if reply_to.is_some() {
             reply.begin(&frame);
         }
+        let environment = served.flags.map(|(name, _)| name);
+        let (key, form) = (key.as_deref(), &formats.evaluated);
+        let to = Destination::new(record, key, &headers, environment, form, asks.len(), sender);
+        events.begin();
         for (ask, index) in asks.iter().zip(0u32..) {
             let stopwatch = sender.tally.stopwatch();
             let joined = joiner.as_ref().and_then(|joiner| joiner.join(served.all(), &ask.flag));
@@ -227,24 +232,17 @@ impl BatchContext {
             let answer = self.evaluate(&served, seen.context, ask, sender);
             let took = stopwatch.map(nanoseconds);
             error_log::note(&answer, &ask.flag, served.name, &shown, self.origin(request, record));
-            event.clear();
             let id = self.event_id(record, index);
-            formats.evaluated.write_event(
-                event,
-                &EventFrame {
-                    evaluation_ns: took,
-                    value_type: Some(ask.value_type),
-                    session_id: Self::session(&served, seen.context, &shown, ask),
-                    context: seen.written,
-                    attributes: seen.used,
-                    ..self.event_frame(request, &shown, &served, record, index, &id)
-                },
-                ask,
-                &answer,
-            );
-            if sender.event(record, key.as_deref(), index, Some(&headers), event)? {
-                sender.tally.answer(served.flags.map(|(name, _)| name), &answer);
-            }
+            let frame = EventFrame {
+                evaluation_ns: took,
+                value_type: Some(ask.value_type),
+                session_id: Self::session(&served, seen.context, &shown, ask),
+                context: seen.written,
+                attributes: seen.used,
+                ..self.event_frame(request, &shown, &served, record, index, &id)
+            };
+            let shared = Shared { session_id: shown.session_id.as_deref(), context: &shown.context };
+            events.write(&Evaluated { index, frame, shared, ask, answer: &answer }, &to, sender)?;
             let repeated = || asks.iter().take(index as usize).any(|earlier| earlier.flag == ask.flag);
             if let Some(topic) = reply_to
                 && !repeated()
@@ -256,9 +254,10 @@ impl BatchContext {
                 }
             }
         }
+        events.finish(&to, sender)?;
         let Some(topic) = reply_to else { return Ok(()) };
         match formats.reply.message(Kind::Reply, reply.finish(&frame).to_vec()) {
-            Ok(body) => sender.reply(record, key.as_deref(), topic, &headers, &body),
+            Ok(body) => sender.reply(record, key, topic, &headers, &body),
             Err(broken) => {
                 limited!(error, %broken, "a reply cannot be encoded with its Avro schema; it is dropped");
                 sender.drop_reply(place(record), topic, "unfit");

@@ -23,6 +23,10 @@ pub enum Sent {
         index: u32,
         bytes: usize,
     },
+    /// An event with the results of several flags.
+    BulkEvent {
+        bytes: usize,
+    },
     /// A copy of the record in a tap's output topic, given by its index.
     Forwarded {
         output: usize,
@@ -144,7 +148,7 @@ impl Batch {
     pub fn delivery_id(&mut self, place: SourceOffset, sent: Sent, bytes: usize) -> usize {
         self.bytes += bytes;
         match sent {
-            Sent::Event { .. } | Sent::Forwarded { .. } => {
+            Sent::Event { .. } | Sent::BulkEvent { .. } | Sent::Forwarded { .. } => {
                 match self.round.iter_mut().find(|(partition, _)| *partition == place.partition) {
                     Some((_, sum)) => *sum += bytes,
                     None => self.round.push((place.partition, bytes)),

@@ -48,6 +48,26 @@ pub struct BatchSender<'b> {
     pub metrics: &'b Metrics,
 }
 
+/// The results of a record that one event contains, by their indexes.
+#[derive(Debug, Clone, Copy)]
+pub enum Results {
+    One(u32),
+    /// The results of a bulk event.
+    Several {
+        first: u32,
+        count: u32,
+    },
+}
+
+impl Results {
+    fn indexes(self) -> std::ops::Range<u32> {
+        match self {
+            Self::One(index) => index..index.saturating_add(1),
+            Self::Several { first, count } => first..first.saturating_add(count),
+        }
+    }
+}
+
 /// The parts of the original record that go into a dead letter.
 struct Original<'r> {
     key: Option<&'r [u8]>,
@@ -61,16 +81,18 @@ struct Original<'r> {
 }
 
 impl BatchSender<'_> {
-    /// Sends one event under `key`, to the partition for events of the record. `Ok(false)` if the event is rejected, or known to be rejected by the broker; a dead letter is sent in its place.
+    /// Sends one event under `key`, to the partition for events of the record. `Ok(false)` if the event is rejected, or
+    /// known to be rejected by the broker; a dead letter for each of its results is sent in its place.
     pub fn event(
         &mut self,
         record: &Record<'_>,
         key: Option<&[u8]>,
-        index: u32,
+        results: Results,
         headers: Option<&Headers<'_>>,
         body: &[u8],
     ) -> KafkaResult<bool> {
         let place = place(record);
+        let index = results.indexes().start;
         if let Some(process) = headers.and_then(|headers| headers.process.as_ref()) {
             process.sends(Message::Event);
         }
@@ -79,15 +101,19 @@ impl BatchSender<'_> {
         let lane = self.pipeline.events_lane();
         if let Some(code) = self.rejections.event_refusal(place, index, lane, bytes) {
             let message = format!("the broker rejected the event ({bytes} bytes with key and headers)");
-            return self.refused_event(record, index, code, message);
+            return self.refused_event(record, results, code, &message);
         }
         if bytes > MAX_RECORD_BYTES {
             let message = format!(
                 "the event has {bytes} bytes with key and headers; the limit is {MAX_RECORD_BYTES} bytes"
             );
-            return self.refused_event(record, index, RefusalCode::TooLarge, message);
+            return self.refused_event(record, results, RefusalCode::TooLarge, &message);
         }
-        let delivery_id = self.batch.delivery_id(place, Sent::Event { index, bytes }, bytes);
+        let sent = match results {
+            Results::One(index) => Sent::Event { index, bytes },
+            Results::Several { .. } => Sent::BulkEvent { bytes },
+        };
+        let delivery_id = self.batch.delivery_id(place, sent, bytes);
         let partition = self.pipeline.events_partition(record.partition());
         let sent = match headers {
             None => self.producer.send_to(lane, partition, key, body, delivery_id),
@@ -106,7 +132,7 @@ impl BatchSender<'_> {
                     RDKafkaErrorCode::MessageSizeTooLarge => RefusalCode::TooLarge,
                     _ => RefusalCode::Refused,
                 };
-                self.refused_event(record, index, code, message)
+                self.refused_event(record, results, code, &message)
             }
         }
     }
@@ -156,12 +182,16 @@ impl BatchSender<'_> {
     fn refused_event(
         &mut self,
         record: &Record<'_>,
-        index: u32,
+        results: Results,
         code: RefusalCode,
-        message: String,
+        message: &str,
     ) -> KafkaResult<bool> {
-        let refusal = Refusal { code, field: format!("event {index}"), message, wrong_type: false };
-        self.dead_letter(record, &refusal, Some(index)).map(|()| false)
+        for index in results.indexes() {
+            let (field, message) = (format!("event {index}"), message.to_owned());
+            let refusal = Refusal { code, field, message, wrong_type: false };
+            self.dead_letter(record, &refusal, Some(index))?;
+        }
+        Ok(false)
     }
 
     /// Sends the original record with the reason in headers. Parts that do not fit are omitted, and headers name what

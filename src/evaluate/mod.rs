@@ -27,6 +27,7 @@ pub mod batch_sender;
 mod clients;
 pub mod error;
 pub mod error_log;
+mod event_writer;
 pub mod fairness;
 mod headers;
 pub mod pace;

@@ -27,6 +27,8 @@ pub struct Rejections {
     events: AHashMap<(SourceOffset, u32), RefusalCode>,
     /// Copies of records that a tap's output topic rejected, by the index of that topic.
     copies: AHashMap<(SourceOffset, usize), RefusalCode>,
+    /// Records whose results are sent as one event each, because a bulk event of theirs was rejected.
+    split: AHashSet<SourceOffset>,
     /// Content of a record's dead letters. A record without an entry is kept completely.
     kept: AHashMap<SourceOffset, RetainedParts>,
     unanswered: AHashSet<SourceOffset>,
@@ -40,6 +42,21 @@ impl Rejections {
     /// Replaces the event with this index by a dead letter.
     pub fn refuse_event(&mut self, place: SourceOffset, index: u32, code: RefusalCode) {
         self.events.insert((place, index), code);
+    }
+
+    /// Sends an event of its own for each result of the record.
+    pub fn split(&mut self, place: SourceOffset) {
+        self.split.insert(place);
+    }
+
+    pub fn is_split(&self, place: SourceOffset) -> bool {
+        !self.split.is_empty() && self.split.contains(&place)
+    }
+
+    /// Size in bytes up to which no event was rejected recently; `None` if none was. `lane` is the index of the events
+    /// topic.
+    pub fn accepted_event_bytes(&self, lane: usize) -> Option<usize> {
+        self.refused_size(lane).map(|bytes| bytes.saturating_sub(1))
     }
 
     /// Writes a dead letter instead of a copy of the record.
@@ -118,6 +135,7 @@ impl Rejections {
         };
         self.events.retain(|(place, _), _| open(place));
         self.copies.retain(|(place, _), _| open(place));
+        self.split.retain(open);
         self.kept.retain(|place, _| open(place));
         self.unanswered.retain(open);
         self.unprocessable.retain(open);
@@ -140,18 +158,21 @@ mod tests {
         let mut rejections = Rejections::default();
         rejections.refuse_event(SOURCE_OFFSET, 2, RefusalCode::Refused);
         rejections.shorten_dead_letter(SOURCE_OFFSET);
+        rejections.split(SOURCE_OFFSET);
         rejections.drop_reply(SOURCE_OFFSET);
         rejections.give_up(SOURCE_OFFSET);
         rejections.committed(&[(0, 100), (1, 7)]);
         assert_eq!(rejections.event_refusal(SOURCE_OFFSET, 2, 0, 10), Some(RefusalCode::Refused));
         assert_eq!(rejections.event_refusal(SOURCE_OFFSET, 1, 0, 10), None);
         assert!(rejections.is_reply_dropped(SOURCE_OFFSET) && rejections.is_unprocessable(SOURCE_OFFSET));
+        assert!(rejections.is_split(SOURCE_OFFSET));
         assert_eq!(rejections.kept(SOURCE_OFFSET), RetainedParts::KeyAndHeaders);
         rejections.shorten_dead_letter(SOURCE_OFFSET);
         assert_eq!(rejections.kept(SOURCE_OFFSET), RetainedParts::Nothing);
         rejections.committed(&[(1, 8)]);
         assert_eq!(rejections.event_refusal(SOURCE_OFFSET, 2, 0, 10), None);
         assert!(!rejections.is_reply_dropped(SOURCE_OFFSET) && !rejections.is_unprocessable(SOURCE_OFFSET));
+        assert!(!rejections.is_split(SOURCE_OFFSET));
         assert_eq!(rejections.kept(SOURCE_OFFSET), RetainedParts::Everything);
     }
 
@@ -163,6 +184,8 @@ mod tests {
         rejections.learn_refused_size(0, 3_000);
         assert_eq!(rejections.event_refusal(SOURCE_OFFSET, 0, 0, 1_000), Some(RefusalCode::TooLarge));
         assert_eq!(rejections.event_refusal(SOURCE_OFFSET, 0, 0, 999), None);
+        assert_eq!(rejections.accepted_event_bytes(0), Some(999));
+        assert_eq!(rejections.accepted_event_bytes(1), None, "another topic");
         assert_eq!(rejections.copy_refusal(SOURCE_OFFSET, 1, 1_000), None, "another topic");
     }
 }

@@ -65,16 +65,21 @@ impl Tally {
 
     /// Counts one answer under its environment and reason.
     pub fn answer(&mut self, environment: Option<&Arc<str>>, answer: &Answer<'_>) {
-        self.count_answer(environment, answer, true);
+        self.reason(environment, answer.reason);
+    }
+
+    /// Counts one answer with this reason.
+    pub fn reason(&mut self, environment: Option<&Arc<str>>, reason: Reason) {
+        self.count_answer(environment, reason, true);
     }
 
     /// Counts one answer that does not become an event.
     pub fn unpublished_answer(&mut self, environment: Option<&Arc<str>>, answer: &Answer<'_>) {
-        self.count_answer(environment, answer, false);
+        self.count_answer(environment, answer.reason, false);
     }
 
-    fn count_answer(&mut self, environment: Option<&Arc<str>>, answer: &Answer<'_>, is_published: bool) {
-        let slot = REASONS.iter().position(|reason| *reason == answer.reason).unwrap_or_default();
+    fn count_answer(&mut self, environment: Option<&Arc<str>>, answered: Reason, is_published: bool) {
+        let slot = REASONS.iter().position(|reason| *reason == answered).unwrap_or_default();
         let label = environment.map_or(UNSERVED, |name| name);
         let known = self.environments.iter_mut().position(|counts| &*counts.name == label);
         let index = known.unwrap_or_else(|| {

@@ -22,10 +22,8 @@ use super::api::Api;
 use super::cached::Kept;
 use super::caller::Caller;
 use super::counts::Path;
+use super::events::CallEvents;
 use super::unleash::Unrecorded;
-
-/// Initial buffer size of an event without a large context, in bytes.
-const EVENT_BYTES: usize = 640;
 
 /// Snapshot and timestamp of one request.
 #[derive(Debug)]
@@ -132,7 +130,7 @@ fn id_text(event_id: &[u8; 36]) -> &str {
 /// Collects the events and counts of a request's answers.
 #[derive(Debug)]
 pub(super) struct EventSink<'t> {
-    pub(super) event_batch: EventBatch,
+    events: CallEvents,
     tally: &'t mut Tally,
     index: u32,
 }
@@ -143,9 +141,14 @@ impl EventSink<'_> {
         self.tally.unrecorded(reason as usize);
     }
 
-    /// Reserves buffer space for the events of this many answers.
-    pub(super) fn reserve(&mut self, answers: usize) {
-        self.event_batch.reserve(answers * EVENT_BYTES);
+    /// Prepares for the events of this many flags for each of `subjects`.
+    pub(super) fn expect(&mut self, flags: usize, subjects: usize) {
+        self.events.expect(flags, subjects);
+    }
+
+    /// Ends the last event. Returns the events of the request.
+    pub(super) fn finish(self) -> EventBatch {
+        self.events.finish()
     }
 }
 
@@ -237,7 +240,7 @@ impl<'c> Call<'c> {
     pub(super) fn event_sink<'t>(&self, tally: &'t mut Tally) -> EventSink<'t> {
         // Callers can send any name of an environment that is not served, so it must not become a metric label.
         let label = self.flags.map_or_else(|| Arc::from(UNSERVED), |(name, _)| Arc::clone(name));
-        EventSink { event_batch: EventBatch::with_capacity(label, EVENT_BYTES), tally, index: 0 }
+        EventSink { events: CallEvents::new(&self.api.formats, label), tally, index: 0 }
     }
 
     pub(super) fn call_subject<'s>(&self, subject: &'s Subject<'_>) -> CallSubject<'s>
@@ -354,11 +357,9 @@ impl<'c> Call<'c> {
             evaluation_ns,
             source: reported.map_or(self.source, |reported| reported.source),
         };
-        let format = &self.api.formats.evaluated;
-        let write = |out: &mut Vec<u8>| format.write_event(out, &frame, ask, answer);
         // Browsers often have only a session.
         let key = user.or(frame.session_id.filter(|_| self.path == Path::Unleash));
-        event_sink.event_batch.record(key.map(str::as_bytes), write);
+        event_sink.events.write(key.map(str::as_bytes), &call_subject.shown, &frame, ask, answer);
         event_id
     }
 

@@ -179,7 +179,7 @@ fn answer(api: &Arc<Api>, caller: &Caller, asked: &EdgeRequest, found: &Found) -
     api.counts.count(Path::Edge, |tally| {
         let mut event_sink = call.event_sink(tally);
         let answered = call.answer(&call.call_subject(&subject), &ask, &mut event_sink);
-        (body::evaluated(&call, asked, &answered, found), event_sink.event_batch)
+        (body::evaluated(&call, asked, &answered, found), event_sink.finish())
     })
 }
 

@@ -214,7 +214,7 @@ pub(super) async fn bulk(
             let subjects = query.subjects.as_slice();
             call.check_size(asks, subjects)?;
             api.authenticator.answers(&caller, asks.len() * subjects.len())?;
-            event_sink.reserve(asks.len() * subjects.len());
+            event_sink.expect(asks.len(), subjects.len());
             Ok(match &query.subjects {
                 Subjects::One(subject) => body::bulk(call, subject, asks, event_sink),
                 Subjects::Many(subjects) => body::contexts(call, subjects, asks, event_sink),
@@ -262,6 +262,7 @@ pub(super) async fn batch(
     let answer = |call: &Call<'_>, event_sink: &mut EventSink<'_>| {
         call.check_size(&asks, subjects)?;
         api.authenticator.answers(&caller, asks.len())?;
+        event_sink.expect(asks.len(), 1);
         Ok(body::batch(call, &subject, &asks, event_sink))
     };
     let (body, event_batch, version) = in_call(&api, &caller, &environment, &kept, answer)?;
@@ -307,7 +308,7 @@ fn in_call(
     let call = Call::begin(api, caller, &snapshot, Path::Rest, environment).with_kept(kept);
     let answered = api.counts.count(Path::Rest, |tally| {
         let mut event_sink = call.event_sink(tally);
-        answer(&call, &mut event_sink).map(|body| (body, event_sink.event_batch))
+        answer(&call, &mut event_sink).map(|body| (body, event_sink.finish()))
     });
     let (body, event_batch) = answered?;
     Ok((body, event_batch, call.flags_version))

@@ -15,6 +15,7 @@ mod console;
 mod counts;
 mod edge;
 mod evaluate;
+mod events;
 pub mod fd_limit;
 pub mod health;
 mod input;

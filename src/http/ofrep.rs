@@ -110,7 +110,7 @@ async fn answer_one(
             let telemetry = body::telemetry(&environment, call_subject.shown_user());
             let mut out = Vec::with_capacity(body::ONE_BYTES);
             let failure = body::write(&mut out, key, &answered, &telemetry);
-            (failure.map_or(Ok(out), Err), event_sink.event_batch)
+            (failure.map_or(Ok(out), Err), event_sink.finish())
         });
         (result, event_batch, call.flags_version)
     };
@@ -194,7 +194,7 @@ fn evaluate_all(
     api.authenticator.answers(caller, asks.len())?;
     let (flags, event_batch) = api.counts.count(Path::Ofrep, |tally| {
         let mut event_sink = call.event_sink(tally);
-        event_sink.reserve(asks.len());
+        event_sink.expect(asks.len(), 1);
         let mut out = Vec::with_capacity(asks.len() * body::ONE_BYTES);
         let call_subject = call.call_subject(subject);
         let telemetry = body::telemetry(environment, call_subject.shown_user());
@@ -209,7 +209,7 @@ fn evaluate_all(
                 failure.write(&mut out, Some(&ask.flag));
             }
         }
-        (out, event_sink.event_batch)
+        (out, event_sink.finish())
     });
     Ok((flags, event_batch, call.flags_version))
 }

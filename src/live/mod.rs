@@ -133,10 +133,11 @@ impl Live {
             else {
                 continue;
             };
-            if let Ok(Event::Evaluated(evaluation)) = Event::read(json) {
-                let watchers = self.lock().all.clone();
-                for watcher in watchers.iter().filter(|watcher| watcher.filter.matches(&evaluation)) {
-                    watcher.take(|| LiveEvent::of(&evaluation, watcher.filter.with_users));
+            let Ok(event) = Event::read(json) else { continue };
+            let watchers = self.lock().all.clone();
+            for evaluation in event.evaluations() {
+                for watcher in watchers.iter().filter(|watcher| watcher.filter.matches(evaluation)) {
+                    watcher.take(|| LiveEvent::of(evaluation, watcher.filter.with_users));
                 }
             }
         }

@@ -117,6 +117,23 @@ fn watchers_are_limited_and_make_room_when_they_leave() {
 }
 
 #[test]
+fn each_result_of_a_bulk_event_is_an_evaluation() {
+    let text = r#"{"event_type":"FEATURE_FLAGS_EVALUATED","event_id":"0190b5a0-0000-7000-8000-000000000001",
+        "environment":"e","user_id":"ann","flags_version":7,"context":{"plan":"gold"},
+        "evaluated_at":"2026-01-15T10:30:00.012345Z","source":{"api":"rest"},"results":[
+        {"flag_name":"f","enabled":true,"reason":"TARGETING_MATCH","flag_version":5,"typed_value":"x"},
+        {"flag_name":"g","enabled":false,"reason":"DEFAULT"}]}"#;
+    let event = Event::read(text.as_bytes()).unwrap();
+    let selection = EvaluationSelection { flag_name: Some("g".to_owned()), ..EvaluationSelection::default() };
+    let filter = LiveFilter { selection, ..LiveFilter::default() };
+    let matching: Vec<_> = event.evaluations().iter().map(|row| filter.matches(row)).collect();
+    assert_eq!(matching, [false, true]);
+    let shown = serde_json::to_value(LiveEvent::of(&event.evaluations()[1], true)).unwrap();
+    assert_eq!(shown["event_id"], "0190b5a0-0000-7000-8040-000000000001");
+    assert_eq!((&shown["user_id"], &shown["context"]["plan"]), (&"ann".into(), &"gold".into()));
+}
+
+#[test]
 fn an_evaluation_of_a_tap_names_it() {
     let source = r#"{"topic":"orders","partition":3,"offset":7,"index":1,"tap":"orders-tap"}"#;
     let text = event("").replace(r#"{"api":"rest"}"#, source);

@@ -15,8 +15,10 @@ const HAS_PLACE: u32 = 1 << 31;
 const TRACED: u16 = 1 << 15;
 /// Bit of the name length that is set if the records are for the topic of SDK metrics.
 const OF_CLIENT_METRICS: u16 = 1 << 14;
+/// Bit of the name length that is set if the number of evaluations precedes the key of each record.
+const COUNTED: u16 = 1 << 13;
 /// All bits of the name length that are not part of the length.
-const FLAGS: u16 = TRACED | OF_CLIENT_METRICS;
+const FLAGS: u16 = TRACED | OF_CLIENT_METRICS | COUNTED;
 /// Length of a `traceparent`, in bytes.
 const TRACE_BYTES: usize = 55;
 
@@ -38,7 +40,19 @@ pub struct EventBatch {
     /// Trace that the call belongs to. Its traceparent becomes a header of each record.
     pub trace: Option<Traceparent>,
     records: u32,
+    /// Number of evaluations in all records.
+    evaluations: u32,
+    /// Whether records may have several evaluations.
+    is_counted: bool,
     bytes: Vec<u8>,
+}
+
+/// A record of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct BatchRecord<'b> {
+    key: Option<&'b [u8]>,
+    value: &'b [u8],
+    evaluations: u32,
 }
 
 impl EventBatch {
@@ -49,7 +63,13 @@ impl EventBatch {
     /// Creates a batch with a buffer of this capacity.
     pub fn with_capacity(environment: Arc<str>, bytes: usize) -> Self {
         let (topic, bytes) = (BatchTopic::Events, Vec::with_capacity(bytes));
-        Self { environment, topic, place: None, trace: None, records: 0, bytes }
+        let (place, trace, records, evaluations, is_counted) = (None, None, 0, 0, false);
+        Self { environment, topic, place, trace, records, evaluations, is_counted, bytes }
+    }
+
+    /// Allows records with several evaluations. Without effect on a batch that has records.
+    pub fn count_evaluations(&mut self) {
+        self.is_counted |= self.records == 0;
     }
 
     /// Creates a batch of SDK metrics.
@@ -70,10 +90,18 @@ impl EventBatch {
 
     /// Adds a record whose value `write` appends to the buffer it is given.
     pub fn record(&mut self, key: Option<&[u8]>, write: impl FnOnce(&mut Vec<u8>)) {
+        self.record_of(1, key, write);
+    }
+
+    /// Adds a record with this number of evaluations, like [`EventBatch::record`].
+    pub fn record_of(&mut self, evaluations: u32, key: Option<&[u8]>, write: impl FnOnce(&mut Vec<u8>)) {
         let length = key.map_or(NO_KEY, |key| u32::try_from(key.len()).unwrap_or(NO_KEY));
         self.bytes.extend_from_slice(&length.to_le_bytes());
         let value_length = self.bytes.len();
         self.bytes.extend_from_slice(&[0; LENGTH_BYTES]);
+        if self.is_counted {
+            self.bytes.extend_from_slice(&evaluations.to_le_bytes());
+        }
         self.bytes.extend_from_slice(key.unwrap_or_default());
         let start = self.bytes.len();
         write(&mut self.bytes);
@@ -83,6 +111,17 @@ impl EventBatch {
             place.copy_from_slice(&length.to_le_bytes());
         }
         self.records += 1;
+        self.evaluations += if self.is_counted { evaluations } else { 1 };
+    }
+
+    /// Number of evaluations in all records.
+    pub fn evaluations(&self) -> u32 {
+        self.evaluations
+    }
+
+    /// Number of evaluations in the record with this index.
+    pub fn evaluations_of(&self, record: u32) -> u32 {
+        self.counted_records().nth(record as usize).map_or(0, |record| record.evaluations)
     }
 
     /// Number of records.
@@ -106,8 +145,12 @@ impl EventBatch {
 
     /// Key and value of each record.
     pub fn records(&self) -> impl Iterator<Item = (Option<&[u8]>, &[u8])> {
+        self.counted_records().map(|record| (record.key, record.value))
+    }
+
+    fn counted_records(&self) -> impl Iterator<Item = BatchRecord<'_>> {
         let mut rest = self.bytes.as_slice();
-        std::iter::from_fn(move || take_record(&mut rest))
+        std::iter::from_fn(move || take_record(&mut rest, self.is_counted))
     }
 
     /// Appends the batch in the layout that [`EventBatch::from_bytes`] reads.
@@ -115,12 +158,13 @@ impl EventBatch {
         let name = u16::try_from(self.environment.len()).unwrap_or_default() & !FLAGS;
         let traced = if self.trace.is_some() { TRACED } else { 0 };
         let topic = if self.topic == BatchTopic::ClientMetrics { OF_CLIENT_METRICS } else { 0 };
+        let counted = if self.is_counted { COUNTED } else { 0 };
         let placed = if self.place.is_some() { HAS_PLACE } else { 0 };
         out.extend_from_slice(&(self.records | placed).to_le_bytes());
         for number in self.place.iter().flat_map(|place| [place.stream, place.number]) {
             out.extend_from_slice(&number.to_le_bytes());
         }
-        out.extend_from_slice(&(name | traced | topic).to_le_bytes());
+        out.extend_from_slice(&(name | traced | topic | counted).to_le_bytes());
         out.extend_from_slice(self.environment.as_bytes().get(..usize::from(name)).unwrap_or_default());
         out.extend_from_slice(self.trace.as_ref().map(Traceparent::as_bytes).unwrap_or_default());
         out.extend_from_slice(&self.bytes);
@@ -148,14 +192,24 @@ impl EventBatch {
             if name & OF_CLIENT_METRICS == 0 { BatchTopic::Events } else { BatchTopic::ClientMetrics };
         let environment = std::str::from_utf8(environment).ok()?.into();
         let trace = Traceparent::parse(trace);
-        let batch = Self { environment, topic, place, trace, records, bytes: bytes.to_vec() };
-        (batch.records().count() == usize::try_from(records).ok()?).then_some(batch)
+        let (is_counted, bytes) = (name & COUNTED != 0, bytes.to_vec());
+        let mut batch = Self { environment, topic, place, trace, records, evaluations: 0, is_counted, bytes };
+        let (found, evaluations) = batch
+            .counted_records()
+            .fold((0, 0u32), |(found, sum), record| (found + 1, sum.saturating_add(record.evaluations)));
+        batch.evaluations = evaluations;
+        (found == records).then_some(batch)
     }
 }
 
-fn take_record<'p>(rest: &mut &'p [u8]) -> Option<(Option<&'p [u8]>, &'p [u8])> {
+fn take_record<'p>(rest: &mut &'p [u8], is_counted: bool) -> Option<BatchRecord<'p>> {
     let (key_length, after) = rest.split_first_chunk::<LENGTH_BYTES>()?;
-    let (value_length, after) = after.split_first_chunk::<LENGTH_BYTES>()?;
+    let (value_length, mut after) = after.split_first_chunk::<LENGTH_BYTES>()?;
+    let mut evaluations = 1;
+    if is_counted {
+        let (count, behind) = after.split_first_chunk::<LENGTH_BYTES>()?;
+        (evaluations, after) = (u32::from_le_bytes(*count), behind);
+    }
     let key_length = u32::from_le_bytes(*key_length);
     let (key, after) = match key_length {
         NO_KEY => (None, after),
@@ -166,7 +220,7 @@ fn take_record<'p>(rest: &mut &'p [u8]) -> Option<(Option<&'p [u8]>, &'p [u8])> 
     };
     let (value, after) = after.split_at_checked(u32::from_le_bytes(*value_length) as usize)?;
     *rest = after;
-    Some((key, value))
+    Some(BatchRecord { key, value, evaluations })
 }
 
 #[cfg(test)]
@@ -190,7 +244,13 @@ mod tests {
         let placed = EventBatch { place, ..batch.clone() };
         let both = EventBatch { place, ..traced.clone() };
         let metrics = EventBatch { topic: BatchTopic::ClientMetrics, ..both.clone() };
-        for batch in [batch, traced, placed, both, metrics] {
+        assert_eq!((batch.len(), batch.evaluations(), batch.evaluations_of(2)), (3, 3, 1));
+        let mut bulk = EventBatch { trace: traced.trace, ..EventBatch::new("production".into()) };
+        bulk.count_evaluations();
+        bulk.record_of(350, Some(b"user-1"), |out| out.extend_from_slice(b"many"));
+        bulk.record_of(2, None, |out| out.extend_from_slice(b"two"));
+        assert_eq!((bulk.len(), bulk.evaluations(), bulk.evaluations_of(1)), (2, 352, 2));
+        for batch in [batch, traced, placed, both, metrics, bulk] {
             let mut bytes = Vec::new();
             batch.write(&mut bytes);
             assert_eq!(EventBatch::from_bytes(&bytes), Some(batch));

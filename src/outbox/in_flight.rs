@@ -17,7 +17,7 @@ pub struct Sent {
     pub handed: u32,
     /// Number of records that are acknowledged or became dead letters.
     pub settled: u32,
-    /// Number of records that became dead letters.
+    /// Number of evaluations whose records became dead letters.
     pub refused: u32,
     /// Whether the broker rejected one of the records together with others. Such a batch is sent one record at a time,
     /// with nothing else in flight.
@@ -69,8 +69,11 @@ impl InFlight {
     /// Counts records of a batch as settled. `refused`: they became dead letters.
     pub fn settle(&mut self, delivery_id: usize, records: u32, refused: bool) {
         if let Some(sent) = self.get_mut(delivery_id) {
+            if refused {
+                let indexes = sent.settled..sent.settled.saturating_add(records);
+                sent.refused += indexes.map(|index| sent.entry.batch.evaluations_of(index)).sum::<u32>();
+            }
             sent.settled += records;
-            sent.refused += if refused { records } else { 0 };
             if sent.suspect {
                 sent.handed = sent.handed.max(sent.settled);
             }

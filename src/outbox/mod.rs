@@ -145,7 +145,7 @@ impl Publisher {
                 break;
             }
         }
-        count_dropped(&self.metrics, full.reason, full.entry.batch.len());
+        count_dropped(&self.metrics, full.reason, full.entry.batch.evaluations());
         false
     }
 }

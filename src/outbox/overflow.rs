@@ -62,7 +62,7 @@ impl Overflow {
             match self.spool.append(&sent.entry.batch) {
                 Ok(position) => {
                     sent.on_disk = Some(position);
-                    self.metrics.publish.spooled.inc_by(sent.entry.batch.len().into());
+                    self.metrics.publish.spooled.inc_by(sent.entry.batch.evaluations().into());
                 }
                 // Batches without a copy are still in flight, and new events stay in memory.
                 Err(error) => return self.not_stored(&error),
@@ -87,7 +87,7 @@ impl Overflow {
         let mut entries = queue.take(STORE_BYTES).into_iter();
         while let Some(entry) = entries.next() {
             match self.spool.append(&entry.batch) {
-                Ok(_) => self.metrics.publish.spooled.inc_by(entry.batch.len().into()),
+                Ok(_) => self.metrics.publish.spooled.inc_by(entry.batch.evaluations().into()),
                 Err(error) => {
                     queue.put_back(std::iter::once(entry).chain(entries));
                     self.not_stored(&error);

@@ -228,7 +228,7 @@ impl Worker {
     }
 
     fn settled(&mut self, sent: Sent) {
-        let published = sent.entry.batch.len() - sent.refused;
+        let published = sent.entry.batch.evaluations() - sent.refused;
         let labels = EnvironmentLabels { environment: sent.entry.batch.environment };
         if sent.entry.batch.topic == BatchTopic::Events {
             self.metrics.events_published.get_or_create(&labels).inc_by(published.into());
@@ -328,7 +328,7 @@ impl Worker {
         let unstored =
             self.in_flight_batches.drain().filter(|sent| sent.on_disk.is_none()).map(|sent| sent.entry);
         let lost: u32 =
-            unstored.chain(self.queue.take(usize::MAX)).map(|Entry { batch, .. }| batch.len()).sum();
+            unstored.chain(self.queue.take(usize::MAX)).map(|Entry { batch, .. }| batch.evaluations()).sum();
         if lost > 0 {
             // Not limited: once in the life of the process.
             tracing::error!(

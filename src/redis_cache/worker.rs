@@ -176,10 +176,35 @@ impl Worker {
         Ok(batch)
     }
 
-    /// Adds the record's outcome to the batch; it replaces an earlier one for the same key.
+    /// Adds the outcomes of the record's evaluations to the batch.
     fn take(&mut self, record: &Record<'_>, batch: &mut Batch) {
-        let taken = self.entry(record);
-        let entry = match taken {
+        if record.timestamp_ms() < Clock::now().ms - self.ttl_ms() {
+            batch.old.push(record.partition());
+            *batch.passed_over.entry("old").or_default() += 1;
+            return;
+        }
+        let mut text = Vec::new();
+        let json = self.reader.read(record.payload(), &mut text, MAX_EVENT_BYTES);
+        let events = json
+            .map_err(|unread| match unread {
+                Undecodable::Away(_) | Undecodable::Pending(_) => "no_schema",
+                _ => "unreadable",
+            })
+            .and_then(|json| Event::read(json).ok_or("unreadable"));
+        match events {
+            Ok(events) => {
+                for event in &events {
+                    let entry = self.entry(event);
+                    self.take_entry(entry, batch);
+                }
+            }
+            Err(reason) => *batch.passed_over.entry(reason).or_default() += 1,
+        }
+    }
+
+    /// Adds an outcome to the batch; it replaces an earlier one for the same key.
+    fn take_entry(&mut self, entry: Result<Entry, Reason>, batch: &mut Batch) {
+        let entry = match entry {
             Ok(entry) if self.recent_writes.contains(&entry) => Err("repeated"),
             taken => taken,
         };
@@ -196,33 +221,13 @@ impl Worker {
                     batch.entries.push(entry);
                 }
             },
-            Err("change") => {}
-            Err(reason) => {
-                if reason == "old" {
-                    batch.old.push(record.partition());
-                }
-                *batch.passed_over.entry(reason).or_default() += 1;
-            }
+            Err(reason) => *batch.passed_over.entry(reason).or_default() += 1,
         }
     }
 
-    fn entry(&mut self, record: &Record<'_>) -> Result<Entry, Reason> {
+    /// Evaluates the subject of an event again.
+    fn entry(&mut self, event: &Event<'_>) -> Result<Entry, Reason> {
         let clock = Clock::now();
-        if record.timestamp_ms() < clock.ms - self.ttl_ms() {
-            return Err("old");
-        }
-        let mut text = Vec::new();
-        let json =
-            self.reader.read(record.payload(), &mut text, MAX_EVENT_BYTES).map_err(
-                |unread| match unread {
-                    Undecodable::Away(_) | Undecodable::Pending(_) => "no_schema",
-                    _ => "unreadable",
-                },
-            )?;
-        let event = Event::read(json).ok_or("unreadable")?;
-        if !event.is_evaluation() {
-            return Err("change");
-        }
         let version = event.flag_version.ok_or("no_flag")?;
         if self.parts.store.version() < version {
             let deadline = tokio::time::Instant::now() + VERSION_TIMEOUT;

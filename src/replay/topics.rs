@@ -7,7 +7,7 @@ use rdkafka::message::Headers;
 use tokio::runtime::Handle;
 
 use crate::audit::definition::FlagVersion;
-use crate::audit::evaluation::Event;
+use crate::audit::evaluation::{Evaluation, Event};
 use crate::config::{Config, InputFormat};
 use crate::kafka::range::Range;
 use crate::message::avro::Subject;
@@ -79,11 +79,10 @@ pub fn evaluations(
             Err(_) => continue,
         };
         // The sink makes unreadable events dead letters.
-        if let Ok(Event::Evaluated(row)) = Event::read(json)
-            && (from..to).contains(&row.evaluated_at)
-            && filter.means(&row)
-        {
-            session.take(&row);
+        let Ok(event) = Event::read(json) else { continue };
+        let is_wanted = |row: &&Evaluation<'_>| (from..to).contains(&row.evaluated_at) && filter.means(row);
+        for row in event.evaluations().iter().filter(is_wanted) {
+            session.take(row);
             progress.rows.fetch_add(1, Ordering::Relaxed);
         }
     }

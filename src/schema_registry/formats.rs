@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use tokio::runtime::Handle;
 
-use crate::config::{Config, InputFormat, OutputFormat, SubjectStrategy};
-use crate::message::avro::{Format, Kind, Subject, header};
+use crate::config::{BulkForm, Config, InputFormat, OutputFormat, SubjectStrategy};
+use crate::message::avro::{EventFormat, Format, Kind, Subject, header};
 use crate::metrics::Metrics;
 
 use super::texts::Texts;
@@ -24,7 +24,7 @@ pub const UNREGISTERED_ID: u32 = 1;
 #[derive(Debug, Default)]
 pub struct Formats {
     registry: Option<Arc<SchemaRegistry>>,
-    pub evaluated: Format,
+    pub evaluated: EventFormat,
     /// Change events in the events topic.
     pub changed: Format,
     /// Invalidations.
@@ -51,7 +51,7 @@ impl Formats {
         let (folder, lookups) = (Some(config.state_dir.as_path()), metrics.schema_lookups.clone());
         let registry = SchemaRegistry::open(&config.schema_registry, folder, lookups, Handle::current())
             .context("SCHEMA_REGISTRY_URL")?;
-        let mut formats = Self { registry, ..Self::default() };
+        let mut formats = Self { registry, evaluated: evaluated(config), ..Self::default() };
         for registration in registrations(config) {
             let id = formats.id_of(&registration).await.with_context(|| {
                 format!(
@@ -68,11 +68,11 @@ impl Formats {
     /// the messages.
     pub fn unregistered(config: &Config) -> anyhow::Result<Arc<Self>> {
         if config.schema_registry.urls.is_empty() {
-            return Ok(Arc::default());
+            return Ok(Arc::new(Self { evaluated: evaluated(config), ..Self::default() }));
         }
         let registry =
             SchemaRegistry::open(&config.schema_registry, None, Lookups::default(), Handle::current())?;
-        let mut formats = Self { registry, ..Self::default() };
+        let mut formats = Self { registry, evaluated: evaluated(config), ..Self::default() };
         let requests = registrations_of(config.formats.subjects, &config.topics.requests, Subject::REQUESTS);
         for (registration, id) in requests.iter().chain(&registrations(config)).zip(UNREGISTERED_ID..) {
             if let Some(registry) = &formats.registry {
@@ -95,7 +95,8 @@ impl Formats {
     fn set(&mut self, registration: &Registration, id: u32) {
         for (kind, branch) in &registration.kinds {
             let format = match kind {
-                Kind::Evaluated => &mut self.evaluated,
+                Kind::Evaluated => &mut self.evaluated.format,
+                Kind::EvaluatedTogether => self.evaluated.together.get_or_insert_default(),
                 Kind::Changed if registration.messages == Subject::UPDATES => &mut self.updated,
                 Kind::Changed => &mut self.changed,
                 Kind::Hint => &mut self.hint,
@@ -123,11 +124,25 @@ impl Formats {
     }
 }
 
+/// The form of evaluated events, in JSON until their schemas are known.
+fn evaluated(config: &Config) -> EventFormat {
+    let together = (config.events.bulk == BulkForm::Together).then_some(Format::Json);
+    EventFormat::new(config.events.nulls, together)
+}
+
+/// Messages that are written to the events topic.
+pub fn written_events(config: &Config) -> Subject {
+    match config.events.bulk {
+        BulkForm::Each => Subject::EVENTS_WITHOUT_BULK,
+        BulkForm::Together => Subject::EVENTS,
+    }
+}
+
 /// The schemas that must be registered for everything that is written as Avro.
 pub fn registrations(config: &Config) -> Vec<Registration> {
     let (formats, topics) = (&config.formats, &config.topics);
     let mut topics = vec![
-        (formats.events == OutputFormat::Avro, topics.events.as_str(), Subject::EVENTS),
+        (formats.events == OutputFormat::Avro, topics.events.as_str(), written_events(config)),
         (formats.updates == OutputFormat::Avro, &topics.updates, Subject::UPDATES),
         (formats.changes == InputFormat::Avro, &topics.changes, Subject::HINTS),
         (formats.conversions == InputFormat::Avro, &topics.conversions, Subject::CONVERSIONS),

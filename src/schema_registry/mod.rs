@@ -38,7 +38,7 @@ use lookups::{Begun, Open};
 use texts::Texts;
 
 pub use client::{Client, RegistryError};
-pub use formats::{Formats, Registration, UNREGISTERED_ID, registrations, registrations_of};
+pub use formats::{Formats, Registration, UNREGISTERED_ID, registrations, registrations_of, written_events};
 pub use reader::{MAX_EVENT_BYTES, Reader, Undecodable};
 
 /// Delay before the second lookup of an unknown id. An id that was just registered at another node of the registry may

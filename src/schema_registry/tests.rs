@@ -410,9 +410,14 @@ fn subjects_are_named_by_their_strategy() {
     let one = |subject: &str, kind| (subject.to_owned(), vec![(kind, None)]);
     assert_eq!(named(SubjectStrategy::Topic, Subject::REPLIES), [one("t-value", Kind::Reply)]);
     let both = vec![(Kind::Evaluated, Some(0)), (Kind::Changed, Some(2))];
-    assert_eq!(named(SubjectStrategy::Topic, Subject::EVENTS), [("t-value".to_owned(), both)]);
     assert_eq!(
-        named(SubjectStrategy::Record, Subject::EVENTS),
+        named(SubjectStrategy::Topic, Subject::EVENTS_WITHOUT_BULK),
+        [("t-value".to_owned(), both.clone())]
+    );
+    let all = [both, vec![(Kind::EvaluatedTogether, Some(4))]].concat();
+    assert_eq!(named(SubjectStrategy::Topic, Subject::EVENTS), [("t-value".to_owned(), all)]);
+    assert_eq!(
+        named(SubjectStrategy::Record, Subject::EVENTS_WITHOUT_BULK),
         [
             one("flagstream.FeatureFlagEvaluated", Kind::Evaluated),
             one("flagstream.FeatureFlagChanged", Kind::Changed)

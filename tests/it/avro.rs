@@ -374,6 +374,14 @@ fn javas_avro_reads_and_writes_the_same() {
             json!({"event_type": "FEATURE_FLAG_DELETED", "flag_name": "f", "environment": "e", "version": 8,
             "changed_at": at, "published_at": at, "actor": "unleash"}),
         ),
+        (
+            Kind::EvaluatedTogether,
+            json!({"event_type": "FEATURE_FLAGS_EVALUATED", "event_id": "019bc134-7845-8000-896e-300000018330",
+            "request_id": "r", "environment": "e", "flags_version": 9, "context": {}, "evaluated_at": at,
+            "source": {"topic": "t", "partition": 3, "offset": 99_120, "index": 0}, "results": [
+                {"flag_name": "f", "typed_value": 5, "enabled": true, "reason": "TARGETING_MATCH"},
+                {"flag_name": "g", "enabled": false, "reason": "DEFAULT", "session_id": "s"}]}),
+        ),
         (Kind::Hint, json!({"event_type": "FEATURE_FLAG_DELETED", "environment": "e"})),
         (
             Kind::Conversion,

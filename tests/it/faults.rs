@@ -78,6 +78,18 @@ impl Fixture {
         self
     }
 
+    /// One event for all results of a request, from which the sink makes rows.
+    fn together(mut self, stack: &Stack) -> Self {
+        let database = Database::create(stack);
+        self.group = self
+            .group
+            .set("FLAGSTREAM_EVENTS__BULK", "together")
+            .set("FLAGSTREAM_EVENTS__NULLS", "omit")
+            .set("DATABASE_URL", &database.url);
+        self.database = Some(database);
+        self
+    }
+
     fn load(&mut self, rate: u32) {
         self.load = Some(Load::start_with(&self.group.topics, &self.reply_to, rate, self.schema));
     }
@@ -125,6 +137,16 @@ fn kills_at_random_moments_at_least_once() {
 #[test]
 fn kills_at_random_moments_in_avro() {
     kills_at_random_moments(Mode::Transactional, 4, Fixture::in_avro);
+}
+
+#[test]
+fn kills_at_random_moments_with_bulk_events() {
+    kills_at_random_moments(Mode::Transactional, 6, |fixture, stack| fixture.together(stack));
+}
+
+#[test]
+fn kills_at_random_moments_with_bulk_events_at_least_once() {
+    kills_at_random_moments(Mode::AtLeastOnce, 4, |fixture, stack| fixture.together(stack));
 }
 
 fn kills_at_random_moments(mode: Mode, kills: usize, set: fn(Fixture, &Stack) -> Fixture) {

@@ -17,6 +17,7 @@ mod attributes;
 mod audit;
 mod auth;
 mod avro;
+mod bulk_events;
 mod changes;
 mod clients;
 mod commands;

@@ -7,7 +7,7 @@ use rdkafka::error::KafkaResult;
 
 use crate::load;
 use flagstream::evaluate::answer::{Respond, Responded};
-use flagstream::evaluate::batch_sender::BatchSender;
+use flagstream::evaluate::batch_sender::{BatchSender, Results};
 use flagstream::flag::value::{Lookup, answer};
 use flagstream::flag::{Moment, Snapshot};
 use flagstream::kafka::consumer::Record;
@@ -50,7 +50,7 @@ impl Respond for Baseline {
         if let (Some(from), Some(to)) = (record.payload().get(stamp.clone()), event.get_mut(stamp)) {
             to.copy_from_slice(from);
         }
-        sender.event(record, record.key(), 0, None, event).map(|_| Responded::Done)
+        sender.event(record, record.key(), Results::One(0), None, event).map(|_| Responded::Done)
     }
 }
 

@@ -9,6 +9,9 @@ mod attributes;
 mod baseline;
 mod compare;
 mod edge;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic, clippy::string_slice, clippy::print_stdout)]
+mod event_sizes;
 mod gate;
 mod http;
 mod latency;

@@ -218,7 +218,8 @@ fn scene<'s>(snapshot: &'s Snapshot, clock: &'s Clock) -> EvaluationScope<'s> {
 }
 
 fn entry(event: &[u8], scene: &EvaluationScope<'_>) -> anyhow::Result<Entry> {
-    let event = Event::read(event).context("an event cannot be read")?;
+    let events = Event::read(event).context("an event cannot be read")?;
+    let event = events.first().context("the event has no evaluation")?;
     let entry = event.subject().entry(scene, &event.evaluated_at);
     entry.map_err(|reason| anyhow::anyhow!("an event is not kept: {reason}"))
 }

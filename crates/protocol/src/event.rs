@@ -5,6 +5,8 @@ use flagstream_evaluation::{Answer, Reason, Value, ValueType};
 use super::json::write_string;
 use super::request::Ask;
 
+pub use super::event_id::{call_event_id, stream_event_id};
+
 /// Source of the request for an evaluation.
 #[derive(Debug, Clone, Copy)]
 pub enum EventSource<'a> {
@@ -40,6 +42,16 @@ pub struct Timestamp<'a> {
     pub micros: i64,
 }
 
+/// Form of a member without a value in an event. Readers take an absent member for null.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Nulls {
+    /// `null`.
+    #[default]
+    Write,
+    /// The member is left out.
+    Omit,
+}
+
 /// Data of an event other than the answer.
 #[derive(Debug)]
 pub struct EventFrame<'a> {
@@ -63,17 +75,28 @@ pub struct EventFrame<'a> {
     pub source: EventSource<'a>,
 }
 
-/// Appends the event for one flag as JSON.
+/// Appends the event for one flag as JSON, with all nulls.
 pub fn write_event(out: &mut Vec<u8>, frame: &EventFrame<'_>, ask: &Ask<'_>, answer: &Answer<'_>) {
+    write_event_as(out, Nulls::Write, frame, ask, answer);
+}
+
+/// Appends the event for one flag as JSON.
+pub fn write_event_as(
+    out: &mut Vec<u8>,
+    nulls: Nulls,
+    frame: &EventFrame<'_>,
+    ask: &Ask<'_>,
+    answer: &Answer<'_>,
+) {
     out.extend_from_slice(br#"{"event_type":"FEATURE_FLAG_EVALUATED","event_id":""#);
     out.extend_from_slice(frame.event_id.as_bytes());
     out.push(b'"');
-    member(out, "request_id", frame.request_id);
+    optional(out, nulls, "request_id", frame.request_id);
     member(out, "flag_name", Some(&ask.flag));
-    member(out, "user_id", frame.user_id);
-    member(out, "session_id", frame.session_id);
+    optional(out, nulls, "user_id", frame.user_id);
+    optional(out, nulls, "session_id", frame.session_id);
     member(out, "environment", Some(frame.environment));
-    write_result(out, answer);
+    write_result_as(out, nulls, answer);
     out.extend_from_slice(br#","flags_version":"#);
     write_integer(out, frame.flags_version);
     // Only events of experiments have it, so that it costs nothing otherwise.
@@ -88,46 +111,124 @@ pub fn write_event(out: &mut Vec<u8>, frame: &EventFrame<'_>, ask: &Ask<'_>, ans
         out.extend_from_slice(br#","attributes":"#);
         out.extend_from_slice(attributes.as_bytes());
     }
-    out.extend_from_slice(br#","default_value":"#);
-    out.extend_from_slice(ask.default_json.unwrap_or("null").as_bytes());
-    plain_member(out, "value_type", frame.value_type.map(ValueType::as_str));
+    write_asked(out, nulls, frame, ask);
     out.extend_from_slice(br#","evaluated_at":""#);
     out.extend_from_slice(frame.evaluated_at.text.as_bytes());
     out.push(b'"');
-    if let Some(nanoseconds) = frame.evaluation_ns {
-        out.extend_from_slice(br#","evaluation_ns":"#);
-        write_integer(out, nanoseconds);
-    }
+    write_duration(out, frame);
     out.extend_from_slice(br#","source":"#);
     write_source(out, frame.source);
     out.push(b'}');
 }
 
+/// Appends what results of one request or call share, up to the list of results, whose beginning is included.
+/// `event_id` and the index of the source are those of the first result.
+pub(crate) fn write_bulk_head(out: &mut Vec<u8>, frame: &EventFrame<'_>) {
+    out.extend_from_slice(br#"{"event_type":"FEATURE_FLAGS_EVALUATED","event_id":""#);
+    out.extend_from_slice(frame.event_id.as_bytes());
+    out.push(b'"');
+    optional(out, Nulls::Omit, "request_id", frame.request_id);
+    optional(out, Nulls::Omit, "user_id", frame.user_id);
+    optional(out, Nulls::Omit, "session_id", frame.session_id);
+    member(out, "environment", Some(frame.environment));
+    out.extend_from_slice(br#","flags_version":"#);
+    write_integer(out, frame.flags_version);
+    out.extend_from_slice(br#","context":"#);
+    out.extend_from_slice(frame.context.as_bytes());
+    out.extend_from_slice(br#","evaluated_at":""#);
+    out.extend_from_slice(frame.evaluated_at.text.as_bytes());
+    out.extend_from_slice(br#"","source":"#);
+    write_source(out, frame.source);
+    out.extend_from_slice(br#","results":["#);
+}
+
+/// Appends one result of a bulk event. `own` has what differs from the other results.
+pub(crate) fn write_bulk_result(
+    out: &mut Vec<u8>,
+    frame: &EventFrame<'_>,
+    own: Own<'_>,
+    ask: &Ask<'_>,
+    answer: &Answer<'_>,
+) {
+    out.extend_from_slice(br#"{"flag_name":"#);
+    write_string(out, &ask.flag);
+    write_result_as(out, Nulls::Omit, answer);
+    for (name, json) in
+        [("assignment", answer.assignment), ("context", own.context), ("attributes", frame.attributes)]
+    {
+        if let Some(json) = json {
+            begin_member(out, name);
+            out.extend_from_slice(json.as_bytes());
+        }
+    }
+    optional(out, Nulls::Omit, "session_id", own.session_id);
+    write_asked(out, Nulls::Omit, frame, ask);
+    write_duration(out, frame);
+    out.push(b'}');
+}
+
+/// Members of one result that differ from those of its bulk event.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Own<'a> {
+    pub(crate) session_id: Option<&'a str>,
+    pub(crate) context: Option<&'a str>,
+}
+
+/// Appends the requested default and type.
+fn write_asked(out: &mut Vec<u8>, nulls: Nulls, frame: &EventFrame<'_>, ask: &Ask<'_>) {
+    let default = ask.default_json.unwrap_or("null");
+    if nulls == Nulls::Write || default != "null" {
+        out.extend_from_slice(br#","default_value":"#);
+        out.extend_from_slice(default.as_bytes());
+    }
+    plain_member(out, nulls, "value_type", frame.value_type.map(ValueType::as_str));
+}
+
+fn write_duration(out: &mut Vec<u8>, frame: &EventFrame<'_>) {
+    if let Some(nanoseconds) = frame.evaluation_ns {
+        out.extend_from_slice(br#","evaluation_ns":"#);
+        write_integer(out, nanoseconds);
+    }
+}
+
 /// Appends the members of the result, from `value` to `flag_version`.
 pub fn write_result(out: &mut Vec<u8>, answer: &Answer<'_>) {
-    out.extend_from_slice(br#","value":"#);
-    write_value_text(out, &answer.value);
-    out.extend_from_slice(br#","typed_value":"#);
-    answer.value.write_json(out);
-    write_answer(out, answer);
+    write_result_as(out, Nulls::Write, answer);
+}
+
+fn write_result_as(out: &mut Vec<u8>, nulls: Nulls, answer: &Answer<'_>) {
+    if nulls == Nulls::Write || !matches!(answer.value, Value::Null) {
+        out.extend_from_slice(br#","value":"#);
+        write_value_text(out, &answer.value);
+        out.extend_from_slice(br#","typed_value":"#);
+        answer.value.write_json(out);
+    }
+    write_answer_as(out, nulls, answer);
 }
 
 /// Appends the members that events and replies share, from `enabled` to `flag_version`.
 pub fn write_answer(out: &mut Vec<u8>, answer: &Answer<'_>) {
+    write_answer_as(out, Nulls::Write, answer);
+}
+
+fn write_answer_as(out: &mut Vec<u8>, nulls: Nulls, answer: &Answer<'_>) {
     let enabled: &[u8] = if answer.enabled { br#","enabled":true"# } else { br#","enabled":false"# };
     out.extend_from_slice(enabled);
-    member(out, "variant", answer.variant);
-    plain_member(out, "reason", Some(answer.reason.as_str()));
+    optional(out, nulls, "variant", answer.variant);
+    plain_member(out, nulls, "reason", Some(answer.reason.as_str()));
     // Omitted unless the flag is killed, so that it costs nothing otherwise.
     if answer.reason == Reason::Disabled {
         out.extend_from_slice(br#","killed":true"#);
     }
-    plain_member(out, "error_code", answer.error_code.map(|code| code.as_str()));
-    member(out, "error_message", answer.error_message.as_deref());
-    out.extend_from_slice(br#","flag_version":"#);
-    match answer.flag_version {
-        Some(version) => write_integer(out, version),
-        None => out.extend_from_slice(b"null"),
+    plain_member(out, nulls, "error_code", answer.error_code.map(|code| code.as_str()));
+    optional(out, nulls, "error_message", answer.error_message.as_deref());
+    match (answer.flag_version, nulls) {
+        (Some(version), _) => {
+            out.extend_from_slice(br#","flag_version":"#);
+            write_integer(out, version);
+        }
+        (None, Nulls::Write) => out.extend_from_slice(br#","flag_version":null"#),
+        (None, Nulls::Omit) => {}
     }
 }
 
@@ -191,16 +292,23 @@ pub fn member(out: &mut Vec<u8>, name: &str, text: Option<&str>) {
     }
 }
 
-/// Like [`member`], for constant texts that need no escaping.
-fn plain_member(out: &mut Vec<u8>, name: &str, text: Option<&'static str>) {
-    begin_member(out, name);
+/// Like [`member`]; `nulls` decides what is written for `None`.
+fn optional(out: &mut Vec<u8>, nulls: Nulls, name: &str, text: Option<&str>) {
+    if nulls == Nulls::Write || text.is_some() {
+        member(out, name, text);
+    }
+}
+
+/// Like [`optional`], for constant texts that need no escaping.
+fn plain_member(out: &mut Vec<u8>, nulls: Nulls, name: &str, text: Option<&'static str>) {
     match text {
         Some(text) => {
+            begin_member(out, name);
             out.push(b'"');
             out.extend_from_slice(text.as_bytes());
             out.push(b'"');
         }
-        None => out.extend_from_slice(b"null"),
+        None => optional(out, nulls, name, None),
     }
 }
 
@@ -212,90 +320,4 @@ fn begin_member(out: &mut Vec<u8>, name: &str) {
 
 pub fn write_integer(out: &mut Vec<u8>, integer: impl itoa::Integer) {
     out.extend_from_slice(itoa::Buffer::new().format(integer).as_bytes());
-}
-
-/// Id of an event for a request from Kafka. It depends only on the request's coordinates, so that processing
-/// the request again produces the same id.
-///
-/// The id is a UUID of version 8 (RFC 9562): 48 bits of the record's timestamp in milliseconds (ids sort by
-/// time), then 10 bits of the index, 20 bits of topic and partition and 44 bits of the offset. Within a
-/// partition, (offset, index) is unique; 2^44 offsets suffice for 500 years at a thousand requests per
-/// second.
-pub fn stream_event_id(
-    topic_hash: u32,
-    partition: i32,
-    offset: i64,
-    index: u32,
-    timestamp_ms: i64,
-) -> [u8; 36] {
-    let place = (topic_hash.wrapping_mul(0x9E37_79B1) ^ partition.cast_unsigned()) & 0xF_FFFF;
-    let high =
-        (timestamp_ms.cast_unsigned() & 0xFFFF_FFFF_FFFF) << 16 | 0x8000 | u64::from(index & 0x3FF) << 2;
-    let low =
-        0x8000_0000_0000_0000 | u64::from(place & 0x3_FFFF) << 44 | offset.cast_unsigned() & 0xFFF_FFFF_FFFF;
-    let id = uuid::Uuid::from_u64_pair(high | u64::from(place >> 18), low);
-    let mut text = [0; 36];
-    id.hyphenated().encode_lower(&mut text);
-    text
-}
-
-/// Id of an event for a call over HTTP: a UUID of version 7 (RFC 9562). The ids of one call sort in the order
-/// of its answers.
-///
-/// It contains 48 bits of the call's time, 20 bits of the answer's index, and 54 random bits that all answers
-/// of a call share.
-pub fn call_event_id(time_ms: u64, random: u64, index: u32) -> [u8; 36] {
-    let index = u64::from(index);
-    let high = (time_ms & 0xFFFF_FFFF_FFFF) << 16 | 0x7000 | index >> 8 & 0xFFF;
-    let low = 0x8000_0000_0000_0000 | (index & 0xFF) << 54 | random >> 10;
-    let mut text = [0; 36];
-    uuid::Uuid::from_u64_pair(high, low).hyphenated().encode_lower(&mut text);
-    text
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-    use std::collections::HashSet;
-
-    #[test]
-    fn stream_ids_are_uuids_of_version_8_that_sort_by_time_and_repeat() {
-        let id =
-            |offset, index, ms| String::from_utf8(stream_event_id(7, 3, offset, index, ms).to_vec()).unwrap();
-        let parsed = uuid::Uuid::parse_str(&id(99_120, 0, 1_768_473_000_123)).unwrap();
-        assert_eq!(parsed.get_version_num(), 8);
-        assert_eq!(parsed.get_variant(), uuid::Variant::RFC4122);
-        assert_eq!(id(1, 2, 3), id(1, 2, 3));
-        assert!(id(9, 999, 1_768_473_000_123) < id(1, 0, 1_768_473_000_124));
-    }
-
-    #[test]
-    fn call_ids_are_uuids_of_version_7_in_the_order_of_their_call() {
-        let ids: Vec<_> = (0..5_000)
-            .map(|index| {
-                String::from_utf8(call_event_id(1_768_473_000_123, u64::MAX, index).to_vec()).unwrap()
-            })
-            .collect();
-        assert!(ids.is_sorted_by(|a, b| a < b));
-        for id in &ids {
-            let id = uuid::Uuid::parse_str(id).unwrap();
-            assert_eq!((id.get_version_num(), id.get_variant()), (7, uuid::Variant::RFC4122));
-            assert_eq!(id.get_timestamp().map(|at| at.to_unix().0), Some(1_768_473_000));
-        }
-        let next = String::from_utf8(call_event_id(1_768_473_000_124, 0, 0).to_vec()).unwrap();
-        assert!(ids.iter().all(|id| *id < next));
-    }
-
-    #[test]
-    fn stream_ids_differ_for_every_place() {
-        let mut seen = HashSet::new();
-        for partition in 0..12 {
-            for offset in 0..50 {
-                for index in [0, 1, 999] {
-                    assert!(seen.insert(stream_event_id(7, partition, offset, index, 5)));
-                }
-            }
-        }
-    }
 }

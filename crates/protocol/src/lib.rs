@@ -6,12 +6,15 @@
 struct Readme;
 
 pub mod avro;
+pub mod bulk_event;
 pub mod change;
 pub mod checkpoint;
 pub mod conversion;
 pub mod dead_letter;
 pub mod definition;
+pub mod evaluations;
 pub mod event;
+pub mod event_id;
 pub mod exposure;
 pub mod instance;
 pub mod json;

@@ -14,6 +14,7 @@ SCHEMAS = {
     "Request": [(MESSAGES, "evaluationRequest")] * 2,
     "Attributes": [(MESSAGES, "attributes")],
     "Result: `FEATURE_FLAG_EVALUATED`": [(MESSAGES, "featureFlagEvaluated")],
+    "Results of several flags: `FEATURE_FLAGS_EVALUATED`": [(MESSAGES, "featureFlagsEvaluated")],
     "Reply": [(MESSAGES, "reply")],
     "Hint": [(MESSAGES, "hint")],
     "Definition": [(MESSAGES, "definition")],

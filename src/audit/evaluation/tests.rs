@@ -12,7 +12,7 @@ const EVENT: &str = r#"{"event_type":"FEATURE_FLAG_EVALUATED","event_id":"019bc1
 fn read(event: &str) -> Result<Evaluation<'_>, Unreadable> {
     match Event::read(event.as_bytes())? {
         Event::Evaluated(evaluation) => Ok(*evaluation),
-        Event::Other | Event::Switched(_) => panic!("not an evaluation"),
+        Event::Other | Event::Switched(_) | Event::Together(_) => panic!("not an evaluation"),
     }
 }
 
@@ -75,4 +75,34 @@ fn what_no_database_holds_is_amended() {
     assert_eq!(row.user_id.as_deref(), Some("user\u{FFFD}"));
     assert_eq!(row.context, r#"{"region":"\ufffd"}"#);
     assert_eq!(row.environment.len(), MAX_NAME_BYTES);
+}
+
+#[test]
+fn absent_members_mean_null() {
+    let nulls = [r#""session_id":null,"#, r#""error_code":null,"#, r#""error_message":null,"#];
+    let squeezed = EVENT.split_whitespace().collect::<String>();
+    let without = nulls.iter().fold(squeezed.clone(), |event, null| {
+        assert!(event.contains(null), "{null}");
+        event.replace(null, "")
+    });
+    assert_eq!(read(&without).unwrap(), read(&squeezed).unwrap());
+}
+
+#[test]
+fn a_bulk_event_becomes_the_rows_of_its_results() {
+    let bulk = r#"{"event_type":"FEATURE_FLAGS_EVALUATED","event_id":"019bc134-7845-8008-896e-300000018330",
+        "request_id":"r-1","user_id":"user-456","environment":"production","flags_version":1768473000124,
+        "context":{"region":"us-west"},"evaluated_at":"2026-01-15T10:30:00.212345Z",
+        "source":{"topic":"requests","partition":3,"offset":99120,"index":2},"results":[
+        {"flag_name":"theme","value":"dark","typed_value":"dark","enabled":true,"variant":"dark",
+            "reason":"TARGETING_MATCH","flag_version":1768473000123,"default_value":"light","value_type":"string"},
+        {"flag_name":"on","typed_value":false,"enabled":false,"reason":"DEFAULT"}]}"#;
+    let Event::Together(rows) = Event::read(bulk.as_bytes()).unwrap() else { panic!("not a bulk event") };
+    let single = EVENT.replace("019bc134-7845-8002", "019bc134-7845-8008");
+    assert_eq!(rows[0], read(&single).unwrap());
+    assert_eq!(rows[1].event_id.to_string(), "019bc134-7845-800c-896e-300000018330");
+    assert!(matches!(rows[1].source, Source::Kafka { offset: 99_120, index: 3, .. }));
+    assert_eq!((rows[1].result, &*rows[1].context), (Some(false), r#"{"region":"us-west"}"#));
+    let error = Event::read(bulk.replace(r#""enabled":false"#, r#""enabled":5"#).as_bytes()).unwrap_err();
+    assert_eq!(error.0, "results[1]: enabled: expected true or false, got `5`");
 }

@@ -39,6 +39,8 @@ const VALUES: &[&str] = &[
     "prefer",
     "/base",
     "x-forwarded-user",
+    "omit",
+    "together",
 ];
 
 /// Settings that are only valid together with others.

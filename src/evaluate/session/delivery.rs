@@ -158,6 +158,12 @@ impl Session<'_> {
                     }
                     self.state.rejections.refuse_event(place, index, code);
                 }
+                Sent::BulkEvent { bytes } => {
+                    if failure.code == RDKafkaErrorCode::MessageSizeTooLarge {
+                        self.state.rejections.learn_refused_size(self.pipeline.events_lane(), bytes);
+                    }
+                    self.state.rejections.split(place);
+                }
                 Sent::Forwarded { output, bytes } => {
                     let too_large = failure.code == RDKafkaErrorCode::MessageSizeTooLarge;
                     let code = if too_large { RefusalCode::TooLarge } else { RefusalCode::Refused };

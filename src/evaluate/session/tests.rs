@@ -16,7 +16,7 @@ use crate::config::{Config, HealthConfig, Profile, load_from};
 use crate::dev::embed;
 use crate::evaluate::answer::{Respond, Responded};
 use crate::evaluate::batch::SourceOffset;
-use crate::evaluate::batch_sender::{BatchSender, place};
+use crate::evaluate::batch_sender::{BatchSender, Results, place};
 use crate::evaluate::status::EvaluatorStatus;
 use crate::evaluate::worker::Worker;
 use crate::feed::Usage;
@@ -40,7 +40,7 @@ impl Respond for Echo {
     fn begin(&mut self, _: Option<&Arc<str>>) {}
 
     fn respond(&mut self, record: &Record<'_>, sender: &mut BatchSender<'_>) -> KafkaResult<Responded> {
-        sender.event(record, record.key(), 0, None, b"{}")?;
+        sender.event(record, record.key(), Results::One(0), None, b"{}")?;
         Ok(Responded::Done)
     }
 }
@@ -56,7 +56,7 @@ impl Respond for Logged {
     fn respond(&mut self, record: &Record<'_>, sender: &mut BatchSender<'_>) -> KafkaResult<Responded> {
         let events: u32 = std::str::from_utf8(record.payload()).unwrap().parse().unwrap();
         for index in 0..events {
-            sender.event(record, record.key(), index, None, b"{}")?;
+            sender.event(record, record.key(), Results::One(index), None, b"{}")?;
         }
         self.0.lock().unwrap().push(place(record));
         Ok(Responded::Done)

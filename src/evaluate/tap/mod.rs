@@ -29,7 +29,6 @@ use std::sync::Arc;
 use rdkafka::error::KafkaResult;
 
 use crate::config::{OnMissingUser, TapAudit, TapConfig, TapWrite};
-use crate::flag::Answer;
 use crate::flag::value::natural_answer;
 use crate::kafka::consumer::Record;
 use crate::kafka::producer::Changes;
@@ -41,11 +40,12 @@ use crate::schema_registry::Reader;
 
 use super::Parts;
 use super::answer::{
-    BatchContext, Environment, Respond, Responded, Seen, check_results, deferred, nanoseconds, unprocessable,
+    BatchContext, Respond, Responded, Seen, check_results, deferred, nanoseconds, unprocessable,
 };
 use super::batch::Passed;
 use super::batch_sender::{BatchSender, place};
 use super::error_log;
+use super::event_writer::{Destination, Evaluated, EventWriter, Shared};
 use super::headers::Headers;
 use super::pipeline::Pipeline;
 
@@ -65,7 +65,7 @@ pub struct TapResponder {
     decoder: Decoder,
     encoder: Encoder,
     routes: Vec<Route>,
-    event: Vec<u8>,
+    events: EventWriter,
 }
 
 /// Reads what the flags are evaluated for.
@@ -96,7 +96,7 @@ impl TapResponder {
             decoder: Decoder::new(tap, reader),
             encoder: Encoder::new(tap),
             routes: routes(tap, &pipeline.outputs),
-            event: Vec::with_capacity(1024),
+            events: EventWriter::default(),
             shared: BatchContext::new(parts, Arc::clone(pipeline)),
             tap: Arc::clone(tap),
         }
@@ -124,7 +124,7 @@ impl Respond for TapResponder {
     }
 
     fn respond(&mut self, record: &Record<'_>, sender: &mut BatchSender<'_>) -> KafkaResult<Responded> {
-        let Self { shared, tap, decoder, encoder, routes, event } = self;
+        let Self { shared, tap, decoder, encoder, routes, events } = self;
         if sender.rejections.is_unprocessable(place(record)) {
             return sender.dead_letter(record, &unprocessable(), None).map(|()| Responded::Done);
         }
@@ -156,7 +156,7 @@ impl Respond for TapResponder {
         let json = decoded.json;
         let member = decoded.selected.member;
         encoder.begin();
-        let output = match shared.evaluate_tap(tap, decoded, record, sender, encoder, routes, event) {
+        let output = match shared.evaluate_tap(tap, decoded, record, sender, encoder, routes, events) {
             Ok(sent) => sent?,
             Err(refusal) => return sender.dead_letter(record, &refusal, None).map(|()| Responded::Done),
         };
@@ -227,7 +227,7 @@ impl BatchContext {
         sender: &mut BatchSender<'_>,
         encoder: &mut Encoder,
         routes: &[Route],
-        event: &mut Vec<u8>,
+        events: &mut EventWriter,
     ) -> Result<KafkaResult<usize>, Refusal> {
         let mut request = tap_request(tap, &decoded)?;
         self.name_nobody(&mut request, record);
@@ -241,6 +241,10 @@ impl BatchContext {
         let key = event_key(&request, &shown);
         check_results(&request, &served, key.len() + headers.bytes, self.added_bytes(&request))?;
         let joiner = self.joiner(&request);
+        let environment = served.flags.map(|(name, _)| name);
+        let (form, count) = (&self.parts.formats.evaluated, tap.flags.len());
+        let to = Destination::new(record, Some(&key), &headers, environment, form, count, sender);
+        events.begin();
         let mut results: Vec<(Option<&str>, bool)> = Vec::with_capacity(tap.flags.len());
         for (ask, index) in request.asks.as_slice().iter().zip(0u32..) {
             let stopwatch = sender.tally.stopwatch();
@@ -256,65 +260,27 @@ impl BatchContext {
                 TapAudit::Exposures => answer.assignment.is_some(),
                 TapAudit::None => false,
             };
-            let environment = served.flags.map(|(name, _)| name);
             if is_audited {
-                let written = Written {
-                    request: &request,
-                    shown: &shown,
-                    seen: &seen,
-                    served: &served,
-                    ask,
-                    index,
-                    took,
+                let id = self.event_id(record, index);
+                let frame = EventFrame {
+                    evaluation_ns: took,
+                    session_id: Self::session(&served, seen.context, &shown, ask),
+                    context: seen.written,
+                    attributes: seen.used,
+                    ..self.event_frame(&request, &shown, &served, record, index, &id)
                 };
-                self.write_tap_event(event, record, &written, &answer);
-                match sender.event(record, Some(&key), index, Some(&headers), event) {
-                    Ok(true) => sender.tally.answer(environment, &answer),
-                    Ok(false) => {}
-                    Err(error) => return Ok(Err(error)),
+                let shared = Shared { session_id: shown.session_id.as_deref(), context: &shown.context };
+                let evaluated = Evaluated { index, frame, shared, ask, answer: &answer };
+                if let Err(error) = events.write(&evaluated, &to, sender) {
+                    return Ok(Err(error));
                 }
             } else {
                 sender.tally.unpublished_answer(environment, &answer);
             }
             results.push((answer.variant, answer.enabled));
         }
-        Ok(Ok(output(routes, &results)))
+        Ok(events.finish(&to, sender).map(|()| output(routes, &results)))
     }
-
-    fn write_tap_event(
-        &self,
-        event: &mut Vec<u8>,
-        record: &Record<'_>,
-        written: &Written<'_>,
-        answer: &Answer<'_>,
-    ) {
-        let Written { request, shown, seen, served, ask, index, took } = written;
-        event.clear();
-        let id = self.event_id(record, *index);
-        self.parts.formats.evaluated.write_event(
-            event,
-            &EventFrame {
-                evaluation_ns: *took,
-                session_id: Self::session(served, seen.context, shown, ask),
-                context: seen.written,
-                attributes: seen.used,
-                ..self.event_frame(request, shown, served, record, *index, &id)
-            },
-            ask,
-            answer,
-        );
-    }
-}
-
-/// The evaluation that an event is written for.
-struct Written<'w> {
-    request: &'w Request<'w>,
-    shown: &'w Shown<'w>,
-    seen: &'w Seen<'w>,
-    served: &'w Environment<'w>,
-    ask: &'w Ask<'w>,
-    index: u32,
-    took: Option<u64>,
 }
 
 /// The request that is evaluated for a record. Neither a type nor a default is asked for: the flags decide.

@@ -280,9 +280,12 @@ fn evaluate(
                 write_toggle(&mut body, &recorder.evaluate(&selected, flag, &mut event_sink));
                 body
             }
-            Wanted::Enabled | Wanted::All => recorder.list(&selected, wanted == Wanted::All, &mut event_sink),
+            Wanted::Enabled | Wanted::All => {
+                event_sink.expect(recorder.events_count(&selected), 1);
+                recorder.list(&selected, wanted == Wanted::All, &mut event_sink)
+            }
         };
-        Ok((body, event_sink.event_batch))
+        Ok((body, event_sink.finish()))
     })
 }
 
@@ -297,11 +300,7 @@ struct Recorder<'r, 'c> {
 impl Recorder<'_, '_> {
     /// Refuses a context that would make the events of the answer too large.
     fn check_size(&self, selected: &Selected, subject: &Subject<'_>) -> Result<(), Problem> {
-        let events = match self.api.config.unleash_api.events {
-            RecordedEvents::All => selected.flags.len(),
-            RecordedEvents::Impressions => selected.flags.iter().filter(|flag| flag.impression_data).count(),
-            RecordedEvents::None => 0,
-        };
+        let events = self.events_count(selected);
         let added = self.call.added_bytes(events, std::slice::from_ref(subject));
         let bytes = events.saturating_mul(subject.context_json.len()).saturating_add(added);
         if bytes <= MAX_ECHO_BYTES {
@@ -312,6 +311,15 @@ impl Recorder<'_, '_> {
              the context"
         );
         Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail))
+    }
+
+    /// Upper bound of the evaluations of an answer that become events.
+    fn events_count(&self, selected: &Selected) -> usize {
+        match self.api.config.unleash_api.events {
+            RecordedEvents::All => selected.flags.len(),
+            RecordedEvents::Impressions => selected.flags.iter().filter(|flag| flag.impression_data).count(),
+            RecordedEvents::None => 0,
+        }
     }
 
     fn list(&self, selected: &Selected, with_off: bool, event_sink: &mut EventSink<'_>) -> Vec<u8> {

@@ -103,6 +103,7 @@ fn record(
     };
     Ok(api.counts.count(Path::Unleash, |tally| {
         let mut event_sink = call.event_sink(tally);
+        event_sink.expect(reported.len(), 1);
         let mut admitted = Vec::new();
         for (impression, subject) in reported.iter().zip(&subjects) {
             let app = sdk.app.or(subject.context.app_name.as_deref());
@@ -111,7 +112,7 @@ fn record(
             let call_subject = call.call_subject(subject).reported(Reported { id, source });
             admitted.extend(recorder.record(impression, &call_subject, &mut event_sink));
         }
-        Recorded { event_batch: event_sink.event_batch, admitted }
+        Recorded { event_batch: event_sink.finish(), admitted }
     }))
 }
 

@@ -16,7 +16,7 @@ use crate::kafka::reach::{REACH_TIMEOUT, reach};
 use crate::log_limit::limited;
 use crate::shutdown::Shutdown;
 
-use super::{Settings, Topics, TopicsError, uneven, unfit, unwritable, wrong_policies};
+use super::{Settings, Topics, TopicsError, uneven, unfit, unwritable, value, wrong_policies};
 
 /// Check interval after a problem was found; it doubles up to [`MAX_BACKOFF`].
 const MIN_BACKOFF: Duration = Duration::from_millis(100);
@@ -57,13 +57,15 @@ struct Watcher<'w> {
 }
 
 /// Checks the topics until `shutdown` and reports problems to `health`. Sends `true` to `fit` once the topics are fit,
-/// and the topics' ids to `ids` after each check.
+/// and the topics' ids to `ids` after each check. `set_event_limit` gets the `max.message.bytes` of the events topic each
+/// time that it is read.
 pub async fn look_after(
     kafka: &KafkaConfig,
     required: &TopicsConfig,
     health: &Reporter,
     fit: watch::Sender<bool>,
     ids: watch::Sender<Arc<BTreeMap<String, String>>>,
+    set_event_limit: impl Fn(usize),
     shutdown: Shutdown,
 ) -> anyhow::Result<()> {
     let topics = Topics::new(kafka, required)?;
@@ -95,6 +97,9 @@ pub async fn look_after(
                 () = watcher.look_at_settings() => watcher.partial(),
             },
         };
+        if let Some(bytes) = watcher.event_limit() {
+            set_event_limit(bytes);
+        }
         tell(health, trouble.as_ref(), now.as_ref());
         let pause = if is_fit {
             backoff.reset();
@@ -165,6 +170,11 @@ impl Watcher<'_> {
         }
         self.wrong = wrong_policies(self.required, &self.settings);
         self.wrong.extend(unwritable(found, &self.settings));
+    }
+
+    /// Size in bytes up to which the events topic accepts records; `None` if it is not known.
+    fn event_limit(&self) -> Option<usize> {
+        value(&self.settings, &self.required.events, "max.message.bytes")?.parse().ok()
     }
 
     fn partial(&self) -> Option<TopicsFault> {

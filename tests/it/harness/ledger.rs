@@ -9,6 +9,8 @@ use rdkafka::{ClientConfig, TopicPartitionList};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
+use flagstream::message::evaluations::single_events;
+
 use super::kafka::{consumer, next};
 use super::{Sender, TEST_TIMEOUT, Topics, avro};
 
@@ -297,16 +299,9 @@ impl Ledger {
         while let Some(message) = next(&self.results, patience) {
             patience = Duration::ZERO;
             if message.topic() == self.topics.events {
-                let event: Event =
-                    serde_json::from_slice(&avro::to_json(message.payload().unwrap())).unwrap();
-                let Some((topic, place, evaluated_at)) = event.of_request() else { continue };
-                let (partition, offset, _) = place;
-                assert_eq!(topic, self.topics.requests);
-                assert_eq!(partition, message.partition(), "an event in another partition than its request");
-                let reached = self.reached.entry(partition).or_insert(-1);
-                *reached = (*reached).max(offset);
-                self.origins.entry(partition).or_default().push((message.offset(), evaluated_at));
-                self.events.entry(partition).or_default().push(place);
+                let event = message.detach();
+                drop(message);
+                self.enter(&event);
             } else if message.topic() == self.topics.dead_letters {
                 self.dead_letters
                     .push((number(&message, "source-partition"), number(&message, "source-offset")));
@@ -315,6 +310,24 @@ impl Ledger {
                     serde_json::from_slice(&avro::to_json(message.payload().unwrap())).unwrap();
                 self.replies.push(reply.request_id.unwrap());
             }
+        }
+    }
+
+    /// Enters the results of an event, of which a bulk event has several.
+    fn enter(&mut self, message: &impl Message) {
+        let json = avro::to_json(message.payload().unwrap());
+        let singles = single_events(std::str::from_utf8(&json).unwrap()).unwrap();
+        let bodies = if singles.is_empty() { vec![json.to_vec()] } else { singles };
+        for body in bodies {
+            let event: Event = serde_json::from_slice(&body).unwrap();
+            let Some((topic, place, evaluated_at)) = event.of_request() else { continue };
+            let (partition, offset, _) = place;
+            assert_eq!(topic, self.topics.requests);
+            assert_eq!(partition, message.partition(), "an event in another partition than its request");
+            let reached = self.reached.entry(partition).or_insert(-1);
+            *reached = (*reached).max(offset);
+            self.origins.entry(partition).or_default().push((message.offset(), evaluated_at));
+            self.events.entry(partition).or_default().push(place);
         }
     }
 

@@ -12,11 +12,21 @@ const CALLERS: usize = 8;
 
 #[test]
 fn every_answered_evaluation_is_published_and_audited_once_though_the_service_is_killed() {
+    answered_evaluations_are_recorded_once("each");
+}
+
+#[test]
+fn bulk_events_are_published_and_audited_once_though_the_service_is_killed() {
+    answered_evaluations_are_recorded_once("together");
+}
+
+fn answered_evaluations_are_recorded_once(bulk: &str) {
     let (stack, _shared) = Stack::shared();
     let database = Database::create(stack);
     let fixture = Fixture::new(stack)
         .set("DATABASE_URL", &database.url)
         .set("FLAGSTREAM_UNLEASH_API__EVENTS", "all")
+        .set("FLAGSTREAM_EVENTS__BULK", bulk)
         .set("FLAGSTREAM_API__DURABILITY", "sync");
     fixture.flags(&FLAGS);
     let mut service = fixture.group.start("one");
@@ -73,10 +83,12 @@ fn every_answered_evaluation_is_published_and_audited_once_though_the_service_is
     let topics = &fixture.group.topics;
     let mut events = TopicReader::open(&topics.kafka, &topics.events);
     let rows = counts.values().sum::<i64>();
-    let is_evaluation =
-        |event: &&crate::harness::Received| event.json()["event_type"] == "FEATURE_FLAG_EVALUATED";
+    let evaluations = |event: &crate::harness::Received| match event.json() {
+        event if event["event_type"] == "FEATURE_FLAG_EVALUATED" => 1,
+        event => event["results"].as_array().map_or(0, Vec::len),
+    };
     events.until("all events", TEST_TIMEOUT, |seen| {
-        i64::try_from(seen.iter().filter(is_evaluation).count()).unwrap() >= rows
+        i64::try_from(seen.iter().map(evaluations).sum::<usize>()).unwrap() >= rows
     });
     println!("{} calls answered, {rows} evaluations audited", answered.len());
 }

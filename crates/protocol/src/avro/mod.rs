@@ -18,7 +18,7 @@ mod plan;
 mod schemas;
 mod wire;
 
-pub use format::Format;
+pub use format::{EventFormat, Format};
 pub use plan::{Misfit, Plan};
 pub use schemas::{Kind, Subject, Writer};
 

@@ -11,6 +11,8 @@ use super::{Misfit, Plan};
 pub enum Kind {
     Request,
     Evaluated,
+    /// The evaluations of one request or call.
+    EvaluatedTogether,
     Changed,
     Hint,
     Reply,
@@ -40,7 +42,7 @@ struct Own {
 }
 
 impl Kind {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Request,
         Self::Evaluated,
         Self::Changed,
@@ -48,6 +50,7 @@ impl Kind {
         Self::Reply,
         Self::Conversion,
         Self::Definition,
+        Self::EvaluatedTogether,
     ];
 
     /// Name of the schema's file in `schemas/`, without `.avsc`.
@@ -55,6 +58,7 @@ impl Kind {
         match self {
             Self::Request => "evaluation-request",
             Self::Evaluated => "evaluated-event",
+            Self::EvaluatedTogether => "evaluated-together-event",
             Self::Changed => "change-event",
             Self::Hint => "change-hint",
             Self::Reply => "reply",
@@ -68,6 +72,7 @@ impl Kind {
         match self {
             Self::Request => include_str!("../../schemas/evaluation-request.avsc"),
             Self::Evaluated => include_str!("../../schemas/evaluated-event.avsc"),
+            Self::EvaluatedTogether => include_str!("../../schemas/evaluated-together-event.avsc"),
             Self::Changed => include_str!("../../schemas/change-event.avsc"),
             Self::Hint => include_str!("../../schemas/change-hint.avsc"),
             Self::Reply => include_str!("../../schemas/reply.avsc"),
@@ -122,7 +127,10 @@ impl Subject {
     /// Subject of a topic of another service: messages of any schema are converted completely.
     pub const FOREIGN: Self = Self { kinds: &[] };
     pub const REQUESTS: Self = Self { kinds: &[Kind::Request] };
-    pub const EVENTS: Self = Self { kinds: &[Kind::Evaluated, Kind::Changed] };
+    /// All messages of the events topic.
+    pub const EVENTS: Self = Self { kinds: &[Kind::Evaluated, Kind::Changed, Kind::EvaluatedTogether] };
+    /// Messages of the events topic if each evaluation has an event of its own.
+    pub const EVENTS_WITHOUT_BULK: Self = Self { kinds: &[Kind::Evaluated, Kind::Changed] };
     pub const UPDATES: Self = Self { kinds: &[Kind::Changed] };
     pub const HINTS: Self = Self { kinds: &[Kind::Hint] };
     pub const REPLIES: Self = Self { kinds: &[Kind::Reply] };
