@@ -32,24 +32,31 @@ class Counts:
     def take(self, message):
         self.offsets[message.partition()] = message.offset() + 1
         event = json.loads(message.value())
-        # Changes of flags are in the same topic.
-        if event["event_type"] != "FEATURE_FLAG_EVALUATED":
-            return
-        source, place = self._place(event, message)
-        if source is not None:
-            if place <= self.last.get(source, []):
-                return
-            self.last[source] = place
-        self.outcomes[event["environment"], event["flag_name"], event["variant"] or event["value"], event["reason"]] += 1
+        for index, result in enumerate(self._results(event)):
+            source, place = self._place(event, index, message)
+            if source is not None:
+                if place <= self.last.get(source, []):
+                    continue
+                self.last[source] = place
+            outcome = result.get("variant") or result.get("value")
+            self.outcomes[event["environment"], result["flag_name"], outcome, result["reason"]] += 1
 
     @staticmethod
-    def _place(event, message):
-        if "topic" in event["source"]:
-            return f"request/{event['source']['partition']}", [event["source"]["offset"], event["source"]["index"]]
+    def _results(event):
+        """One for each flag, whatever the form of the event. Changes of flags are in the same topic, and have none."""
+        if event["event_type"] == "FEATURE_FLAGS_EVALUATED":
+            return event["results"]
+        return [event] if event["event_type"] == "FEATURE_FLAG_EVALUATED" else []
+
+    @staticmethod
+    def _place(event, index, message):
+        source = event["source"]
+        if "topic" in source:
+            return f"request/{source['partition']}", [source["offset"], source["index"] + index]
         for name, value in message.headers() or []:
             if name == "sequence":
                 stream, number = value.decode().split("-")
-                return f"{message.partition()}/{stream}", [int(number)]
+                return f"{message.partition()}/{stream}", [int(number), index]
         return None, []
 
     def save(self):
