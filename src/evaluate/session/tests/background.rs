@@ -23,7 +23,7 @@ impl Respond for WithCommitted {
     fn begin(&mut self, _: Option<&Arc<str>>) {}
 
     fn respond(&mut self, record: &Record<'_>, sender: &mut BatchSender<'_>) -> KafkaResult<Responded> {
-        sender.event(record, record.key(), 0, None, record.offset().to_string().as_bytes())?;
+        sender.event(record, record.key(), Results::One(0), None, record.offset().to_string().as_bytes())?;
         self.log.lock().unwrap().push((place(record), self.metrics.requests.get()));
         Ok(Responded::Done)
     }
