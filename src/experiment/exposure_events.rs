@@ -159,6 +159,8 @@ impl Publisher {
             Database::Postgres(postgres) => {
                 let mut transaction = postgres.pool.begin().await?;
                 if !sqlx::query_scalar::<_, bool>(LOCK).fetch_one(&mut *transaction).await? {
+                    // Another process publishes, and reports what waits.
+                    self.metrics.experiments.exposures_waiting.set(0);
                     return Ok(0);
                 }
                 let next = sqlx::query_as(NEXT).bind(BATCH_EVENTS).fetch_all(&mut *transaction).await?;
