@@ -212,7 +212,9 @@ fn the_live_cases_are_as_in_all_languages() {
     let vectors: Value =
         serde_json::from_str(&std::fs::read_to_string(folder("clients/vectors.json")).unwrap()).unwrap();
     for case in vectors["live"].as_array().unwrap() {
-        if case.get("environment").is_some() || case.get("value_type").is_some() {
+        // OpenFeature has neither, and no call without a default value.
+        let has_other_terms = case.get("environment").is_some() || case.get("value_type").is_some();
+        if has_other_terms || case["default"].is_null() {
             continue;
         }
         let mut question = Question::new(case["flag"].as_str().unwrap(), case["user_id"].as_str().unwrap());
@@ -223,6 +225,7 @@ fn the_live_cases_are_as_in_all_languages() {
         let value_type = match &case["default"] {
             Value::Bool(_) => "boolean",
             Value::String(_) => "string",
+            Value::Number(number) if number.is_f64() => "float",
             Value::Number(_) => "integer",
             _ => "object",
         };
