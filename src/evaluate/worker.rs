@@ -18,7 +18,7 @@ use super::Parts;
 use super::answer::{Respond, Responder};
 use super::batch_limit::BatchLimit;
 use super::clients;
-use super::error::SessionError;
+use super::error::{SessionError, is_timeout};
 use super::fairness::Fairness;
 use super::paused_partitions::PausedPartitions;
 use super::pipeline::{Pipeline, PipelineMetrics};
@@ -188,6 +188,12 @@ impl Worker {
             let error = match self.session(&mut consumer, &mut responder, &mut state) {
                 Ok(Ended::Shutdown) => break,
                 Ok(Ended::Recovered) => continue,
+                // No session has begun, and none is needed any more.
+                Err(SessionError::Producer(error))
+                    if self.parts.shutdown.is_cancelled() && is_timeout(&error) =>
+                {
+                    break;
+                }
                 Err(error) => error,
             };
             // A failure while the broker is unreachable is not caused by the batch.

@@ -53,9 +53,10 @@ fn the_attributes_guide_is_literal() {
 
 /// Guides that need a cluster, a warehouse, backups or an Unleash of their own, which `dev` has not. The tests of the chart, of
 /// backups and of upgrades cover what they describe.
-const ELSEWHERE: [&str; 9] = [
+const ELSEWHERE: [&str; 10] = [
     "analytics.md",
     "audit-questions.md",
+    "capacity.md",
     "connect-unleash.md",
     "edge.md",
     "first-evaluation.md",
