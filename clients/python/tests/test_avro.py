@@ -111,7 +111,9 @@ def test_a_conversion_and_a_change(registry):
     avro = AvroFormat(registry.url, lambda topic, record: record)
     members = {"experiment": "e", "user_id": 7, "metric": "m", "value": 2, "occurred_at": "2026-01-15T11:30:00.000000Z", "event_id": "x"}
     written = avro.encode("conversions", "Conversion", members)
-    assert avro.decode(written) == {**members, "environment": None, "user_id": "7", "value": 2.0, "occurred_at": "2026-01-15T11:30:00+00:00"}
+    assert avro.decode(written) == {
+        **members, "environment": None, "user_id": "7", "value": 2.0, "occurred_at": "2026-01-15T11:30:00+00:00", "metadata": None,
+    }
     assert registry.calls[0] == "/subjects/flagstream.Conversion/versions"
     now = datetime.now(UTC)
     change = {"event_type": "FEATURE_FLAG_UPDATED", "flag_name": "f", "environment": "e", "version": 7, "changed_at": now,

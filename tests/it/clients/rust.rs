@@ -212,9 +212,9 @@ fn the_live_cases_are_as_in_all_languages() {
     let vectors: Value =
         serde_json::from_str(&std::fs::read_to_string(folder("clients/vectors.json")).unwrap()).unwrap();
     for case in vectors["live"].as_array().unwrap() {
-        // OpenFeature has neither, and no call without a default value.
+        // OpenFeature has neither, no call without a default value, and no lists outside of objects in Rust.
         let has_other_terms = case.get("environment").is_some() || case.get("value_type").is_some();
-        if has_other_terms || case["default"].is_null() {
+        if has_other_terms || case["default"].is_null() || case["default"].is_array() {
             continue;
         }
         let mut question = Question::new(case["flag"].as_str().unwrap(), case["user_id"].as_str().unwrap());
