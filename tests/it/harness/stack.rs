@@ -114,6 +114,10 @@ pub struct Stopped {
 impl Drop for Stopped {
     fn drop(&mut self) {
         self.stack.script(&["start", self.service]);
+        // Unleash ends if it misses its database at the wrong moment.
+        if self.service == "postgres" {
+            self.stack.script(&["start", "unleash"]);
+        }
     }
 }
 
