@@ -43,6 +43,8 @@ pub(super) struct Message {
 const JSON: &str = "application/json";
 const CORRELATION: (&str, &str) = ("correlation-id", "Copied from the request, up to 1 KiB");
 const TRACE: (&str, &str) = ("traceparent", "W3C trace context");
+const SEQUENCE: (&str, &str) =
+    ("sequence", "Only of calls over HTTP: stream and number, to recognize duplicates");
 const FLAG_KEY: &str = "environment/flag_name";
 
 /// All kinds of messages.
@@ -68,11 +70,7 @@ pub(super) const ALL: &[Message] = &[
         schema: "featureFlagEvaluated",
         content_type: JSON,
         key: "The key of the request; for calls over HTTP user_id",
-        headers: &[
-            CORRELATION,
-            TRACE,
-            ("sequence", "Only of calls over HTTP: stream and number, to recognize duplicates"),
-        ],
+        headers: &[CORRELATION, TRACE, SEQUENCE],
         avro: Some(Kind::Evaluated),
     },
     Message {
@@ -82,11 +80,7 @@ pub(super) const ALL: &[Message] = &[
         schema: "featureFlagsEvaluated",
         content_type: JSON,
         key: "The key of the request; for calls over HTTP user_id",
-        headers: &[
-            CORRELATION,
-            TRACE,
-            ("sequence", "Only of calls over HTTP: stream and number, to recognize duplicates"),
-        ],
+        headers: &[CORRELATION, TRACE, SEQUENCE],
         avro: Some(Kind::EvaluatedTogether),
     },
     Message {

@@ -21,8 +21,9 @@ use super::session::{Producers, STEP_TIMEOUT};
 
 /// Timeout of one attempt to initialize transactions. The worker retries, because the broker may be unreachable.
 const START: Duration = Duration::from_secs(5);
-/// The initialization is awaited in slices of this length, so that a shutdown is noticed.
-const START_SLICE: Duration = Duration::from_millis(500);
+/// Length of a slice of a wait for a transactional call, and the shortest one of an initialization.
+const SLICE: Duration = Duration::from_millis(500);
+const MIN_SLICE: Duration = Duration::from_millis(100);
 /// A partition of which so many KiB wait is not fetched. A fetch adds up to 2 MiB (`fetch.message.max.bytes`).
 const QUEUED_KIB: usize = 2_048;
 /// A partition of which so many records wait is not fetched.
@@ -58,13 +59,28 @@ pub fn producers(
     Ok(Producers { first: transactional(first)?, second: Some(transactional(second)?) })
 }
 
-/// Aborts the transaction that a previous producer of the same name left open. After a timed-out slice the wait is
-/// repeated: librdkafka resumes it.
+/// Aborts the transaction that a previous producer of the same name left open.
 fn init_transactions(producer: &TrackedProducer, shutdown: &Shutdown) -> KafkaResult<()> {
     let deadline = Instant::now() + START;
+    in_slices(
+        |slice| producer.inner().init_transactions(slice.max(MIN_SLICE)),
+        || match shutdown.is_cancelled() {
+            true => Duration::ZERO,
+            false => deadline.saturating_duration_since(Instant::now()),
+        },
+    )
+}
+
+/// Waits for a transactional call in slices, as long as there is time `left`, so that a shutdown is noticed. librdkafka
+/// resumes a call that is repeated after a timeout.
+pub fn in_slices(
+    mut call: impl FnMut(Duration) -> KafkaResult<()>,
+    mut left: impl FnMut() -> Duration,
+) -> KafkaResult<()> {
     loop {
-        match producer.inner().init_transactions(START_SLICE) {
-            Err(error) if is_timeout(&error) && Instant::now() < deadline && !shutdown.is_cancelled() => {}
+        let time = left();
+        match call(time.min(SLICE)) {
+            Err(error) if is_timeout(&error) && time > SLICE => {}
             ended => return ended,
         }
     }

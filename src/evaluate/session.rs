@@ -109,7 +109,7 @@ impl<'s> Session<'s> {
     pub fn run(mut self, responder: &mut impl Respond) -> Result<Ended, SessionError> {
         let ended = self.run_batches(responder);
         // The commit of the batch before may still succeed. If it fails, that is the cause.
-        self.settle().inspect_err(|error| self.note_failure(error))?;
+        self.settle()?;
         self.leave();
         ended
     }
@@ -126,10 +126,10 @@ impl<'s> Session<'s> {
                     return Ok(Ended::Recovered);
                 }
             } else {
-                self.settle().inspect_err(|error| self.note_failure(error))?;
+                self.settle()?;
             }
             if self.positions_reported.elapsed() >= POSITIONS_INTERVAL {
-                self.settle().inspect_err(|error| self.note_failure(error))?;
+                self.settle()?;
                 self.report_positions(!is_filled);
             }
             self.report_expired();
@@ -140,7 +140,7 @@ impl<'s> Session<'s> {
     /// The work between two batches. `false` if nothing may be read yet.
     fn prepare_batch(&mut self) -> Result<bool, SessionError> {
         if self.must_settle() {
-            self.settle().inspect_err(|error| self.note_failure(error))?;
+            self.settle()?;
         }
         // Rebalances are served only here, so no batch is open when partitions are reassigned. If one arrives only now,
         // the group's coordinator decides whether the batch that is being committed is still in time.

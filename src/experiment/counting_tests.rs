@@ -178,6 +178,12 @@ fn versions(count: u64) -> Vec<Version> {
     weights.iter().enumerate().take(usize::try_from(count).unwrap()).map(version).collect()
 }
 
+/// The question for all users of the first experiment.
+fn question<'q>(design: &'q Design, phases: &'q [Phase]) -> Question<'q> {
+    let counted_at = time(150 * HOUR);
+    Question { experiment: 1, design, phases, clock_skew: SKEW, counted_at, split: None }
+}
+
 fn assert_close(ours: &Sample, expected: &Sample, context: &str) {
     assert_eq!((ours.users, ours.converted), (expected.users, expected.converted), "{context}");
     let pairs = [
@@ -203,15 +209,8 @@ async fn the_database_counts_as_the_memory_does() {
         let folder = tempfile::tempdir().unwrap();
         let database = database(&folder, &rows).await;
         let phases = phases(&versions(count), "a", time(0), None);
-        let counted_at = time(150 * HOUR);
-        let question = Question {
-            experiment: 1,
-            design: &design,
-            phases: &phases,
-            clock_skew: SKEW,
-            counted_at,
-            split: None,
-        };
+        let question = question(&design, &phases);
+        let counted_at = question.counted_at;
         let mut ours = question.count(&database).await.unwrap();
         let expected = rows::count(
             &design,
@@ -243,14 +242,7 @@ async fn what_was_sent_adds_up() {
     let folder = tempfile::tempdir().unwrap();
     let database = database(&folder, &rows).await;
     let (design, phases) = (design(false), phases(&versions(2), "a", time(0), None));
-    let question = Question {
-        experiment: 1,
-        design: &design,
-        phases: &phases,
-        clock_skew: SKEW,
-        counted_at: time(150 * HOUR),
-        split: None,
-    };
+    let question = question(&design, &phases);
     let counts = question.count(&database).await.unwrap();
     let texts = [(1, DRAWN), (2, FORCED)];
     let assignments: Assignments =
@@ -306,15 +298,8 @@ async fn a_level_counts_the_rows_with_its_value_and_no_others() {
         let folder = tempfile::tempdir().unwrap();
         let database = database(&folder, &rows).await;
         let phases = phases(&versions(count), "a", time(0), None);
-        let counted_at = time(150 * HOUR);
-        let question = Question {
-            experiment: 1,
-            design: &design,
-            phases: &phases,
-            clock_skew: SKEW,
-            counted_at,
-            split: None,
-        };
+        let question = question(&design, &phases);
+        let counted_at = question.counted_at;
         let expected = |exposures: &[ExposureRow<'static>], conversions: &[ConversionRow<'static>]| {
             let (skew, at) = (SKEW.num_microseconds().unwrap(), counted_at.timestamp_micros());
             rows::count(&design, &phases, exposures, conversions, skew, at)

@@ -8,10 +8,9 @@ use rdkafka::error::KafkaResult;
 use crate::load;
 use flagstream::evaluate::answer::{Respond, Responded};
 use flagstream::evaluate::batch_sender::{BatchSender, Results};
-use flagstream::flag::value::{Lookup, answer};
-use flagstream::flag::{Moment, Snapshot};
+use flagstream::flag::Snapshot;
 use flagstream::kafka::consumer::Record;
-use flagstream::message::event::{EventFrame, EventSource, Timestamp, write_event};
+use flagstream::message::event::{EventSource, Timestamp, write_event};
 use flagstream::message::request::Request;
 
 /// Number of different events that the loop cycles through.
@@ -58,33 +57,13 @@ fn event(snapshot: &Snapshot, number: u64, flags: usize, topic: &str) -> Option<
     let (_, body) = load::request(number, flags, 0);
     let request = Request::decode(body.as_bytes()).ok()?;
     let ask = request.asks.as_slice().first()?;
-    let moment = Moment { now: "2026-01-15T10:30:00Z", hostname: "bench", app_name: "bench" };
-    let served = snapshot.environment(load::ENVIRONMENT)?;
-    let lookup =
-        served.evaluate(&ask.flag, &request.context, &moment).map_or(Lookup::NotFound, Lookup::Found);
-    let frame = EventFrame {
-        event_id: "019bc0e7-8ab0-8000-8000-000000000000",
-        request_id: request.request_id.as_deref(),
-        user_id: request.context.user_id.as_deref(),
-        session_id: request.context.session_id.as_deref(),
-        environment: load::ENVIRONMENT,
-        context: &request.context_json,
-        attributes: None,
-        evaluated_at: Timestamp { text: "2026-01-15T10:30:00.012345Z", micros: 1_768_473_000_012_345 },
-        flags_version: snapshot.version(),
-        value_type: Some(ask.value_type),
-        evaluation_ns: None,
-        source: EventSource::Kafka {
-            topic,
-            topic_id: Some(TOPIC_ID),
-            partition: 0,
-            offset: 500_000,
-            index: 0,
-            tap: None,
-        },
-    };
+    let answer = load::evaluate(snapshot, &request, ask)?;
+    let (id, offset) = ("019bc0e7-8ab0-8000-8000-000000000000", 500_000);
+    let at = Timestamp { text: "2026-01-15T10:30:00.012345Z", micros: 1_768_473_000_012_345 };
+    let source =
+        EventSource::Kafka { topic, topic_id: Some(TOPIC_ID), partition: 0, offset, index: 0, tap: None };
     let mut written = Vec::new();
-    write_event(&mut written, &frame, ask, &answer(&ask.flag, lookup, ask.value_type, ask.default.as_ref()));
+    write_event(&mut written, &load::frame(snapshot, &request, ask, id, at, source), ask, &answer);
     // The stamp is moved to the front, where the loop expects it. The length stays the same.
     let stamped = format!("{{\"request_id\":\"{:020}\"", 0);
     written.get_mut(..stamped.len())?.copy_from_slice(stamped.as_bytes());

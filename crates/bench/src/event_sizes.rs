@@ -1,10 +1,9 @@
 //! Sizes of the load's events in each form, as docs/benchmarks.md states them.
 
-use flagstream::flag::value::{Lookup, answer};
-use flagstream::flag::{Moment, Snapshot};
+use flagstream::flag::Snapshot;
 use flagstream::message::avro::{EventFormat, Format};
 use flagstream::message::bulk_event::{BulkEvent, Shared};
-use flagstream::message::event::{EventFrame, EventSource, Nulls, Timestamp, stream_event_id};
+use flagstream::message::event::{EventSource, Nulls, Timestamp, stream_event_id};
 use flagstream::message::request::Request;
 
 use crate::load;
@@ -14,36 +13,21 @@ const NOW: &str = "2026-01-15T10:30:00.012345Z";
 
 /// Bytes of all events of a request, in single events and in one bulk event.
 fn sizes(snapshot: &Snapshot, request: &str, format: &EventFormat) -> (usize, usize) {
-    let served = snapshot.environment(load::ENVIRONMENT).unwrap();
     let request = Request::decode(request.as_bytes()).unwrap();
-    let moment = Moment { now: NOW, hostname: "bench", app_name: "bench" };
     let (mut single, mut bulk, mut together) = (Vec::new(), BulkEvent::default(), Vec::new());
     for (ask, index) in request.asks.as_slice().iter().zip(0..) {
         let id = stream_event_id(7, 3, 99_120, index, 1_768_473_000_123);
-        let frame = EventFrame {
-            event_id: std::str::from_utf8(&id).unwrap(),
-            request_id: request.request_id.as_deref(),
-            user_id: request.context.user_id.as_deref(),
-            session_id: request.context.session_id.as_deref(),
-            environment: load::ENVIRONMENT,
-            context: &request.context_json,
-            attributes: None,
-            evaluated_at: Timestamp { text: NOW, micros: 1_768_473_000_012_345 },
-            flags_version: snapshot.version(),
-            value_type: Some(ask.value_type),
-            evaluation_ns: None,
-            source: EventSource::Kafka {
-                topic: "feature-flag-evaluation-requests",
-                topic_id: Some("Nh3kvXqkTVSbJ1Yw0bOHUg"),
-                partition: 3,
-                offset: 99_120,
-                index,
-                tap: None,
-            },
+        let answer = load::evaluate(snapshot, &request, ask).unwrap();
+        let source = EventSource::Kafka {
+            topic: "feature-flag-evaluation-requests",
+            topic_id: Some("Nh3kvXqkTVSbJ1Yw0bOHUg"),
+            partition: 3,
+            offset: 99_120,
+            index,
+            tap: None,
         };
-        let lookup =
-            served.evaluate(&ask.flag, &request.context, &moment).map_or(Lookup::NotFound, Lookup::Found);
-        let answer = answer(&ask.flag, lookup, ask.value_type, ask.default.as_ref());
+        let at = Timestamp { text: NOW, micros: 1_768_473_000_012_345 };
+        let frame = load::frame(snapshot, &request, ask, std::str::from_utf8(&id).unwrap(), at, source);
         format.write_event(&mut single, &frame, ask, &answer);
         let shared = Shared { session_id: frame.session_id, context: frame.context };
         assert!(bulk.add(&format.format, shared, &frame, ask, &answer, usize::MAX));

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use flagstream::flag::{CompileError, CompiledFlag, FlagChange, Snapshot};
+use flagstream::flag::value::{Lookup, answer};
+use flagstream::flag::{Answer, CompileError, CompiledFlag, FlagChange, Moment, Snapshot};
+use flagstream::message::event::{EventFrame, EventSource, Timestamp};
+use flagstream::message::request::{Ask, Request};
 
 pub const ENVIRONMENT: &str = "production";
 const REGIONS: [&str; 4] = ["us-west", "us-east", "eu-central", "ap-south"];
@@ -72,6 +75,44 @@ pub fn recorded(
     let mut flag = CompiledFlag::compile(ENVIRONMENT, version, &definition.to_string())?;
     flag.record = Some(record.to_string().into_bytes().into());
     Ok(flag)
+}
+
+/// Evaluates a flag of a request. `None` if the snapshot lacks the load's environment.
+pub fn evaluate<'a>(
+    snapshot: &'a Snapshot,
+    request: &'a Request<'_>,
+    ask: &'a Ask<'_>,
+) -> Option<Answer<'a>> {
+    let moment = Moment { now: "2026-01-15T10:30:00Z", hostname: "bench", app_name: "bench" };
+    let served = snapshot.environment(ENVIRONMENT)?;
+    let lookup =
+        served.evaluate(&ask.flag, &request.context, &moment).map_or(Lookup::NotFound, Lookup::Found);
+    Some(answer(&ask.flag, lookup, ask.value_type, ask.default.as_ref()))
+}
+
+/// The frame of the event of a flag of a request.
+pub fn frame<'a>(
+    snapshot: &Snapshot,
+    request: &'a Request<'_>,
+    ask: &Ask<'_>,
+    event_id: &'a str,
+    evaluated_at: Timestamp<'a>,
+    source: EventSource<'a>,
+) -> EventFrame<'a> {
+    EventFrame {
+        event_id,
+        request_id: request.request_id.as_deref(),
+        user_id: request.context.user_id.as_deref(),
+        session_id: request.context.session_id.as_deref(),
+        environment: ENVIRONMENT,
+        context: &request.context_json,
+        attributes: None,
+        evaluated_at,
+        flags_version: snapshot.version(),
+        value_type: Some(ask.value_type),
+        evaluation_ns: None,
+        source,
+    }
 }
 
 /// The flag and the context of a request.

@@ -20,10 +20,9 @@ use flagstream::audit::store::AuditStore;
 use flagstream::audit::{Parts, Pipelines, Sink};
 use flagstream::config::{Config, Secret};
 use flagstream::database::{Database, PostgresDatabase};
-use flagstream::flag::value::{Lookup, answer};
-use flagstream::flag::{Moment, Snapshot};
+use flagstream::flag::Snapshot;
 use flagstream::health::Registry;
-use flagstream::message::event::{EventFrame, EventSource, Timestamp, stream_event_id, write_event};
+use flagstream::message::event::{EventSource, Timestamp, stream_event_id, write_event};
 use flagstream::message::request::Request;
 use flagstream::metrics::{EnvironmentLabels, Metrics};
 use flagstream::shutdown::{Shutdown, Threads};
@@ -203,29 +202,12 @@ pub(super) fn event(
     let (key, body) = load::request(number, flags, number);
     let request = Request::decode(body.as_bytes()).ok()?;
     let ask = request.asks.as_slice().first()?;
-    let moment = Moment { now: "2026-01-15T10:30:00Z", hostname: "bench", app_name: "bench" };
-    let served = snapshot.environment(load::ENVIRONMENT)?;
-    let lookup =
-        served.evaluate(&ask.flag, &request.context, &moment).map_or(Lookup::NotFound, Lookup::Found);
-    let answer = answer(&ask.flag, lookup, ask.value_type, ask.default.as_ref());
+    let answer = load::evaluate(snapshot, &request, ask)?;
     let id = stream_event_id(7, partition, offset, 0, at.timestamp_millis());
-    let frame = EventFrame {
-        event_id: std::str::from_utf8(&id).ok()?,
-        request_id: request.request_id.as_deref(),
-        user_id: request.context.user_id.as_deref(),
-        session_id: request.context.session_id.as_deref(),
-        environment: load::ENVIRONMENT,
-        context: &request.context_json,
-        attributes: None,
-        evaluated_at: Timestamp {
-            text: &at.to_rfc3339_opts(chrono::SecondsFormat::Micros, true),
-            micros: at.timestamp_micros(),
-        },
-        flags_version: snapshot.version(),
-        value_type: Some(ask.value_type),
-        evaluation_ns: None,
-        source: EventSource::Kafka { topic, topic_id: None, partition, offset, index: 0, tap: None },
-    };
+    let text = at.to_rfc3339_opts(chrono::SecondsFormat::Micros, true);
+    let at = Timestamp { text: &text, micros: at.timestamp_micros() };
+    let source = EventSource::Kafka { topic, topic_id: None, partition, offset, index: 0, tap: None };
+    let frame = load::frame(snapshot, &request, ask, std::str::from_utf8(&id).ok()?, at, source);
     let mut event = Vec::with_capacity(1024);
     write_event(&mut event, &frame, ask, &answer);
     Some((key, event))

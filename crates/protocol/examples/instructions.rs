@@ -92,7 +92,8 @@ fn run(scenario: Scenario, snapshot: &Snapshot, body: &str, written: &mut Vec<u8
     write_event(written, &frame, ask, &answer);
 }
 
-/// In turn two constraints with a rollout to half of the users, two variants, and a plain rollout.
+/// Flag `number`. One of three has two constraints and a rollout to half of the users, one has two variants, and one has a
+/// plain rollout.
 fn flag(number: usize) -> CompiledFlag {
     let rollout = |share: u32, constraints: &str| {
         format!(

@@ -220,7 +220,7 @@ impl Place {
     }
 }
 
-/// The evaluations of a bulk event as events of their own, in JSON; empty for every other record.
+/// Returns an event in JSON for each evaluation of a bulk event, and none for every other record.
 pub fn single_events(text: &str) -> Result<Vec<Vec<u8>>, Malformed> {
     let record = EventRecord::read(text)?;
     let evaluations = record.evaluations()?;

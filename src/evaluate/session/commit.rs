@@ -66,7 +66,7 @@ impl Session<'_> {
         match self.parts.config.delivery.mode {
             DeliveryMode::Transactional => {
                 self.complete_transaction(offsets)?;
-                self.settle()?;
+                self.end_background_commit()?;
                 if self.overlaps() {
                     self.commit_in_background(started);
                     return Ok(());
@@ -134,9 +134,14 @@ impl Session<'_> {
         }
     }
 
-    /// Waits until the batch that is being committed in the background is committed, if there is one. If that fails, it is
-    /// the open batch again.
+    /// Waits until the batch that is being committed in the background is committed, if there is one. A failure counts
+    /// against that batch.
     pub(super) fn settle(&mut self) -> Result<(), SessionError> {
+        self.end_background_commit().inspect_err(|error| self.note_failure(error))
+    }
+
+    /// Waits for the commit in the background, if there is one. If it fails, its batch is the open batch again.
+    fn end_background_commit(&mut self) -> Result<(), SessionError> {
         let Some(Committing { open, started, call }) = self.committing.take() else { return Ok(()) };
         let failure = match call.wait(|| self.time_to_stop().is_zero()) {
             Some((Ok(()), ended)) => {

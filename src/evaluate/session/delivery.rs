@@ -8,7 +8,8 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use crate::config::DeliveryMode;
 use crate::evaluate::batch::{Sent, SourceOffset};
-use crate::evaluate::error::{SessionError, is_timeout};
+use crate::evaluate::clients::in_slices;
+use crate::evaluate::error::SessionError;
 use crate::kafka::producer::{Failure, is_of_connection, is_refusal, is_topic_refusal};
 use crate::log_limit::limited;
 use crate::message::request::RefusalCode;
@@ -21,8 +22,6 @@ const SUSPECTED_AFTER_FAILURES: u32 = 3;
 const MIN_STEP_TIMEOUT: Duration = Duration::from_millis(200);
 /// Maximum time for an open batch to end after a shutdown request.
 const STOP_TIMEOUT: Duration = Duration::from_millis(3_500);
-/// A commit is awaited in slices of this length, so that a shutdown is noticed.
-const COMMIT_SLICE: Duration = Duration::from_millis(500);
 
 impl Session<'_> {
     /// How long a batch may take, from its start to its commit.
@@ -50,16 +49,15 @@ impl Session<'_> {
         STOP_TIMEOUT.saturating_sub(since.elapsed())
     }
 
-    /// Commits the transaction. After a timed-out slice the wait is repeated: librdkafka resumes the commit.
+    /// Commits the transaction.
     pub(super) fn commit_transaction(&mut self) -> Result<(), SessionError> {
         let deadline = Instant::now() + self.time_left();
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now()).min(self.time_to_stop());
-            match self.producer.inner().commit_transaction(left.min(COMMIT_SLICE).max(MIN_STEP_TIMEOUT)) {
-                Err(error) if is_timeout(&error) && left > COMMIT_SLICE => {}
-                ended => return ended.map_err(SessionError::Commit),
-            }
-        }
+        let producer = self.producer.inner();
+        let committed = in_slices(
+            |slice| producer.commit_transaction(slice.max(MIN_STEP_TIMEOUT)),
+            || deadline.saturating_duration_since(Instant::now()).min(self.time_to_stop()),
+        );
+        committed.map_err(SessionError::Commit)
     }
 
     /// Waits for all acknowledgements and records rejections for the next attempt.

@@ -11,7 +11,7 @@ use super::super::results::{Breakdown, DimensionLevel, LevelKind};
 use super::super::tally::Phase;
 use super::{Assignments, CONVERSIONS, FINISHED, Line, Question, USERS};
 
-/// Maximum values of an attribute that are levels of their own. The others are one level together.
+/// Maximum number of values of an attribute that have a separate level. All other values share one level.
 const DIMENSION_LEVELS_MAX: usize = 10;
 /// Number of values of `seen`. The number of the level is added as a multiple of it.
 pub(super) const SEEN_VALUES: i64 = 3;
@@ -20,7 +20,7 @@ pub(super) const SEEN_VALUES: i64 = 3;
 #[derive(Debug, Clone, Copy)]
 pub(in crate::experiment) struct Split<'q> {
     pub(super) dimension: &'q Dimension,
-    /// Values that are levels of their own.
+    /// Values that have a separate level.
     pub(super) values: &'q [String],
 }
 
