@@ -7,12 +7,14 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
-use rdkafka::message::OwnedHeaders;
+use rdkafka::message::{Headers, OwnedHeaders};
 use uuid::Uuid;
 
 use crate::experiment::conversion::Reported;
 use crate::kafka::consumer::Record;
 use crate::message::sequence::Sequence;
+use crate::message::trace::TRACEPARENT;
+use crate::traces::WrittenRecord;
 
 use self::flags::Flags;
 use super::chain::Digest;
@@ -341,6 +343,15 @@ impl Batch {
         let mut counts: Vec<Count> = counts.into_iter().flatten().collect();
         counts.sort_by(|a, b| (&a.environment, &a.flag).cmp(&(&b.environment, &b.flag)));
         counts
+    }
+
+    /// Accepted entries that belong to a trace.
+    pub fn traced(&self) -> impl Iterator<Item = WrittenRecord<'_>> {
+        self.accepted().filter_map(|entry| {
+            let mut headers = entry.headers.as_deref()?.iter();
+            let traceparent = headers.find(|header| header.key == TRACEPARENT)?.value?;
+            Some(WrittenRecord { partition: entry.partition, offset: entry.offset, traceparent })
+        })
     }
 
     /// Number of accepted rows by environment label.

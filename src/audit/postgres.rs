@@ -116,6 +116,8 @@ impl PostgresStore {
 }
 
 impl AuditStore for PostgresStore {
+    const SYSTEM: &'static str = "postgresql";
+
     fn encode(evaluation: &Evaluation<'_>, out: &mut Vec<u8>) {
         copy::row(evaluation, out);
     }

@@ -46,6 +46,8 @@ impl SqliteStore {
 }
 
 impl AuditStore for SqliteStore {
+    const SYSTEM: &'static str = "sqlite";
+
     fn encode(_: &Evaluation<'_>, _: &mut Vec<u8>) {}
 
     async fn positions(&mut self, log: &Log, partitions: &[i32]) -> Result<Vec<Position>, DatabaseError> {

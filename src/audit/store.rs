@@ -15,6 +15,9 @@ use super::retention::Kept;
 
 /// Database that stores batches; implemented by [`super::postgres`] and [`super::sqlite`].
 pub trait AuditStore: Send + 'static {
+    /// `db.system.name` in the semantic conventions of OpenTelemetry.
+    const SYSTEM: &'static str;
+
     /// Appends an evaluation in the encoding that `write` expects. Runs on the reader's thread, concurrently with the
     /// `write` of the previous batch.
     fn encode(evaluation: &Evaluation<'_>, out: &mut Vec<u8>);

@@ -17,6 +17,7 @@ use crate::log_limit::{LogLimit, limited};
 use crate::metrics::{AuditBatchLabels, CodeLabels, EnvironmentLabels, Metrics, PausedLabels};
 use crate::progress::{Progress, Reason};
 use crate::shutdown::Shutdown;
+use crate::traces::{self, WrittenBatch};
 
 use super::batch::{Batch, Content, LeftOut, Refusal};
 use super::dead_letters::{DeadLetters, UnsentDeadLetter};
@@ -142,7 +143,7 @@ impl<R: AuditStore> Writer<R> {
                     return Some(Completion::Conflict(batch));
                 }
                 Ok(written) => {
-                    self.committed(&batch, written, started.elapsed());
+                    self.committed(log, &batch, written, started.elapsed());
                     return Some(Completion::Written(batch));
                 }
                 Err(WriteError::Refused(refused)) => {
@@ -205,7 +206,7 @@ impl<R: AuditStore> Writer<R> {
         Ok(found)
     }
 
-    fn committed(&mut self, batch: &Batch, written: Written, took: Duration) {
+    fn committed(&mut self, log: &Log, batch: &Batch, written: Written, took: Duration) {
         self.well();
         self.outcome(if written == Written::Before { "found_committed" } else { "committed" });
         let audit = &self.metrics.audit;
@@ -225,6 +226,8 @@ impl<R: AuditStore> Writer<R> {
             let waited = Utc::now().timestamp_micros().saturating_sub(first);
             audit.latency.observe(Duration::from_micros(u64::try_from(waited).unwrap_or_default()));
         }
+        let (topic, records) = (log.topic.as_str(), batch.entries.len());
+        traces::written(&WrittenBatch { topic, database: R::SYSTEM, records, took }, batch.traced());
     }
 
     /// Runs partition maintenance and retention. Returns the time until the next run.

@@ -1,10 +1,14 @@
-//! Limit for the records of a batch. It shrinks after a failure or a slow commit and grows while batches commit
-//! quickly.
+//! Limit for the records of a batch. It shrinks after a failure or a slow commit and grows while batches commit in time.
 //!
 //! ```text
-//! failed, or took more than half of the allowed time    ──► half of its records, down to one
-//! was full, and took less than a quarter of that time   ──► twice as many records, until there is no limit
+//! failed                                                   ──► half of its records, down to one
+//! took more than half of the allowed time                  ──► half of its records, if fewer records take less time
+//! was full, and took a quarter to a half of that time      ──► half as many again
+//! was full, and took less, or its records do not matter    ──► twice as many, until there is no limit
 //! ```
+//!
+//! A slow broker may need seconds for a commit, however few records it has: fewer records would only lower the
+//! throughput then, until nothing keeps up.
 
 use std::time::Duration;
 
@@ -20,8 +24,17 @@ const MAX_ATTEMPTS: u32 = 3;
 pub struct BatchLimit {
     /// `None`: no limit.
     records: Option<usize>,
+    /// The last batch that was committed.
+    last: Option<Sample>,
     /// A record that timed out alone, and the number of consecutive times.
     suspect: Option<(SourceOffset, u32)>,
+}
+
+/// Records of a batch, and the time from its start to its commit.
+#[derive(Debug, Clone, Copy)]
+struct Sample {
+    records: usize,
+    took: Duration,
 }
 
 impl BatchLimit {
@@ -40,12 +53,16 @@ impl BatchLimit {
     /// Records that a batch of this many records was committed after `took`, out of the `allowed` time.
     pub fn committed(&mut self, records: usize, took: Duration, allowed: Duration) {
         self.suspect = None;
-        if took > allowed / 2 {
+        let sample = Sample { records, took };
+        let before = self.last.replace(sample);
+        let records_matter = records > 1 && before.is_none_or(|before| sample.shows_cost_of_records(before));
+        if took > allowed / 2 && records_matter {
             self.failed(records);
-        } else if took <= allowed / 4
-            && let Some(limit) = self.records.filter(|limit| records >= *limit)
-        {
-            self.records = Some(limit.saturating_mul(2)).filter(|limit| *limit < UNLIMITED_RECORDS);
+        } else if let Some(limit) = self.records.filter(|limit| records >= *limit) {
+            let is_quick = took <= allowed / 4 || !records_matter;
+            // At a half more, the batch is in time even if its records need all of its time.
+            let next = if is_quick { limit.saturating_mul(2) } else { limit + (limit / 2).max(1) };
+            self.records = Some(next).filter(|limit| *limit < UNLIMITED_RECORDS);
         }
     }
 
@@ -61,7 +78,19 @@ impl BatchLimit {
     }
 }
 
+impl Sample {
+    /// Whether the larger one of two batches took longer for its records: at least a third of what would be expected if
+    /// nothing else needed time. Batches of about the same size show nothing, and count as if it did.
+    fn shows_cost_of_records(self, other: Self) -> bool {
+        let (small, large) = if self.records < other.records { (self, other) } else { (other, self) };
+        let more_records = large.records as f64 / small.records.max(1) as f64 - 1.0;
+        let more_time = large.took.as_secs_f64() / small.took.as_secs_f64().max(f64::MIN_POSITIVE) - 1.0;
+        more_records < 0.25 || more_time * 3.0 >= more_records
+    }
+}
+
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
@@ -104,7 +133,48 @@ mod tests {
         limit.committed(1_000, ALLOWED * 3 / 4, ALLOWED);
         assert_eq!(limit.records(100_000), 500);
         limit.committed(500, ALLOWED / 3, ALLOWED);
-        assert_eq!(limit.records(100_000), 500, "neither quick nor slow");
+        assert_eq!(limit.records(100_000), 750, "in time with a half more");
+        limit.committed(750, ALLOWED * 5 / 8, ALLOWED);
+        assert_eq!(limit.records(100_000), 375);
+    }
+
+    /// Batches that take `fixed` and the time of their records, after failures down to a single record. Returns the
+    /// records of the last batches of a hundred, and the longest time.
+    fn settle(fixed: Duration, record: Duration) -> (Vec<usize>, Duration) {
+        let mut limit = BatchLimit::default();
+        limit.failed(2);
+        let mut sizes = Vec::new();
+        let mut longest = Duration::ZERO;
+        for _ in 0..100 {
+            let records = limit.records(10_000);
+            let took = fixed + record * u32::try_from(records).unwrap();
+            longest = longest.max(took);
+            limit.committed(records, took, ALLOWED);
+            sizes.push(records);
+        }
+        (sizes.split_off(70), longest)
+    }
+
+    #[test]
+    fn a_slow_broker_does_not_make_batches_small() {
+        for fixed in [0.0, 0.3, 0.5, 0.9].map(|share| ALLOWED.mul_f64(share)) {
+            let (sizes, _) = settle(fixed, Duration::from_micros(10));
+            assert!(sizes.iter().all(|size| *size >= 5_000), "{fixed:?}: {sizes:?}");
+        }
+    }
+
+    #[test]
+    fn records_that_need_the_time_make_batches_as_large_as_it_allows() {
+        for record in [4, 40, 1_000].map(Duration::from_millis) {
+            for fixed in [0.0, 0.1, 0.3].map(|share| ALLOWED.mul_f64(share)) {
+                let (sizes, longest) = settle(fixed, record);
+                let in_time = |size: &usize| fixed + record * u32::try_from(*size).unwrap() <= ALLOWED;
+                assert!(sizes.iter().all(in_time) && longest <= ALLOWED, "{fixed:?} {record:?}: {sizes:?}");
+                let mean = sizes.iter().sum::<usize>() as f64 / sizes.len() as f64;
+                let possible = (ALLOWED - fixed).as_secs_f64() / record.as_secs_f64();
+                assert!(mean >= possible / 4.0, "{fixed:?} {record:?}: {sizes:?}");
+            }
+        }
     }
 
     #[test]

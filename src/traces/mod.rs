@@ -1,11 +1,14 @@
-//! OpenTelemetry: spans of HTTP calls and of requests from Kafka, and the log event `feature_flag.evaluation` of each
-//! sampled evaluation. Configured by the standard's variables `OTEL_…`; without an endpoint nothing is collected.
+//! OpenTelemetry: spans of HTTP calls, of requests from Kafka and of the sink's writes, and the log event
+//! `feature_flag.evaluation` of each sampled evaluation. Configured by the standard's variables `OTEL_…`; without an
+//! endpoint nothing is collected.
 //!
 //! ```text
 //! traceparent of the caller ─► span of the call, or of the request's processing ─► traceparent of events and reply
-//!                                   └─► spans and log events ─► bounded queues ─► OTLP over HTTP
+//! traceparent of an event   ─► span of the sink's write
+//! spans and log events ─► bounded queues ─► OTLP over HTTP
 //! ```
 
+mod audit;
 mod evaluation;
 mod export;
 mod http;
@@ -24,6 +27,7 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::logs::{SdkLogger, SdkLoggerProvider};
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
 
+pub use audit::{WrittenBatch, WrittenRecord, written};
 pub use evaluation::evaluated;
 pub use http::{ServedCall, serve};
 pub use kafka::{Message, Process, process};

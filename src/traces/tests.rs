@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use opentelemetry::logs::AnyValue;
 use opentelemetry::trace::TraceContextExt;
 
+use super::audit::{WrittenRecord, first_of_each};
 use super::evaluation::attributes;
 use super::{beneath, is_configured, remote, traceparent};
 use crate::flag::value::{Lookup, answer};
@@ -56,4 +57,21 @@ fn the_log_event_has_the_conventions_attributes() {
     assert_eq!(text("feature_flag.result.reason").as_deref(), Some("default"));
     assert_eq!(text("error.type").as_deref(), Some("flag_not_found"));
     assert_eq!(text("feature_flag.result.variant"), None);
+}
+
+#[test]
+fn a_batch_has_one_span_in_each_sampled_trace_and_a_limited_number() {
+    let record = |offset: usize, traceparent| WrittenRecord {
+        partition: 0,
+        offset: i64::try_from(offset).unwrap(),
+        traceparent,
+    };
+    let unsampled = GIVEN.replace("-01", "-00");
+    let other = GIVEN.replace("3331-", "3332-");
+    let headers = [GIVEN, GIVEN, &unsampled, &other, "", GIVEN];
+    let records = headers.iter().enumerate().map(|(offset, header)| record(offset, header.as_bytes()));
+    assert_eq!(first_of_each(records).map(|record| record.offset).collect::<Vec<_>>(), [0, 3]);
+    let many: Vec<_> = (0..1_000).map(|span| GIVEN.replace("3331-", &format!("{span:04x}-"))).collect();
+    let records = many.iter().enumerate().map(|(offset, header)| record(offset, header.as_bytes()));
+    assert_eq!(first_of_each(records).count(), 128);
 }

@@ -20,8 +20,8 @@ use tokio::net::TcpListener;
 use tokio::task::AbortHandle;
 
 use crate::harness::{
-    Flag, Flags, Group, Received, Sender, Service, Stack, TEST_TIMEOUT, TopicReader, call, runtime, wait_for,
-    wait_until,
+    Database, Flag, Flags, Group, Received, Sender, Service, Stack, TEST_TIMEOUT, TopicReader, call, runtime,
+    wait_for, wait_until,
 };
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
@@ -151,10 +151,13 @@ fn names(span: &Span) -> String {
 }
 
 #[test]
-fn one_trace_runs_from_the_producer_through_the_evaluation_to_event_and_reply() {
+fn one_trace_runs_from_the_producer_through_the_evaluation_to_event_reply_and_audit_row() {
     let (stack, _shared) = Stack::shared();
     let collector = Collector::start();
-    let group = group(stack, &collector);
+    let database = Database::create(stack);
+    let group = group(stack, &collector)
+        .set("DATABASE_URL", &database.url)
+        .set("FLAGSTREAM_FEED__START_WITHOUT_SOURCE", "true");
     let topics = &group.topics;
     let reply_to = topics.reply_topic("traced");
     let _service = group.start("one");
@@ -182,6 +185,13 @@ fn one_trace_runs_from_the_producer_through_the_evaluation_to_event_and_reply() 
     let other = events
         .wait("the other event", TEST_TIMEOUT, |event| event.source() == (not_traced.0, not_traced.1, 0));
     assert_eq!(traceparent(&other), unsampled, "what is not sampled is passed on");
+
+    let stored = collector.span("the sink's write", |span| span.name == format!("store {}", topics.events));
+    assert_eq!((&stored.trace_id, &stored.parent_span_id), (&process.trace_id, &process.span_id));
+    assert_eq!((stored.kind, &stored.links[0].span_id), (CONSUMER, &process.span_id));
+    assert_eq!(attribute(&stored.attributes, "db.system.name").as_deref(), Some("postgresql"));
+    assert_eq!(attribute(&stored.attributes, "messaging.kafka.offset"), Some(event.position.1.to_string()));
+    assert!(database.audited() >= 1, "the span is that of a write");
 
     for (flag, reason, error) in
         [("on", "targeting_match", None), ("missing", "default", Some("flag_not_found"))]

@@ -86,7 +86,7 @@ pub async fn run(args: &CompareArgs) -> anyhow::Result<CompareReport> {
         let is_swapped = round % 2 == 1;
         let order: [&Path; 2] = if is_swapped { [new, &args.base] } else { [&args.base, new] };
         for program in order {
-            results.push(measure(program, &args.benchmark).await?);
+            results.push(measure(program, &args.benchmark, &[]).await?);
         }
         if is_swapped {
             results.reverse();
@@ -114,10 +114,15 @@ pub async fn run(args: &CompareArgs) -> anyhow::Result<CompareReport> {
     })
 }
 
-/// The median of each arm in one run of a benchmark.
-async fn measure(program: &Path, benchmark: &[String]) -> anyhow::Result<BTreeMap<String, f64>> {
+/// The median of each arm in one run of a benchmark, with these environment variables.
+pub(super) async fn measure(
+    program: &Path,
+    benchmark: &[String],
+    variables: &[(&str, &str)],
+) -> anyhow::Result<BTreeMap<String, f64>> {
     let mut command = Command::new(program);
-    command.args(["--output", "json"]).args(benchmark).stdin(Stdio::null()).stderr(Stdio::inherit());
+    command.args(["--output", "json"]).args(benchmark).envs(variables.iter().copied());
+    command.stdin(Stdio::null()).stderr(Stdio::inherit());
     let shown = program.display();
     let output = command.output().await.with_context(|| format!("{shown} cannot be started"))?;
     ensure!(output.status.success(), "{shown} failed: {}", output.status);
@@ -138,7 +143,7 @@ fn medians(report: &Value) -> BTreeMap<String, f64> {
     arms.iter().filter_map(median).collect()
 }
 
-fn compared(arm: String, base: &[f64], new: &[f64], limit: f64) -> Compared {
+pub(super) fn compared(arm: String, base: &[f64], new: &[f64], limit: f64) -> Compared {
     let ratios: Vec<f64> = base.iter().zip(new).map(|(base, new)| new / base).collect();
     let (lowest, highest) = interval(&ratios);
     Compared {

@@ -24,13 +24,15 @@ mod report;
 mod setup;
 mod sink;
 mod stream;
+mod tracing_cost;
 mod unleash_api;
 
 use std::process::ExitCode;
 
 use clap::Parser;
 use flagstream::cli::{self, Global, print};
-use flagstream::telemetry;
+use flagstream::metrics::Metrics;
+use flagstream::{telemetry, traces};
 
 /// The allocator of the service, so that its figures are measured.
 #[global_allocator]
@@ -66,7 +68,12 @@ fn main() -> ExitCode {
 
 async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     telemetry::init_for_command(telemetry::Command::Lasting)?;
-    report::run(cli.command, &cli.global).await
+    let traces = traces::start("bench", &Metrics::new())?;
+    let result = report::run(cli.command, &cli.global).await;
+    if let Some(traces) = traces {
+        traces.end().await;
+    }
+    result
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use crate::replay::{self, ReplayArgs, ReplayReport};
 use crate::sink::chain::{self, ChainArgs, ChainReport};
 use crate::sink::{self, SinkArgs, SinkReport};
 use crate::stream::{self, StreamArgs, StreamReport};
+use crate::tracing_cost::{self, TracingArgs, TracingReport};
 use crate::unleash_api::{self, StreamsReport, UnleashApiArgs, UnleashApiReport};
 
 use flagstream::cli::{Global, Output, print as output};
@@ -47,6 +48,8 @@ pub enum Command {
     Edge(EdgeArgs),
     /// Two builds of this program in turn with one benchmark; fails if the new one is slower, outside the noise
     Compare(CompareArgs),
+    /// Throughput of a backlog with OpenTelemetry, sampled and not, compared with none
+    Tracing(TracingArgs),
     /// Server memory per idle change stream
     Listeners(ListenersArgs),
     /// The server process that `http`, `listeners` and `unleash-api` measure
@@ -75,6 +78,7 @@ pub async fn run(command: Command, global: &Global) -> anyhow::Result<ExitCode> 
             print(global, &report, compare_text)?;
             return Ok(if report.has_regressions() { ExitCode::FAILURE } else { ExitCode::SUCCESS });
         }
+        Command::Tracing(args) => print(global, &tracing_cost::run(&args).await?, tracing_text),
         Command::Latency(args) => print(global, &latency::run(&args, config).await?, latency_text),
         Command::Attributes(args) => print(global, &attributes::run(&args, config).await?, attributes_text),
         Command::Warm(args) => print(global, &redis_cache::run(&args, config).await?, warm_text),
@@ -109,16 +113,33 @@ fn stream_text(report: &StreamReport) -> String {
 }
 
 fn compare_text(report: &CompareReport) -> String {
-    let mut lines = vec![
-        format!("{}: {} rounds; median (quartiles)", report.benchmark, report.rounds),
-        format!("{:32} {:>36} {:>36} {:>22}", "arm", "base", "new", "new / base"),
-    ];
-    lines.extend(report.arms.iter().map(|arm| {
+    let mut lines = vec![format!("{}: {} rounds; median (quartiles)", report.benchmark, report.rounds)];
+    lines.extend(compared_lines(&report.arms, ["base", "new"]));
+    lines.join("\n")
+}
+
+/// A table of arms that were compared in turn.
+fn compared_lines(arms: &[compare::Compared], [base, new]: [&str; 2]) -> Vec<String> {
+    let ratio = format!("{new} / {base}");
+    let mut lines = vec![format!("{:32} {base:>36} {new:>36} {ratio:>22}", "arm")];
+    lines.extend(arms.iter().map(|arm| {
         let shown = |of: compare::Quartiles| format!("{:.0} ({:.0} to {:.0})", of.median, of.lower, of.upper);
         let ratio = format!("{:.3} ({:.3} to {:.3})", arm.ratio, arm.lowest, arm.highest);
         let verdict = if arm.is_regression { "  REGRESSION" } else { "" };
         format!("{:32} {:>36} {:>36} {ratio:>22}{verdict}", arm.arm, shown(arm.base), shown(arm.new))
     }));
+    lines
+}
+
+fn tracing_text(report: &TracingReport) -> String {
+    let TracingReport { requests, rounds, arms, collected_bytes } = report;
+    let mut lines =
+        vec![format!("{requests} requests a run, {rounds} rounds; requests/s: median (quartiles)")];
+    lines.extend(compared_lines(arms, ["off", "on"]));
+    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    lines.extend(
+        collected_bytes.iter().map(|(arm, bytes)| format!("collected, {arm}: {:.1} MiB", mib(*bytes))),
+    );
     lines.join("\n")
 }
 

@@ -31,6 +31,9 @@ pub struct StreamArgs {
     /// Compare taps, which read the requests as records of another service, with the request pipeline
     #[arg(long, conflicts_with = "format")]
     pub taps: bool,
+    /// Measure flagstream only
+    #[arg(long, conflicts_with_all = ["format", "taps"])]
+    pub without_baseline: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -61,6 +64,8 @@ const TAPS: [Run; 3] = [
     (Format::Json, Arm { what: Loop::Tap(true), mode: DeliveryMode::Transactional }),
 ];
 
+const PIPELINE: [Run; 1] = [(Format::Json, Arm { what: Loop::Full, mode: DeliveryMode::Transactional })];
+
 /// Requests per second of each arm and round, and the ratios of their medians.
 #[derive(Debug, serde::Serialize)]
 pub struct StreamReport {
@@ -89,6 +94,7 @@ pub async fn run(args: &StreamArgs, config: Config) -> anyhow::Result<StreamRepo
     let workers = config.delivery.workers;
     let runs: &[Run] = match args.format {
         _ if args.taps => &TAPS,
+        _ if args.without_baseline => &PIPELINE,
         Format::Avro => &AVRO,
         Format::Json => &JSON,
     };

@@ -7,6 +7,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 
 use super::*;
 use crate::config::DeliveryMode;
+use crate::metrics::BatchLabels;
 
 /// Number of requests in a batch.
 const BATCH: usize = 16;
@@ -120,4 +121,23 @@ fn a_shutdown_waits_for_the_batch_that_is_being_committed() {
     }
     let answered = log.lock().unwrap().len() as u64;
     assert_eq!(fixture.parts.metrics.requests.get(), answered, "every answered request is committed");
+}
+
+#[test]
+fn a_slow_broker_does_not_make_batches_small() {
+    const REQUESTS: usize = 2_000;
+    let mut fixture = Fixture::with_config(2, 2, |config| {
+        config.delivery.transaction_timeout = Duration::from_secs(2);
+        config.delivery.batch_max_messages = 500;
+    });
+    fixture.send(0);
+    fixture.start_worker();
+    fixture.wait_for(1);
+    // A commit needs several round trips: most of the time of a transaction, however few records it has.
+    fixture.cluster.broker_round_trip_time(1, Duration::from_millis(300)).unwrap();
+    fixture.send_many(0, REQUESTS, "1", None);
+    fixture.wait_for(1 + REQUESTS);
+    let committed = BatchLabels { outcome: "committed" };
+    let batches = fixture.parts.metrics.evaluate.batches.get_or_create(&committed).get();
+    assert!(batches < 20, "{batches} batches for {REQUESTS} requests");
 }
