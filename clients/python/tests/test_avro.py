@@ -114,6 +114,8 @@ def test_a_conversion_and_a_change(registry):
     assert avro.decode(written) == {
         **members, "environment": None, "user_id": "7", "value": 2.0, "occurred_at": "2026-01-15T11:30:00+00:00", "metadata": None,
     }
+    metadata = {"plan": "gold", "items": [1, None]}
+    assert avro.decode(avro.encode("conversions", "Conversion", {**members, "metadata": metadata}))["metadata"] == metadata
     assert registry.calls[0] == "/subjects/flagstream.Conversion/versions"
     now = datetime.now(UTC)
     change = {"event_type": "FEATURE_FLAG_UPDATED", "flag_name": "f", "environment": "e", "version": 7, "changed_at": now,
@@ -129,5 +131,7 @@ def test_what_is_not_avro_is_read_as_json_or_refused(registry):
         avro.decode(struct.pack(">bI", 0, 99) + b"x")
     with pytest.raises(InvalidRequestError, match="cannot be written in Avro"):
         avro.encode("requests", "EvaluationRequest", {"context": {"a": object()}})
+    with pytest.raises(InvalidRequestError, match="cannot be written in Avro: .*not JSON"):
+        avro.encode("conversions", "Conversion", {"metadata": {"a": float("nan")}})
     with pytest.raises(UnavailableError, match="schema registry http://127.0.0.1:1/subjects/t-value/versions"):
         AvroFormat("http://127.0.0.1:1").encode("t", "Conversion", {})

@@ -43,6 +43,34 @@ def test_a_conversion_is_reported(make):
     assert second["body"]["user_id"] == 7 and second["body"]["event_id"] and "value" not in second["body"]
 
 
+def test_a_conversion_has_metadata(make):
+    metadata = {"plan": "gold", "cart": {"items": [1, 2.5]}, "first": True, "coupon": None}
+    refusal = {"status": 422, "problem": {"detail": "metadata: expected an object"}}
+    errors = []
+    with ScriptedServer(VECTORS["answer"], [{"status": 202}, {"status": 202}, refusal]) as server:
+        client = make(server.url, on_error=errors.append)
+        assert client.track_conversion("e", "ann", "purchase", metadata=metadata)
+        assert client.track_conversion("e", "ann", "purchase", metadata={})
+        assert not client.track_conversion("e", "ann", "purchase", metadata=["gold"]), "the service decides"
+        assert not client.track_conversion("e", "ann", "purchase", metadata={"plan": float("nan")})
+        assert not client.track_conversion("e", "ann", "purchase", metadata={"plan": object()})
+    assert [request["body"]["metadata"] for request in server.requests] == [metadata, {}, ["gold"]]
+    assert [(error.kind, error.status) for error in errors] == [("invalid_request", 422)] + [("invalid_request", None)] * 2
+    assert "metadata" in str(errors[1])
+
+
+def test_a_tracking_event_has_its_metadata_among_its_details(make):
+    errors = []
+    with ScriptedServer(VECTORS["answer"], [{"status": 202}]) as server:
+        client = make(server.url, on_error=errors.append)
+        assert client.track("purchase", "ann", 12.5, metadata={"plan": "gold"})
+        assert not client.track("purchase", "ann", metadata={"plan": "gold", "experiment": "e", "eventId": "i"})
+        assert not client.track("purchase", "ann", metadata=["plan"])
+    details = server.requests[0]["body"]["trackingEventDetails"]
+    assert details.pop("eventId") and details == {"value": 12.5, "plan": "gold"}
+    assert [error.kind for error in errors] == ["invalid_request"] * 2 and "eventId, experiment" in str(errors[0])
+
+
 def test_a_tracking_event_is_reported(make):
     with ScriptedServer(VECTORS["answer"], [{"status": 202}] * 2) as server:
         client = make(server.url, "production")

@@ -45,7 +45,7 @@ def application(mock, **options):
     @app.get("/page")
     async def page(request: Request, flags: CurrentFlags):
         theme = await flags.evaluate_flag("theme", "light")
-        assert await flags.track_conversion("checkout", "view", 1.0) is (flags.subject.user_id is not None)
+        assert await flags.track_conversion("checkout", "view", 1.0, metadata={"plan": "gold"}) is (flags.subject.user_id is not None)
         return {"flags": request.state.feature_flags, "theme": theme, "variant": await flags.get_variant("theme", "none"),
                 "on": await flags.is_enabled("new-ui"), "many": await flags.batch_evaluate(["dark-mode"])}
 
@@ -72,7 +72,8 @@ def test_every_request_has_flags_for_its_user(mock):
             assert question.user_id == "ann"
         first = mock.questions[0]
         assert (first.session_id, first.context) == ("s-1", {"remoteAddress": "testclient", "userAgent": "browser"})
-        assert [(conversion.experiment, conversion.metric, user) for conversion, user in mock.conversions] == [("checkout", "view", "ann")]
+        [(conversion, user)] = mock.conversions
+        assert (conversion.experiment, conversion.metric, conversion.metadata, user) == ("checkout", "view", {"plan": "gold"}, "ann")
         assert not mock.closed
     assert mock.closed
 

@@ -255,6 +255,8 @@ def test_exposures_and_conversions_are_messages(kafka, make_kafka, caplog):
     assert message.key() == b"ann" and conversion.pop("occurred_at").endswith("Z")
     assert conversion == {"experiment": "checkout", "environment": "production", "user_id": "ann", "metric": "purchase",
                           "value": 12.5, "event_id": "order-77"}
+    assert client.track_conversion("checkout", "ann", "view", metadata={"plan": "gold"})
+    assert json.loads(kafka.read(CONVERSIONS, 2)[1].value())["metadata"] == {"plan": "gold"}
     with caplog.at_level(logging.WARNING):
         assert client.track("purchase", "ann") is False
         assert client.track_conversion("checkout", None, "purchase") is False

@@ -81,9 +81,9 @@ def test_experiments_over_http_and_kafka(make, make_kafka, url):
     assert over_http.get_variant("on", ann, "none") == "none"
     assert over_http.track_exposure(EXPERIMENT, ann) and through_kafka.track_exposure(EXPERIMENT, bob)
     for client in (over_http, through_kafka):
-        assert client.track_conversion(EXPERIMENT, ann, "purchase", event_id=f"order-{run}")
-    assert through_kafka.track_conversion(EXPERIMENT, bob, "purchase")
-    assert over_http.track("revenue", ann, 12.5)
+        assert client.track_conversion(EXPERIMENT, ann, "purchase", event_id=f"order-{run}", metadata={"plan": "gold"})
+    assert through_kafka.track_conversion(EXPERIMENT, bob, "purchase", metadata={"plan": "silver"})
+    assert over_http.track("revenue", ann, 12.5, metadata={"plan": "gold"})
     wait_until(lambda: attributed(experiments) == before + 3, "two users, three conversions")
 
 

@@ -125,10 +125,16 @@ def test_tracking_events_are_conversions_and_do_not_wait(client):
     flags = client(mock)
     flags.track("purchase", USER, TrackingEventDetails(12.5))
     flags.track("purchase", USER, TrackingEventDetails(3.0, {"experiment": "checkout", "eventId": "order-77"}))
+    attributes = {"plan": "gold", "cart": {"items": [1]}, "value": 9, "occurredAt": "today"}
+    flags.track("purchase", USER, TrackingEventDetails(None, attributes))
+    flags.track("purchase", USER, TrackingEventDetails(None, {**attributes, "experiment": "checkout"}))
     assert mock.tracked == []
     released.set()
-    wait_until(lambda: mock.conversions, "both are reported")
-    assert [(one.metric, one.user_id, one.value) for one in mock.tracked] == [("purchase", "ann", 12.5)]
+    wait_until(lambda: len(mock.conversions) == 2, "all are reported")
+    metadata = {"plan": "gold", "cart": {"items": [1]}}
+    assert [(one.metric, one.user_id, one.value, one.metadata) for one in mock.tracked] == \
+        [("purchase", "ann", 12.5, None), ("purchase", "ann", None, metadata)]
+    assert [one.metadata for one, _ in mock.conversions] == [None, metadata]
     conversion, user = mock.conversions[0]
     assert (conversion.experiment, conversion.metric, conversion.value, conversion.event_id, user) == \
         ("checkout", "purchase", 3.0, "order-77", "ann")

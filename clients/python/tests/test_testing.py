@@ -8,6 +8,7 @@ import pytest
 from conftest import VECTORS
 from flagstream_client import (
     AsyncFlags,
+    Conversion,
     FeatureFlagClient,
     FlagChange,
     Flags,
@@ -106,16 +107,17 @@ def test_mocks_remember_reports():
             assert await mock.get_variant("checkout", "ann", "classic") == "one-page"
             assert await mock.get_variant("other", "ann", "classic") == "classic"
             assert await mock.track_exposure("checkout", "ann")
-            assert await mock.track_conversion("checkout", "ann", "purchase", 12.5, event_id="order-77")
-            assert await mock.track("view", "ann")
+            assert await mock.track_conversion("checkout", "ann", "purchase", 12.5, event_id="order-77", metadata={"plan": "gold"})
+            assert await mock.track("view", "ann", metadata={"plan": "gold"})
             assert not await mock.track("view", None)
+            assert not await mock.track("view", "ann", metadata={"experiment": "checkout"})
             return mock
 
     mock = asyncio.run(run())
     assert mock.exposures == [("checkout", "ann")]
-    assert [(conversion.metric, conversion.value, conversion.event_id, user) for conversion, user in mock.conversions] == \
-        [("purchase", 12.5, "order-77", "ann")]
-    assert [(one.metric, one.user_id, one.value) for one in mock.tracked] == [("view", "ann", None)]
+    expected = Conversion("checkout", "purchase", 12.5, "order-77", metadata={"plan": "gold"})
+    assert mock.conversions == [(expected, "ann")] and len({*mock.conversions}) == 1
+    assert [(one.metric, one.user_id, one.value, one.metadata) for one in mock.tracked] == [("view", "ann", None, {"plan": "gold"})]
 
 
 def test_changes_of_a_mock_reach_its_listeners():

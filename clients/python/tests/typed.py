@@ -38,7 +38,8 @@ async def asynchronous(flags: AsyncFlags, theme: Literal["light", "dark"], perha
     assert_type(await flags.evaluate("x", "u", "light", min_version=1), Evaluation)
     assert_type(await flags.evaluate_many(["x"], "u"), dict[str, Evaluation])
     assert_type(await flags.get_variant("x", "u", "none"), str)
-    assert_type(await flags.track_conversion("e", "u", "m", 1.5, event_id="i"), bool)
+    assert_type(await flags.track_conversion("e", "u", "m", 1.5, event_id="i", metadata={"plan": "gold", "items": 2}), bool)
+    await flags.track_conversion("e", "u", "m", metadata="gold")  # type: ignore[arg-type]
     await flags.get_variant("x", "u", None)  # type: ignore[arg-type]
     await flags.evaluate_flag("x", "u", perhaps)
     await flags.is_enabled("x", default="on")  # type: ignore[arg-type]
@@ -65,7 +66,7 @@ def blocking(flags: Flags, theme: Literal["light", "dark"], limits: Limits, kind
     assert_type(flags.evaluate("x", "u", "light", min_version=1), Evaluation)
     assert_type(flags.evaluate_many(["x"], "u"), dict[str, Evaluation])
     assert_type(flags.get_variant("x", "u", "none"), str)
-    assert_type(flags.track("m", "u", 1.5), bool)
+    assert_type(flags.track("m", "u", 1.5, metadata={"plan": "gold"}), bool)
     flags.on_change(lambda change: print(change.flag_name, change.version))
     flags.evaluate_flag("x", "u", 3, value_type="int")  # type: ignore[call-overload]
 

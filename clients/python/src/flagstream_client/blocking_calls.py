@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Literal, Self, Unpack, overload
 
 from .calls import Calls, T, V, Who
-from .evaluation import Context, Conversion, Evaluation, JsonValue, UserId, ValueType
+from .evaluation import Context, Conversion, Evaluation, JsonValue, Metadata, UserId, ValueType
 from .steps import Steps
 
 
@@ -209,27 +209,37 @@ class Flags(Calls, ABC):
         *,
         event_id: str | None = None,
         occurred_at: datetime | None = None,
+        metadata: Metadata | None = None,
         environment: str | None = None,
     ) -> bool:
         """Reports a conversion; returns whether the report was accepted. The token needs the scope `track`.
 
         A conversion that has the `event_id` of an earlier one is not counted again. Without `occurred_at` the time of
-        the report counts. A failure is logged, or given to `on_error`.
+        the report counts. `metadata` has further properties, which can be dimensions of the experiment's results. A
+        failure is logged, or given to `on_error`.
         """
         question = self._question(user_id, None, {"environment": environment} if environment else {})
-        conversion = Conversion(experiment, metric, value, **({"event_id": event_id} if event_id else {}), occurred_at=occurred_at)
+        known = {"event_id": event_id} if event_id else {}
+        conversion = Conversion(experiment, metric, value, **known, occurred_at=occurred_at, metadata=metadata)
         return self._run(self._core.report(self._core.convert(conversion, question), question, metric))
 
     def track(
-        self, metric: str, user_id: UserId, value: float | None = None, *, environment: str | None = None
+        self,
+        metric: str,
+        user_id: UserId,
+        value: float | None = None,
+        *,
+        metadata: Metadata | None = None,
+        environment: str | None = None,
     ) -> bool:
         """Reports what a user did, for every running experiment that has a metric of this name (experimental).
 
-        Returns whether the report was accepted. Only clients over HTTP support it. A failure is logged, or given to
-        `on_error`.
+        Returns whether the report was accepted. Only clients over HTTP support it. `metadata` is that of the
+        conversions; it cannot have the members `value`, `experiment`, `eventId` and `occurredAt`, which are the event's
+        own. A failure is logged, or given to `on_error`.
         """
         question = self._question(user_id, None, {"environment": environment} if environment else {})
-        return self._run(self._core.report(self._core.send_metric(metric, question, value), question, metric))
+        return self._run(self._core.report(self._core.send_metric(metric, question, value, metadata), question, metric))
 
     @property
     @abstractmethod

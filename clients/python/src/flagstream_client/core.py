@@ -13,7 +13,7 @@ from .announcements import FlagChange
 from .breaker import Breaker
 from .cache import AnswerCache
 from .errors import CircuitOpenError, FlagstreamError, InvalidAnswerError, InvalidRequestError
-from .evaluation import Conversion, Evaluation, JsonValue, Question, ValueType, boolean, cached, failed, like
+from .evaluation import Conversion, Evaluation, JsonValue, Metadata, Question, ValueType, boolean, cached, failed, like
 from .listeners import Listeners
 from .options import Settings
 from .overrides import overridden
@@ -63,7 +63,7 @@ class Core(ABC):
         """Sends a conversion of a question that has a user."""
 
     @abstractmethod
-    def send_metric(self, metric: str, question: Question, value: float | None) -> Steps[None]:
+    def send_metric(self, metric: str, question: Question, value: float | None, metadata: Metadata | None) -> Steps[None]:
         """Sends a tracking event of a question that has a user."""
 
     def expose(self, flag: str, question: Question) -> Steps[None]:

@@ -14,6 +14,7 @@ from .errors import InvalidAnswerError, InvalidRequestError
 
 JsonValue: TypeAlias = Any
 Context: TypeAlias = Mapping[str, JsonValue]
+Metadata: TypeAlias = Mapping[str, JsonValue]
 UserId: TypeAlias = str | int | None
 ValueType: TypeAlias = Literal["boolean", "string", "integer", "float", "number", "object"]
 
@@ -59,12 +60,30 @@ class Conversion:
     event_id: str = field(default_factory=lambda: str(uuid4()))
     #: Default: the time of the report.
     occurred_at: datetime | None = None
+    #: Further properties, which can be dimensions of the results.
+    metadata: Metadata | None = field(default=None, hash=False)
 
     def body(self, user_id: str | int) -> dict[str, JsonValue]:
         """The members of a report, without experiment and environment."""
         value = {} if self.value is None else {"value": self.value}
+        metadata = {} if self.metadata is None else {"metadata": self.metadata}
         return {"user_id": user_id, "metric": self.metric, **value, "occurred_at": instant(self.occurred_at),
-                "event_id": self.event_id}
+                "event_id": self.event_id, **metadata}
+
+
+#: Members of a tracking event's details that are not metadata of its conversions.
+EVENT_MEMBERS = frozenset({"value", "experiment", "eventId", "occurredAt"})
+
+
+def event_metadata(metadata: Metadata | None) -> Metadata:
+    """Checks metadata that a tracking event has among its own members."""
+    if metadata is None:
+        return {}
+    if not isinstance(metadata, Mapping):
+        raise InvalidRequestError(f"metadata: expected a mapping, got {type(metadata).__name__}")
+    if taken := EVENT_MEMBERS & metadata.keys():
+        raise InvalidRequestError(f"metadata: not possible in a tracking event: {', '.join(sorted(taken))}")
+    return metadata
 
 
 def instant(time: datetime | None = None) -> str:
@@ -106,7 +125,7 @@ def encode(body: JsonValue, *, sort_keys: bool = False) -> bytes:
     try:
         return (_SORTING_ENCODER if sort_keys else _ENCODER).encode(body).encode()
     except (TypeError, ValueError) as error:
-        raise InvalidRequestError(f"context or default: not JSON: {error}") from error
+        raise InvalidRequestError(f"context, default or metadata: not JSON: {error}") from error
 
 
 def one(answer: JsonValue) -> Evaluation:

@@ -20,7 +20,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .calls import AsyncFlags, T, V
-from .evaluation import JsonValue
+from .evaluation import JsonValue, Metadata
 
 __all__ = [
     "CurrentFlags",
@@ -104,10 +104,13 @@ class RequestFlags:
         *,
         event_id: str | None = None,
         occurred_at: datetime | None = None,
+        metadata: Metadata | None = None,
     ) -> bool:
         """Reports a conversion of the user; see `AsyncFlags.track_conversion`."""
         user = self.subject.user_id
-        return await self.client.track_conversion(experiment, user, metric, value, event_id=event_id, occurred_at=occurred_at)
+        return await self.client.track_conversion(
+            experiment, user, metric, value, event_id=event_id, occurred_at=occurred_at, metadata=metadata
+        )
 
     def _who(self) -> dict[str, Any]:
         subject = self.subject

@@ -11,7 +11,20 @@ from uuid import uuid4
 
 from .core import Core
 from .errors import ConnectionFailedError, FlagstreamError, InvalidAnswerError, TimedOutError, error_of
-from .evaluation import MANY_PATH, ONE_PATH, Conversion, Evaluation, JsonValue, Question, ValueType, encode, many, one
+from .evaluation import (
+    MANY_PATH,
+    ONE_PATH,
+    Conversion,
+    Evaluation,
+    JsonValue,
+    Metadata,
+    Question,
+    ValueType,
+    encode,
+    event_metadata,
+    many,
+    one,
+)
 from .options import HttpSettings
 from .steps import Reply, Send, Steps, Wait
 
@@ -53,9 +66,9 @@ class HttpCore(Core):
         path = f"/api/v1/experiments/{quote(conversion.experiment, safe='')}/conversions" + _in(question)
         yield from self._exchange(path, conversion.body(question.user_id), None, accepted=202)
 
-    def send_metric(self, metric: str, question: Question, value: float | None) -> Steps[None]:
+    def send_metric(self, metric: str, question: Question, value: float | None, metadata: Metadata | None) -> Steps[None]:
         # With an id, because a retry after a lost answer must not count twice.
-        details = {"eventId": str(uuid4())} | ({} if value is None else {"value": value})
+        details = {"eventId": str(uuid4()), **({} if value is None else {"value": value}), **event_metadata(metadata)}
         context = {"targetingKey": question.user_id}
         body = {"trackingEventName": metric, "context": context, "trackingEventDetails": details}
         yield from self._exchange(TRACK_PATH + _in(question), body, None, accepted=202)

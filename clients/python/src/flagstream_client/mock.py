@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 from typing import TypeVar
 
@@ -12,7 +12,7 @@ from .announcements import FlagChange
 from .blocking_calls import Flags
 from .calls import AsyncFlags, Calls
 from .core import Core
-from .evaluation import Conversion, Evaluation, JsonValue, Question, UserId, ValueType
+from .evaluation import Conversion, Evaluation, JsonValue, Metadata, Question, UserId, ValueType, event_metadata
 from .options import Settings
 from .overrides import given
 from .steps import Steps
@@ -30,6 +30,7 @@ class Tracked:
     metric: str
     user_id: UserId
     value: float | None
+    metadata: Metadata | None = field(default=None, hash=False)
 
 
 class _MockCore(Core):
@@ -85,9 +86,10 @@ class _MockCore(Core):
         yield from ()
         self.conversions.append((conversion, question.user_id))
 
-    def send_metric(self, metric: str, question: Question, value: float | None) -> Steps[None]:
+    def send_metric(self, metric: str, question: Question, value: float | None, metadata: Metadata | None) -> Steps[None]:
         yield from ()
-        self.tracked.append(Tracked(metric, question.user_id, value))
+        event_metadata(metadata)
+        self.tracked.append(Tracked(metric, question.user_id, value, metadata))
 
     def _answer(self, flag: str, question: Question, default: JsonValue) -> Evaluation:
         self.asked.append((flag, question.user_id))

@@ -28,7 +28,7 @@ from .blocking_calls import Flags
 from .calls import AsyncFlags
 from .core import logger
 from .errors import FlagstreamError, InvalidRequestError
-from .evaluation import Evaluation, JsonValue, ValueType
+from .evaluation import EVENT_MEMBERS, Evaluation, JsonValue, ValueType
 
 __all__ = ["FlagstreamProvider", "TelemetryHook", "traceparent"]
 
@@ -48,7 +48,8 @@ class FlagstreamProvider(AbstractProvider):
     `STALE` while changes do not arrive.
 
     The targeting key is the user; `session_id` in the context is the session. A tracking event counts as a conversion in each
-    running experiment that has a metric of its name, or only in that of its attribute `experiment`.
+    running experiment that has a metric of its name, or only in that of its attribute `experiment`. Its other attributes
+    are the metadata of the conversion, except for `value`, `eventId` and `occurredAt`.
     """
 
     def __init__(self, flags: Flags, async_flags: AsyncFlags | None = None) -> None:
@@ -154,14 +155,17 @@ class FlagstreamProvider(AbstractProvider):
         user, _ = _subject(evaluation_context)
         details = tracking_event_details or TrackingEventDetails()
         experiment, event_id = details.attributes.get("experiment"), details.attributes.get("eventId")
+        others = {name: _json(value) for name, value in details.attributes.items() if name not in EVENT_MEMBERS} or None
 
         def report() -> None:
             try:
                 if isinstance(experiment, str):
                     known = event_id if isinstance(event_id, str) else None
-                    self._flags.track_conversion(experiment, user, tracking_event_name, details.value, event_id=known)
+                    self._flags.track_conversion(
+                        experiment, user, tracking_event_name, details.value, event_id=known, metadata=others
+                    )
                 else:
-                    self._flags.track(tracking_event_name, user, details.value)
+                    self._flags.track(tracking_event_name, user, details.value, metadata=others)
             finally:
                 self._tracked.release()
 

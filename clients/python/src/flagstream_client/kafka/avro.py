@@ -121,10 +121,15 @@ def _written(field: Mapping[str, Any], value: JsonValue) -> Any:
     if value is None:
         return None
     if field.get("json"):
-        return {name: json.dumps(member) for name, member in value.items()} if "map" in types else json.dumps(value)
+        return {name: _text(member) for name, member in value.items()} if "map" in types else _text(value)
     if "long" in types and isinstance(value, str):
         return datetime.fromisoformat(value)
     return str(value) if types[-1] == "string" else value
+
+
+def _text(value: JsonValue) -> str:
+    # A number that JSON does not have would make the message unreadable.
+    return json.dumps(value, allow_nan=False)
 
 
 def _read(schema: Any, value: Any, named: dict[str, Any]) -> JsonValue:

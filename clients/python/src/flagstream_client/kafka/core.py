@@ -14,7 +14,7 @@ from typing import get_args
 
 from ..core import Core
 from ..errors import FieldError, FlagstreamError, InvalidAnswerError, InvalidRequestError, TimedOutError, UnavailableError
-from ..evaluation import Conversion, Evaluation, JsonValue, Question, ValueType, instant, many
+from ..evaluation import Conversion, Evaluation, JsonValue, Metadata, Question, ValueType, instant, many
 from ..http_core import many_body, one_body
 from ..steps import Await, Run, Steps, Wait, Waiter
 from .options import KafkaSettings
@@ -89,7 +89,7 @@ class KafkaCore(Core):
         message = self.settings.format.encode(self.settings.conversions_topic, CONVERSION, body)
         self._send_alone(self.settings.conversions_topic, question, message, conversion.metric)
 
-    def send_metric(self, metric: str, question: Question, value: float | None) -> Steps[None]:
+    def send_metric(self, metric: str, question: Question, value: float | None, metadata: Metadata | None) -> Steps[None]:
         yield from ()
         raise InvalidRequestError("Kafka needs the name of the experiment: use track_conversion, or a client over HTTP")
 
