@@ -16,13 +16,24 @@ function encode(body) {
       return value;
     });
   } catch (cause) {
-    throw new FlagstreamError('invalid_request', `context or default: not JSON: ${cause.message}`, { cause });
+    throw new FlagstreamError('invalid_request', `context, default or metadata: not JSON: ${cause.message}`, { cause });
   }
 }
 
 /** The members that say something. */
 function given(members) {
   return Object.fromEntries(Object.entries(members).filter(([, value]) => value !== undefined && value !== null));
+}
+
+/** Members of a tracking event's details that are not metadata of its conversions. */
+const EVENT_MEMBERS = ['value', 'experiment', 'eventId', 'occurredAt'];
+
+/** Checks metadata that a tracking event has among its own members. */
+function checkEventMetadata(metadata) {
+  if (metadata === undefined || metadata === null) return;
+  if (typeof metadata !== 'object' || Array.isArray(metadata)) throw new FlagstreamError('invalid_request', 'metadata: expected an object');
+  const taken = EVENT_MEMBERS.filter((name) => Object.hasOwn(metadata, name));
+  if (taken.length > 0) throw new FlagstreamError('invalid_request', `metadata: not possible in a tracking event: ${taken.join(', ')}`);
 }
 
 /** What an object of the caller's says of a flag, whatever the flag's name. */
@@ -146,11 +157,13 @@ function invalid(what) {
 }
 
 module.exports = {
+  EVENT_MEMBERS,
   ONE_PATH,
   MANY_PATH,
   bodyOfMany,
   bodyOfOne,
   boolean,
+  checkEventMetadata,
   encode,
   failed,
   given,

@@ -5,7 +5,7 @@ const { randomUUID } = require('node:crypto');
 
 const { changeOf } = require('./changes.js');
 const { FlagstreamError } = require('./errors.js');
-const { boolean, failed, given, isPlain, keyOf, like, member, subjectOf } = require('./evaluation.js');
+const { boolean, checkEventMetadata, failed, given, isPlain, keyOf, like, member, subjectOf } = require('./evaluation.js');
 const { overridden } = require('./overrides.js');
 
 /** Combinations of environment and error code that are warned of, each once. */
@@ -109,9 +109,9 @@ class Flags {
     return this.#report(metric, () => {
       if (userId == null || userId === '') throw new FlagstreamError('invalid_request', 'a conversion needs a user');
       const { environment } = this.#subject(userId, options);
-      const { value, eventId = randomUUID(), occurredAt = new Date(), signal } = options;
+      const { value, eventId = randomUUID(), occurredAt = new Date(), metadata, signal } = options;
       const occurred_at = occurredAt instanceof Date ? occurredAt.toISOString() : occurredAt;
-      const conversion = { experiment, environment, user_id: String(userId), metric, value, occurred_at, event_id: eventId };
+      const conversion = { experiment, environment, user_id: String(userId), metric, value, occurred_at, event_id: eventId, metadata };
       return this.#transport.convert(given(conversion), { signal });
     });
   }
@@ -119,8 +119,9 @@ class Flags {
   async track(metric, userId, value, options = {}) {
     return this.#report(metric, () => {
       // A retry after a lost answer must not count twice.
-      const { eventId = randomUUID(), signal } = options;
-      return this.#transport.track(metric, this.#subject(userId, options), { value, eventId }, { signal });
+      const { eventId = randomUUID(), metadata, signal } = options;
+      checkEventMetadata(metadata);
+      return this.#transport.track(metric, this.#subject(userId, options), { value, eventId, ...given({ metadata }) }, { signal });
     });
   }
 

@@ -4,6 +4,7 @@
 const { ErrorCode, OpenFeatureEventEmitter, ProviderEvents, StandardResolutionReasons, createEvaluationEvent } = require('@openfeature/server-sdk');
 
 const { FlagstreamError } = require('./errors.js');
+const { EVENT_MEMBERS } = require('./evaluation.js');
 
 /**
  * OpenFeature's provider for flagstream. Unlike OFREP it sends the requested type, so that a text `"5"` is a number where a
@@ -11,7 +12,8 @@ const { FlagstreamError } = require('./errors.js');
  * `PROVIDER_CONFIGURATION_CHANGED`, and the provider is stale while changes do not arrive.
  *
  * The targeting key is the user; `session_id` in the context is the session. A tracking event counts as a conversion in each
- * running experiment that has a metric of its name, or only in that of its detail `experiment`.
+ * running experiment that has a metric of its name, or only in that of its detail `experiment`. Its other details are the
+ * metadata of the conversion, except for `value`, `eventId` and `occurredAt`.
  */
 class FlagstreamProvider {
   #flags;
@@ -54,11 +56,14 @@ class FlagstreamProvider {
     return this.#resolve(flagKey, 'object', defaultValue, context, (value) => value !== null && typeof value === 'object');
   }
 
-  track(trackingEventName, context, { value, experiment, eventId } = {}) {
+  track(trackingEventName, context, details = {}) {
+    const { value, experiment, eventId } = details;
+    const others = Object.entries(details).filter(([name]) => !EVENT_MEMBERS.includes(name));
+    const metadata = others.length > 0 ? Object.fromEntries(others) : undefined;
     const { userId, options } = asked(context);
     // Failures are reported by the client.
-    if (typeof experiment === 'string') this.#flags.trackConversion(experiment, userId, trackingEventName, { ...options, value, eventId });
-    else this.#flags.track(trackingEventName, userId, value, { ...options, eventId });
+    if (typeof experiment === 'string') this.#flags.trackConversion(experiment, userId, trackingEventName, { ...options, value, eventId, metadata });
+    else this.#flags.track(trackingEventName, userId, value, { ...options, eventId, metadata });
   }
 
   async #resolve(flagKey, valueType, defaultValue, context, fits) {

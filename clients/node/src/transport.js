@@ -38,8 +38,9 @@ class HttpTransport {
   }
 
   /** Sends a tracking event of OpenFeature. */
-  async track(metric, { user_id: user, environment }, details, options) {
-    const body = { trackingEventName: metric, context: given({ targetingKey: user }), trackingEventDetails: given(details) };
+  async track(metric, { user_id: user, environment }, { metadata, ...own }, options) {
+    const details = { ...given(own), ...metadata };
+    const body = { trackingEventName: metric, context: given({ targetingKey: user }), trackingEventDetails: details };
     await this.#exchange(`/ofrep/v1/track${queryOf(environment)}`, body, options);
   }
 

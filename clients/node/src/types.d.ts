@@ -143,6 +143,11 @@ export interface TrackOptions {
   environment?: string;
   /** A conversion with the id of an earlier one is not counted again. Default: a random one. */
   eventId?: string;
+  /**
+   * Further properties, which are kept with the conversion and can be dimensions of the experiment's results. `track` refuses
+   * the members `value`, `experiment`, `eventId` and `occurredAt`, which are the event's own.
+   */
+  metadata?: { [name: string]: Json | undefined };
   signal?: AbortSignal;
 }
 export interface ConversionOptions extends TrackOptions {
@@ -209,7 +214,7 @@ export class MockFeatureFlagsClient extends Flags {
   readonly exposures: [string, User][];
   /** As they would be sent to the service. */
   readonly conversions: { [name: string]: Json }[];
-  readonly tracked: { metric: string; userId: User; value?: number; eventId: string }[];
+  readonly tracked: { metric: string; userId: User; value?: number; eventId: string; metadata?: { [name: string]: Json | undefined } }[];
   readonly requests: [string[], User][];
   /** Sets a flag, and reports the change to the listeners. */
   set(flagName: string, value: Json): void;

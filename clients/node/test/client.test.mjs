@@ -46,6 +46,33 @@ test('errors that the service answers are warned of once', async (context) => {
   assert.match(warned[0], /in environment e is answered with its default: PROVIDER_NOT_READY: not served/);
 });
 
+test('a conversion has metadata', async (context) => {
+  const errors = [];
+  const refusal = { status: 422, problem: { detail: 'metadata: expected an object' } };
+  const { server, client } = await pair(context, [{ status: 202 }, { status: 202 }, refusal], { onError: (error) => errors.push(error) });
+  const metadata = { plan: 'gold', cart: { items: [1, 2.5] }, first: true, coupon: null };
+  const convert = (options) => client.trackConversion('e', 'ann', 'purchase', options);
+  assert.equal(await convert({ metadata }), true);
+  assert.equal(await convert({ metadata: undefined }), true);
+  assert.equal(await convert({ metadata: ['gold'] }), false, 'the service decides');
+  assert.equal(await convert({ metadata: { total: NaN } }), false);
+  assert.deepEqual(server.requests.map(({ body }) => body.metadata), [metadata, undefined, ['gold']]);
+  assert.deepEqual(errors.map(({ kind, status }) => [kind, status]), [['invalid_request', 422], ['invalid_request', null]]);
+});
+
+test('a tracking event has its metadata among its details', async (context) => {
+  const errors = [];
+  const { server, client } = await pair(context, [{ status: 202 }, { status: 202 }], { onError: (error) => errors.push(error) });
+  assert.equal(await client.track('purchase', 'ann', 12.5, { eventId: 'i', metadata: { plan: 'gold', coupon: null } }), true);
+  assert.equal(await client.track('purchase', 'ann', undefined, { eventId: 'i' }), true);
+  assert.equal(await client.track('purchase', 'ann', 1, { metadata: { plan: 'gold', experiment: 'e', eventId: 'i' } }), false);
+  assert.equal(await client.track('purchase', 'ann', 1, { metadata: ['plan'] }), false);
+  const details = server.requests.map(({ body }) => body.trackingEventDetails);
+  assert.deepEqual(details, [{ value: 12.5, eventId: 'i', plan: 'gold', coupon: null }, { eventId: 'i' }]);
+  assert.deepEqual(errors.map(({ kind }) => kind), ['invalid_request', 'invalid_request']);
+  assert.match(errors[0].message, /experiment, eventId/);
+});
+
 test('connections are used again', async (context) => {
   const { server, client } = await pair(context, Array(20).fill({}));
   for (let call = 0; call < 20; call += 1) await client.isEnabled('f');

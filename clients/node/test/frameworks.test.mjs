@@ -77,9 +77,16 @@ test('tracking events are conversions', async (context) => {
   const client = await openFeature(context, mock);
   client.track('purchase', { targetingKey: 'u' }, { value: 12.5 });
   client.track('purchase', { targetingKey: 'u' }, { value: 2, experiment: 'checkout', eventId: 'order-77' });
-  assert.deepEqual(mock.tracked.map(({ metric, userId, value }) => [metric, userId, value]), [['purchase', 'u', 12.5]]);
-  const [{ experiment, user_id: user, value, event_id: id }] = mock.conversions;
+  const metadata = { plan: 'gold', cart: { items: [1] } };
+  const details = { ...metadata, occurredAt: 'today' };
+  client.track('purchase', { targetingKey: 'u' }, details);
+  client.track('purchase', { targetingKey: 'u' }, { ...details, experiment: 'checkout' });
+  const tracked = mock.tracked.map((event) => [event.metric, event.userId, event.value, event.metadata]);
+  assert.deepEqual(tracked, [['purchase', 'u', 12.5, undefined], ['purchase', 'u', undefined, metadata]]);
+  const [{ experiment, user_id: user, value, event_id: id, ...others }, { metadata: kept }] = mock.conversions;
   assert.deepEqual([experiment, user, value, id], ['checkout', 'u', 2, 'order-77']);
+  assert.ok(!('metadata' in others));
+  assert.deepEqual(kept, metadata);
 });
 
 /** What OpenTelemetry needs of a context manager. */

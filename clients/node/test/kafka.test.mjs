@@ -137,7 +137,12 @@ describe('Avro', () => {
     for (const [name, value] of Object.entries({ ...body, user_id: '7', requested_at: micros, flag_name: null })) assert.deepEqual(decoded[name], value, name);
     assert.deepEqual(calls, ['POST /subjects/requests-value/versions', 'GET /schemas/ids/1']);
     const conversion = { experiment: 'e', user_id: 'u', metric: 'm', value: 2, occurred_at: body.requested_at, event_id: 'o' };
-    assert.equal((await reader.decode(await writer.encode('c', 'Conversion', conversion))).value, 2);
+    const read = await reader.decode(await writer.encode('c', 'Conversion', conversion));
+    assert.deepEqual([read.value, read.metadata], [2, null]);
+    const metadata = { plan: 'gold', items: [1, null] };
+    assert.deepEqual((await reader.decode(await writer.encode('c', 'Conversion', { ...conversion, metadata }))).metadata, metadata);
+    const notJson = writer.encode('c', 'Conversion', { ...conversion, metadata: { total: NaN } });
+    await assert.rejects(notJson, { kind: 'invalid_request', message: /metadata: not JSON/ });
     assert.deepEqual(await reader.decode(Buffer.from('{"in":"json"}')), { in: 'json' });
     await assert.rejects(writer.encode('requests', 'EvaluationRequest', { flag_names: 'no list' }), { kind: 'invalid_request' });
     await assert.rejects(reader.decode(Buffer.from([0, 0, 0, 0, 9, 1])), { kind: 'unavailable', message: /ids\/9.*404/ });

@@ -95,13 +95,14 @@ test('variants, exposures and conversions become results', live, async (context)
   assert.equal(await overHttp.getVariant('on', 'ann', 'none'), 'none');
   assert.ok(await overHttp.trackExposure(EXPERIMENT, 'ann'));
   assert.ok(await throughKafka.trackExposure(EXPERIMENT, 'bob'));
-  assert.ok(await overHttp.trackConversion(EXPERIMENT, 'ann', 'purchase', { eventId: 'order-1' }));
-  assert.ok(await throughKafka.trackConversion(EXPERIMENT, 'ann', 'purchase', { eventId: 'order-1' }));
-  assert.ok(await throughKafka.trackConversion(EXPERIMENT, 'bob', 'purchase', { eventId: 'order-2' }));
-  assert.ok(await overHttp.track('revenue', 'ann', 12.5, { eventId: 'order-3' }));
+  assert.ok(await overHttp.trackConversion(EXPERIMENT, 'ann', 'purchase', { eventId: 'order-1', metadata: { plan: 'gold' } }));
+  assert.ok(await throughKafka.trackConversion(EXPERIMENT, 'ann', 'purchase', { eventId: 'order-1', metadata: { plan: 'gold' } }));
+  assert.ok(await throughKafka.trackConversion(EXPERIMENT, 'bob', 'purchase', { eventId: 'order-2', metadata: { plan: 'gold' } }));
+  assert.ok(await overHttp.track('revenue', 'ann', 12.5, { eventId: 'order-3', metadata: { plan: 'gold' } }));
   assert.deepEqual(failures, []);
   assert.equal(await overHttp.trackConversion(EXPERIMENT, 'ann', 'purchase', { occurredAt: 'yesterday' }), false);
-  assert.equal(failures[0].kind, 'invalid_request');
+  assert.equal(await overHttp.trackConversion(EXPERIMENT, 'ann', 'purchase', { metadata: ['gold'] }), false);
+  assert.deepEqual(failures.map(({ kind, status }) => [kind, status]), [['invalid_request', 422], ['invalid_request', 422]]);
   await until('two users, three conversions', async () => {
     const answer = await fetch(`${url}/api/v1/experiments/${EXPERIMENT}/results?environment=production`);
     const text = await answer.text();

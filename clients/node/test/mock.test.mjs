@@ -42,14 +42,17 @@ test('the mock remembers what it was asked and told', async () => {
   assert.equal((await mock.evaluate('unknown', 'u', 1)).error_code, 'FLAG_NOT_FOUND');
   assert.deepEqual(mock.asked, [['checkout', 'u'], ['new_ui', 'u'], ['retries', 'u'], ['unknown', 'u']]);
   assert.equal(await mock.trackExposure('checkout', 'u'), true);
-  assert.equal(await mock.trackConversion('checkout', 'u', 'purchase', { value: 2, eventId: 'o' }), true);
+  assert.equal(await mock.trackConversion('checkout', 'u', 'purchase', { value: 2, eventId: 'o', metadata: { plan: 'gold' } }), true);
   assert.equal(await mock.trackConversion('checkout', '', 'purchase'), false, 'a conversion needs a user');
-  assert.equal(await mock.track('purchase', 'u', 2, { eventId: 'o' }), true);
+  assert.equal(await mock.track('purchase', 'u', 2, { eventId: 'o', metadata: { plan: 'gold' } }), true);
+  assert.equal(await mock.track('purchase', 'u', 2, { eventId: 'p' }), true);
+  assert.equal(await mock.track('purchase', 'u', 2, { metadata: { experiment: 'checkout' } }), false, 'not metadata');
   assert.deepEqual(mock.exposures, [['checkout', 'u']]);
   const [{ occurred_at: occurredAt, ...conversion }] = mock.conversions;
-  assert.deepEqual(conversion, { experiment: 'checkout', user_id: 'u', metric: 'purchase', value: 2, event_id: 'o' });
+  assert.deepEqual(conversion, { experiment: 'checkout', user_id: 'u', metric: 'purchase', value: 2, event_id: 'o', metadata: { plan: 'gold' } });
   assert.ok(Date.parse(occurredAt));
-  assert.deepEqual(mock.tracked, [{ metric: 'purchase', userId: 'u', value: 2, eventId: 'o' }]);
+  const tracked = { metric: 'purchase', userId: 'u', value: 2 };
+  assert.deepEqual(mock.tracked, [{ ...tracked, eventId: 'o', metadata: { plan: 'gold' } }, { ...tracked, eventId: 'p' }]);
 });
 
 test('listeners receive changes until they end', () => {

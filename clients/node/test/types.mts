@@ -15,7 +15,8 @@ const retries: number = await flags.evaluateFlag('max-retries', 'u', 3);
 const details: Evaluation<boolean> = await flags.evaluate('new_ui', 'u', false, { minVersion: 5 });
 const bulk: { [flag: string]: Evaluation } = await flags.bulkEvaluateFlags(['theme'], null, { defaultValues: { theme: 'light' } });
 const variant: string = await flags.getVariant('checkout-test', 'u', 'classic');
-const accepted: boolean = await flags.trackConversion('checkout-test', 'u', 'purchase', { value: 12.5, eventId: 'order-77' });
+const accepted: boolean = await flags.trackConversion('checkout-test', 'u', 'purchase', { value: 12.5, eventId: 'order-77', metadata: { plan: 'gold', items: [1] } });
+const tracked: boolean = await flags.track('purchase', 'u', 12.5, { metadata: { plan: 'gold' } });
 const stop: () => void = flags.onChange((change: FlagChange) => change.flag_name?.length);
 const mock: Pick<FeatureFlagsClient, 'isEnabled' | 'batchEvaluate'> = new MockFeatureFlagsClient({ new_ui: true });
 const mocked: number = await mockFlag('new_ui', true, async () => 1);
@@ -31,8 +32,10 @@ OpenFeature.addHooks(new TelemetryHook());
 const middleware = flagsMiddleware(flags, { resolve: (request: { headers: { [name: string]: string } }) => ({ userId: request.headers['x-user'] }) });
 // @ts-expect-error A number is no default of a boolean.
 await flags.isEnabled('new_ui', 'u', 1);
+// @ts-expect-error Metadata is an object.
+await flags.trackConversion('checkout-test', 'u', 'purchase', { metadata: 'gold' });
 // @ts-expect-error There is no such option.
 new FeatureFlagsClient({ configServiceUrl: 'http://x', cacheTTL: 5 });
 // @ts-expect-error An object is no client of Redis.
 new FeatureFlagsClient({ redis: {} });
-export { accepted, alsoShared, batch, bulk, changes, details, enabled, kind, middleware, mock, mocked, requestId, restore, retries, shared, stop, theme, variant };
+export { accepted, alsoShared, batch, bulk, changes, details, enabled, kind, middleware, mock, mocked, requestId, restore, retries, shared, stop, theme, tracked, variant };

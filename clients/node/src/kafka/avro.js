@@ -5,6 +5,7 @@ const { readFileSync } = require('node:fs');
 const { join } = require('node:path');
 
 const { FlagstreamError } = require('../errors.js');
+const { encode } = require('../evaluation.js');
 const { JSON_FORMAT } = require('./format.js');
 
 const MAGIC = 0;
@@ -100,8 +101,8 @@ function cached(promises, key, look) {
 /** The value of a field that is written. Fields with the attribute `json` hold JSON text. */
 function written({ type, json, default: otherwise }, value) {
   if (value === undefined || value === null) return otherwise;
-  if (json && isOf(type, 'map')) return Object.fromEntries(Object.entries(value).map(([name, member]) => [name, JSON.stringify(member)]));
-  if (json) return JSON.stringify(value);
+  if (json && isOf(type, 'map')) return Object.fromEntries(Object.entries(value).map(([name, member]) => [name, encode(member)]));
+  if (json) return encode(value);
   if (isOf(type, 'long') && typeof value === 'string') return Date.parse(value) * 1_000;
   return isOf(type, 'string') ? String(value) : value;
 }
