@@ -127,7 +127,7 @@ func keyOf(flag string, who Who, value any, valueType string) (key, error) {
 func encode(body any) ([]byte, error) {
 	encoded, err := json.Marshal(body)
 	if err != nil {
-		return nil, &Error{Kind: InvalidRequest, Detail: "context or default: not JSON: " + err.Error(), Cause: err}
+		return nil, &Error{Kind: InvalidRequest, Detail: "context, default or metadata: not JSON: " + err.Error(), Cause: err}
 	}
 	return encoded, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"maps"
 	"net/url"
 	"time"
 )
@@ -17,6 +18,8 @@ type Conversion struct {
 	// random.
 	EventID    string
 	OccurredAt time.Time // default: now
+	// Metadata are further properties, which are kept with the conversion and can be dimensions of the experiment's results.
+	Metadata map[string]any
 }
 
 // WithValue returns a copy with a value.
@@ -25,13 +28,31 @@ func (c Conversion) WithValue(value float64) Conversion {
 	return c
 }
 
+// Event is what a user did, for every running experiment that has a metric of this name (experimental).
+type Event struct {
+	Metric string
+	Value  *float64 // required by a mean
+	// EventID makes a repetition harmless, as that of a Conversion. By default it is random.
+	EventID string
+	// Metadata is that of the conversions. It cannot have the members value, experiment, eventId and occurredAt, which are the
+	// event's own.
+	Metadata map[string]any
+}
+
+// WithValue returns a copy with a value.
+func (e Event) WithValue(value float64) Event {
+	e.Value = &value
+	return e
+}
+
 // conversionBody is a conversion as it crosses the wire.
 type conversionBody struct {
-	UserID     string   `json:"user_id"`
-	Metric     string   `json:"metric"`
-	Value      *float64 `json:"value,omitempty"`
-	OccurredAt string   `json:"occurred_at"`
-	EventID    string   `json:"event_id"`
+	UserID     string         `json:"user_id"`
+	Metric     string         `json:"metric"`
+	Value      *float64       `json:"value,omitempty"`
+	OccurredAt string         `json:"occurred_at"`
+	EventID    string         `json:"event_id"`
+	Metadata   map[string]any `json:"metadata,omitempty"`
 }
 
 // GetVariant returns the variant of a flag or of an experiment, or the default if there is none or the service does not answer.
@@ -68,7 +89,7 @@ func (c *Client) TrackConversion(ctx context.Context, conversion Conversion, who
 		occurredAt = time.Now()
 	}
 	body := conversionBody{UserID: who.UserID, Metric: conversion.Metric, Value: conversion.Value,
-		OccurredAt: occurredAt.UTC().Format("2006-01-02T15:04:05.000000Z"), EventID: eventID(conversion.EventID)}
+		OccurredAt: occurredAt.UTC().Format("2006-01-02T15:04:05.000000Z"), EventID: eventID(conversion.EventID), Metadata: conversion.Metadata}
 	path := "/api/v1/experiments/" + url.PathEscape(conversion.Experiment) + "/conversions" + c.inEnvironment(who)
 	_, err := c.exchange(ctx, path, body, requirements{})
 	return err
@@ -76,18 +97,38 @@ func (c *Client) TrackConversion(ctx context.Context, conversion Conversion, who
 
 // Track reports a metric for every running experiment that has it (experimental). A nil value is none.
 func (c *Client) Track(ctx context.Context, metric string, who Who, value *float64) error {
+	return c.TrackEvent(ctx, Event{Metric: metric, Value: value}, who)
+}
+
+// TrackEvent reports an event, which counts as a conversion in every running experiment that has its metric (experimental).
+func (c *Client) TrackEvent(ctx context.Context, event Event, who Who) error {
+	if err := event.check(); err != nil {
+		return err
+	}
+	details := map[string]any{}
+	maps.Copy(details, event.Metadata)
 	// A retry after a lost answer must not count twice.
-	details := map[string]any{"eventId": eventID("")}
-	if value != nil {
-		details["value"] = *value
+	details["eventId"] = eventID(event.EventID)
+	if event.Value != nil {
+		details["value"] = *event.Value
 	}
 	tracked := map[string]any{}
 	if who.UserID != "" {
 		tracked["targetingKey"] = who.UserID
 	}
-	body := map[string]any{"trackingEventName": metric, "context": tracked, "trackingEventDetails": details}
+	body := map[string]any{"trackingEventName": event.Metric, "context": tracked, "trackingEventDetails": details}
 	_, err := c.exchange(ctx, "/ofrep/v1/track"+c.inEnvironment(who), body, requirements{})
 	return err
+}
+
+// check refuses metadata that would be read as the event's own members.
+func (e Event) check() error {
+	for _, name := range []string{"value", "experiment", "eventId", "occurredAt"} {
+		if _, isTaken := e.Metadata[name]; isTaken {
+			return &Error{Kind: InvalidRequest, Detail: "metadata: not possible in a tracking event: " + name}
+		}
+	}
+	return nil
 }
 
 func (c *Client) inEnvironment(who Who) string {

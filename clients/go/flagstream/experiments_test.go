@@ -3,6 +3,7 @@ package flagstream
 import (
 	"context"
 	"errors"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"reflect"
@@ -12,7 +13,7 @@ import (
 )
 
 func TestReportsAreSentAsTheServiceReadsThem(t *testing.T) {
-	answers := []object{{"body": object{"variant": "dark"}}, {}, {}, {}, {}, {"status": 422.0}}
+	answers := []object{{"body": object{"variant": "dark"}}, {}, {}, {}, {}, {}, {}, {"status": 422.0}}
 	server := newScripted(t, readVectors(t).Answer, answers)
 	client := newClient(t, server.URL, Options{Environment: "production", MaxRetries: -1, Cache: true})
 	ctx, ann := context.Background(), Who{UserID: "ann"}
@@ -24,8 +25,11 @@ func TestReportsAreSentAsTheServiceReadsThem(t *testing.T) {
 	}
 	at := time.Date(2026, 1, 15, 10, 42, 0, 0, time.UTC)
 	conversion := Conversion{Experiment: "a/b", Metric: "purchase", EventID: "order-77", OccurredAt: at}.WithValue(12.5)
-	value := 2.0
-	err := errors.Join(client.TrackExposure(ctx, "checkout", ann), client.TrackConversion(ctx, conversion, ann), client.Track(ctx, "revenue", ann, &value))
+	rich, value := conversion, 2.0
+	rich.Metadata = map[string]any{"plan": "gold", "cart": map[string]any{"items": []int{1}}, "coupon": nil}
+	event := Event{Metric: "revenue", EventID: "order-77", Metadata: map[string]any{"plan": "gold"}}
+	err := errors.Join(client.TrackExposure(ctx, "checkout", ann), client.TrackConversion(ctx, conversion, ann), client.Track(ctx, "revenue", ann, &value),
+		client.TrackConversion(ctx, rich, ann), client.TrackEvent(ctx, event.WithValue(2), ann))
 	if err != nil {
 		t.Error(err)
 	}
@@ -33,6 +37,10 @@ func TestReportsAreSentAsTheServiceReadsThem(t *testing.T) {
 		t.Error(variant)
 	}
 	checkError(t, object{"kind": "invalid_request"}, client.TrackConversion(ctx, conversion, Who{}))
+	rich.Metadata = map[string]any{"total": math.NaN()}
+	checkError(t, object{"kind": "invalid_request"}, client.TrackConversion(ctx, rich, ann))
+	event.Metadata = map[string]any{"experiment": "e"}
+	checkError(t, object{"kind": "invalid_request"}, client.TrackEvent(ctx, event, ann))
 	checkRequests(t, []object{
 		{"body": object{"flag_name": "checkout", "value_type": "string", "user_id": "ann"}},
 		{},
@@ -40,6 +48,9 @@ func TestReportsAreSentAsTheServiceReadsThem(t *testing.T) {
 		{"path": "/api/v1/experiments/a%2Fb/conversions?environment=production", "whole_body": object{"user_id": "ann", "metric": "purchase", "value": 12.5,
 			"occurred_at": "2026-01-15T10:42:00.000000Z", "event_id": "order-77"}},
 		{"path": "/ofrep/v1/track?environment=production", "body": object{"trackingEventName": "revenue", "context": object{"targetingKey": "ann"}}},
+		{"whole_body": object{"user_id": "ann", "metric": "purchase", "value": 12.5, "occurred_at": "2026-01-15T10:42:00.000000Z", "event_id": "order-77",
+			"metadata": object{"plan": "gold", "cart": object{"items": []any{1.0}}, "coupon": nil}}},
+		{"body": object{"trackingEventDetails": object{"value": 2.0, "eventId": "order-77", "plan": "gold"}}},
 		{},
 	}, server.seen())
 }
@@ -75,14 +86,22 @@ func TestTheMockRemembersAndReports(t *testing.T) {
 	}
 	mock.IsEnabled(ctx, "f", ann, false)
 	_ = mock.TrackExposure(ctx, "f", ann)
-	_ = mock.TrackConversion(ctx, Conversion{Experiment: "e", Metric: "purchase"}, ann)
+	metadata := map[string]any{"plan": "gold"}
+	_ = mock.TrackConversion(ctx, Conversion{Experiment: "e", Metric: "purchase", Metadata: metadata}, ann)
+	_ = mock.TrackEvent(ctx, Event{Metric: "view", Metadata: metadata}, ann)
+	_ = mock.Track(ctx, "view", ann, nil)
+	if err := mock.TrackEvent(ctx, Event{Metric: "view", Metadata: map[string]any{"value": 1}}, ann); err == nil {
+		t.Error("metadata with a member of the event")
+	}
 	if err := mock.TrackConversion(ctx, Conversion{}, Who{}); err == nil {
 		t.Error("a conversion without a user")
 	}
 	if asked := mock.Asked(); len(asked) != 1 || asked[0].Flag != "f" || asked[0].Who.UserID != "ann" {
 		t.Error(asked)
 	}
-	if tracked := mock.Tracked(); len(tracked) != 2 || tracked[0].Flag != "f" || tracked[1].Conversion.Metric != "purchase" {
+	if tracked := mock.Tracked(); len(tracked) != 4 || tracked[0].Flag != "f" || tracked[1].Conversion.Metric != "purchase" ||
+		!reflect.DeepEqual(tracked[1].Conversion.Metadata, metadata) || !reflect.DeepEqual(tracked[2].Conversion, Conversion{Metric: "view", Metadata: metadata}) ||
+		!reflect.DeepEqual(tracked[3].Conversion, Conversion{Metric: "view"}) {
 		t.Error(tracked)
 	}
 }

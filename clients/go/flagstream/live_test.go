@@ -132,11 +132,11 @@ func TestLiveVariantsExposuresAndConversionsBecomeResults(t *testing.T) {
 	if variant := client.GetVariant(ctx, name, ann, "none"); variant != "dark" && variant != "light" {
 		t.Error(variant)
 	}
-	conversion := Conversion{Experiment: name, Metric: "purchase", EventID: "order-1"}
+	conversion := Conversion{Experiment: name, Metric: "purchase", EventID: "order-1", Metadata: map[string]any{"plan": "gold"}}
 	err = errors.Join(client.TrackExposure(ctx, name, ann), client.TrackExposure(ctx, name, Who{UserID: "bob"}),
 		client.TrackConversion(ctx, conversion, ann), client.TrackConversion(ctx, conversion, ann),
 		client.TrackConversion(ctx, Conversion{Experiment: name, Metric: "purchase", EventID: "order-2"}, Who{UserID: "bob"}),
-		client.Track(ctx, "revenue", ann, &value))
+		client.TrackEvent(ctx, Event{Metric: "revenue", Value: &value, Metadata: map[string]any{"plan": "gold"}}, ann))
 	if err != nil {
 		t.Fatal(err)
 	}

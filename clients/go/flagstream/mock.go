@@ -20,6 +20,7 @@ type Flags interface {
 	TrackExposure(ctx context.Context, flag string, who Who) error
 	TrackConversion(ctx context.Context, conversion Conversion, who Who) error
 	Track(ctx context.Context, metric string, who Who, value *float64) error
+	TrackEvent(ctx context.Context, event Event, who Who) error
 	OnChange(listener func(FlagChange)) (stop func())
 	OnFollowing(listener func(bool)) (stop func())
 	Invalidate(version uint64, environment string)
@@ -38,8 +39,8 @@ type Asked struct {
 	Who  Who
 }
 
-// Tracked is a report that a Mock received: an exposure has a Flag, a conversion its members, and a metric of Track only Metric and
-// Value.
+// Tracked is a report that a Mock received: an exposure has a Flag, a conversion its members, and an event those of Event, as a
+// Conversion without an Experiment.
 type Tracked struct {
 	Flag       string
 	Conversion Conversion
@@ -124,7 +125,7 @@ func (m *Mock) Asked() []Asked {
 	return slices.Clone(m.asked)
 }
 
-// Tracked returns all exposures, conversions and metrics, in order.
+// Tracked returns all exposures, conversions and events, in order.
 func (m *Mock) Tracked() []Tracked {
 	m.mutex.Lock()
 	defer m.mutex.Unlock()
@@ -183,7 +184,15 @@ func (m *Mock) TrackConversion(ctx context.Context, conversion Conversion, who W
 }
 
 func (m *Mock) Track(ctx context.Context, metric string, who Who, value *float64) error {
-	return m.track(Tracked{Conversion: Conversion{Metric: metric, Value: value}, Who: who})
+	return m.TrackEvent(ctx, Event{Metric: metric, Value: value}, who)
+}
+
+func (m *Mock) TrackEvent(ctx context.Context, event Event, who Who) error {
+	if err := event.check(); err != nil {
+		return err
+	}
+	conversion := Conversion{Metric: event.Metric, Value: event.Value, EventID: event.EventID, Metadata: event.Metadata}
+	return m.track(Tracked{Conversion: conversion, Who: who})
 }
 
 // Invalidate calls the listeners.

@@ -102,14 +102,28 @@ func (p *Provider) Track(ctx context.Context, event string, context sdk.Evaluati
 		value = &given
 	}
 	subject := flagstream.Who{UserID: context.TargetingKey()}
+	id, _ := details.Attribute("eventId").(string)
+	metadata := metadataOf(details)
 	experiment, isOne := details.Attribute("experiment").(string)
 	if !isOne {
-		report(event, p.flags.Track(ctx, event, subject, value))
+		tracked := flagstream.Event{Metric: event, Value: value, EventID: id, Metadata: metadata}
+		report(event, p.flags.TrackEvent(ctx, tracked, subject))
 		return
 	}
-	id, _ := details.Attribute("eventId").(string)
-	conversion := flagstream.Conversion{Experiment: experiment, Metric: event, Value: value, EventID: id}
+	conversion := flagstream.Conversion{Experiment: experiment, Metric: event, Value: value, EventID: id, Metadata: metadata}
 	report(event, p.flags.TrackConversion(ctx, conversion, subject))
+}
+
+// metadataOf returns the details that are not members of the event itself, or nil without any.
+func metadataOf(details sdk.TrackingEventDetails) map[string]any {
+	others := details.Attributes()
+	for _, name := range []string{"value", "experiment", "eventId", "occurredAt"} {
+		delete(others, name)
+	}
+	if len(others) == 0 {
+		return nil
+	}
+	return others
 }
 
 func resolve[T any](ctx context.Context, flags flagstream.Flags, flag, valueType string, value T, context sdk.FlattenedContext) (T, sdk.ProviderResolutionDetail) {

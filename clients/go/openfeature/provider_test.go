@@ -174,12 +174,22 @@ func TestTrackingEventsAreConversions(t *testing.T) {
 	client, ctx, user := client(t, mock), context.Background(), sdk.NewEvaluationContext("u", nil)
 	client.Track(ctx, "purchase", user, sdk.NewTrackingEventDetails(12.5))
 	client.Track(ctx, "purchase", user, sdk.NewTrackingEventDetails(0).Add("experiment", "checkout").Add("eventId", "order-77"))
+	details := sdk.NewTrackingEventDetails(0).Add("plan", "gold").Add("cart", []int{1}).Add("occurredAt", "today")
+	client.Track(ctx, "purchase", user, details)
+	client.Track(ctx, "purchase", user, details.Add("experiment", "checkout"))
 	tracked := mock.Tracked()
-	if len(tracked) != 2 || *tracked[0].Conversion.Value != 12.5 || tracked[0].Conversion.Experiment != "" || tracked[0].Who.UserID != "u" {
+	if len(tracked) != 4 || *tracked[0].Conversion.Value != 12.5 || tracked[0].Conversion.Experiment != "" || tracked[0].Who.UserID != "u" {
 		t.Fatal(tracked)
 	}
-	if expected := (flagstream.Conversion{Experiment: "checkout", Metric: "purchase", EventID: "order-77"}); tracked[1].Conversion != expected {
+	if expected := (flagstream.Conversion{Experiment: "checkout", Metric: "purchase", EventID: "order-77"}); !reflect.DeepEqual(tracked[1].Conversion, expected) {
 		t.Error(tracked[1])
+	}
+	metadata := map[string]any{"plan": "gold", "cart": []int{1}}
+	for index, experiment := range []string{"", "checkout"} {
+		expected := flagstream.Conversion{Experiment: experiment, Metric: "purchase", Metadata: metadata}
+		if conversion := tracked[2+index].Conversion; !reflect.DeepEqual(conversion, expected) {
+			t.Error(conversion)
+		}
 	}
 }
 
