@@ -1,6 +1,9 @@
 package dev.flagstream.client;
 
 import java.time.Instant;
+import java.util.Collections;
+import java.util.LinkedHashMap;
+import java.util.Map;
 import java.util.Objects;
 import java.util.UUID;
 import org.jspecify.annotations.Nullable;
@@ -16,14 +19,16 @@ public final class Conversion {
     private final @Nullable Double value;
     private final String eventId;
     private final @Nullable Instant occurredAt;
+    private final Map<String, @Nullable Object> metadata;
 
     private Conversion(String experiment, String metric, @Nullable Double value, String eventId,
-            @Nullable Instant occurredAt) {
+            @Nullable Instant occurredAt, Map<String, @Nullable Object> metadata) {
         this.experiment = Objects.requireNonNull(experiment, "experiment");
         this.metric = Objects.requireNonNull(metric, "metric");
         this.value = value;
         this.eventId = Objects.requireNonNull(eventId, "eventId");
         this.occurredAt = occurredAt;
+        this.metadata = metadata;
     }
 
     /**
@@ -34,7 +39,7 @@ public final class Conversion {
      * @return the conversion
      */
     public static Conversion of(String experiment, String metric) {
-        return new Conversion(experiment, metric, null, UUID.randomUUID().toString(), null);
+        return new Conversion(experiment, metric, null, UUID.randomUUID().toString(), null, Map.of());
     }
 
     /**
@@ -44,7 +49,7 @@ public final class Conversion {
      * @return the copy
      */
     public Conversion value(double value) {
-        return new Conversion(experiment, metric, value, eventId, occurredAt);
+        return new Conversion(experiment, metric, value, eventId, occurredAt, metadata);
     }
 
     /**
@@ -54,7 +59,7 @@ public final class Conversion {
      * @return the copy
      */
     public Conversion eventId(String eventId) {
-        return new Conversion(experiment, metric, value, eventId, occurredAt);
+        return new Conversion(experiment, metric, value, eventId, occurredAt, metadata);
     }
 
     /**
@@ -64,7 +69,19 @@ public final class Conversion {
      * @return the copy
      */
     public Conversion occurredAt(Instant occurredAt) {
-        return new Conversion(experiment, metric, value, eventId, occurredAt);
+        return new Conversion(experiment, metric, value, eventId, occurredAt, metadata);
+    }
+
+    /**
+     * Returns a copy with metadata: further properties, which are kept with the conversion and can be dimensions of the
+     * experiment's results. They replace those that it had.
+     *
+     * @param metadata strings, numbers, booleans, lists, maps and other values that Jackson writes as JSON, by their names
+     * @return the copy
+     */
+    public Conversion metadata(Map<String, ? extends @Nullable Object> metadata) {
+        return new Conversion(experiment, metric, value, eventId, occurredAt,
+                Collections.unmodifiableMap(new LinkedHashMap<>(metadata)));
     }
 
     /**
@@ -110,5 +127,14 @@ public final class Conversion {
      */
     public @Nullable Instant occurredAt() {
         return occurredAt;
+    }
+
+    /**
+     * Returns the metadata.
+     *
+     * @return values by their names
+     */
+    public Map<String, @Nullable Object> metadata() {
+        return metadata;
     }
 }

@@ -98,13 +98,13 @@ public final class FeatureFlagClient extends AbstractFlags {
     }
 
     @Override
-    public CompletableFuture<Void> track(String metric, Subject subject, @Nullable Double value) {
-        Subject whole = inEnvironment(subject);
+    protected CompletableFuture<Void> sendEvent(String metric, Subject subject, @Nullable Double value,
+            Map<String, ? extends @Nullable Object> metadata) {
         Map<String, Object> context = new LinkedHashMap<>();
-        if (whole.userId() != null) {
-            context.put("targetingKey", whole.userId());
+        if (subject.userId() != null) {
+            context.put("targetingKey", subject.userId());
         }
-        Map<String, Object> details = new LinkedHashMap<>();
+        Map<String, @Nullable Object> details = new LinkedHashMap<>(metadata);
         // A retry after a lost answer must not count twice.
         details.put("eventId", UUID.randomUUID().toString());
         if (value != null) {
@@ -112,7 +112,7 @@ public final class FeatureFlagClient extends AbstractFlags {
         }
         Map<String, Object> body =
                 Map.of("trackingEventName", metric, "context", context, "trackingEventDetails", details);
-        return reported(transport.post("/ofrep/v1/track" + in(whole), body, 0, 0).thenAccept(accepted -> { }), metric);
+        return transport.post("/ofrep/v1/track" + in(subject), body, 0, 0).thenAccept(accepted -> { });
     }
 
     @Override

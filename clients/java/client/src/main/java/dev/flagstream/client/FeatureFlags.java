@@ -224,7 +224,22 @@ public interface FeatureFlags extends AutoCloseable {
      * @param value the value, which a mean requires
      * @return completes when Kafka has the conversions. A failure is reported to the log or to {@code onError} as well
      */
-    CompletableFuture<Void> track(String metric, Subject subject, @Nullable Double value);
+    default CompletableFuture<Void> track(String metric, Subject subject, @Nullable Double value) {
+        return track(metric, subject, value, Map.of());
+    }
+
+    /**
+     * Reports what a user did, with metadata of the conversions; see {@link #track(String, Subject, Double)}.
+     *
+     * @param metric the name of the metric
+     * @param subject the user, who is required
+     * @param value the value, which a mean requires
+     * @param metadata as in {@link Conversion#metadata(Map)}, without the members {@code value}, {@code experiment},
+     *     {@code eventId} and {@code occurredAt}, which are the event's own
+     * @return as in {@link #track(String, Subject, Double)}
+     */
+    CompletableFuture<Void> track(String metric, Subject subject, @Nullable Double value,
+            Map<String, ? extends @Nullable Object> metadata);
 
     /**
      * Registers a listener for changes of flags. It is called on a thread of the client and must not block. Changes arrive

@@ -206,6 +206,36 @@ class FeatureFlagClientTest {
     }
 
     @Test
+    void conversionsAndTrackingEventsHaveMetadata() throws Exception {
+        try (ScriptedServer server = ScriptedServer.of("{}", "{}", "{}", "{}");
+                FeatureFlagClient flags = builder(server).environment("production").build()) {
+            Subject user = Subject.user("u");
+            Map<String, Object> metadata = new HashMap<>(Map.of("plan", "gold", "cart", Map.of("items", List.of(1, 2.5))));
+            Conversion conversion = Conversion.of("checkout", "purchase").metadata(metadata).value(2);
+            metadata.put("plan", "changed later");
+            flags.trackConversion(conversion, user).join();
+            flags.trackConversion(Conversion.of("checkout", "purchase"), user).join();
+            flags.track("purchase", user, 3.0, Map.of("plan", "gold")).join();
+            flags.track("purchase", user, null).join();
+            var bodies = server.requests.stream().map(ScriptedServer.Request::body).toList();
+            assertEquals("gold", bodies.get(0).get("metadata").get("plan").asText());
+            assertEquals("{\"items\":[1,2.5]}", bodies.get(0).get("metadata").get("cart").toString());
+            assertFalse(bodies.get(1).has("metadata"));
+            assertEquals("gold", bodies.get(2).get("trackingEventDetails").get("plan").asText());
+            assertEquals(3.0, bodies.get(2).get("trackingEventDetails").get("value").asDouble());
+            assertEquals(1, bodies.get(3).get("trackingEventDetails").size(), "only the id");
+            for (var refused : List.of(
+                    flags.trackConversion(Conversion.of("checkout", "purchase").metadata(Map.of("total", Double.NaN)), user),
+                    flags.track("purchase", user, null, Map.of("experiment", "checkout")))) {
+                var error = (FlagstreamException) assertThrows(CompletionException.class, refused::join).getCause();
+                assertEquals(ErrorKind.INVALID_REQUEST, error.kind());
+                assertTrue(error.getMessage().contains("metadata"), error.getMessage());
+            }
+            assertEquals(4, server.requests.size());
+        }
+    }
+
+    @Test
     void anAnswerThatStopsAfterItsHeadersIsGivenUp() throws Exception {
         try (ScriptedServer server = ScriptedServer.of("{\"half\":true}");
                 FeatureFlagClient flags = builder(server).maxRetries(0).attemptTimeout(Duration.ofMillis(100)).build()) {

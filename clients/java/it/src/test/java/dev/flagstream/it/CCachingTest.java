@@ -22,6 +22,7 @@ import java.time.Duration;
 import java.util.ArrayList;
 import java.util.Collections;
 import java.util.List;
+import java.util.Map;
 import java.util.concurrent.atomic.AtomicLong;
 import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.Test;
@@ -135,10 +136,11 @@ class CCachingTest {
             assertEquals("none", overHttp.getVariant("on", ann, "none"));
             overHttp.trackExposure("java-experiment", ann).join();
             throughKafka.trackExposure("java-experiment", Subject.user("bob")).join();
-            overHttp.trackConversion(Conversion.of("java-experiment", "purchase").eventId("order-1"), ann).join();
-            throughKafka.trackConversion(Conversion.of("java-experiment", "purchase").eventId("order-1"), ann).join();
+            Conversion purchase = Conversion.of("java-experiment", "purchase").eventId("order-1").metadata(Map.of("plan", "gold"));
+            overHttp.trackConversion(purchase, ann).join();
+            throughKafka.trackConversion(purchase, ann).join();
             throughKafka.trackConversion("java-experiment", "bob", "purchase").join();
-            overHttp.track("revenue", ann, 12.5).join();
+            overHttp.track("revenue", ann, 12.5, Map.of("plan", "gold")).join();
             Live.await("two users, three conversions", () -> {
                 JsonNode results = results(experiments + "/java-experiment/results?environment=production");
                 return results.path("conversions").path("attributed").asInt() == 3;

@@ -11,6 +11,7 @@ import dev.flagstream.client.internal.AbstractFlags;
 import dev.flagstream.client.internal.AnswerCache;
 import dev.flagstream.client.internal.Clock;
 import java.time.Duration;
+import java.util.Collections;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
@@ -59,8 +60,9 @@ public final class MockFeatureFlags extends AbstractFlags {
      * @param metric the metric
      * @param subject the user
      * @param value the value, or {@code null}
+     * @param metadata the metadata of the conversions
      */
-    public record Tracked(String metric, Subject subject, @Nullable Double value) {}
+    public record Tracked(String metric, Subject subject, @Nullable Double value, Map<String, @Nullable Object> metadata) {}
 
     /** Creates a mock without flags. */
     public MockFeatureFlags() {
@@ -188,12 +190,6 @@ public final class MockFeatureFlags extends AbstractFlags {
     }
 
     @Override
-    public CompletableFuture<Void> track(String metric, Subject subject, @Nullable Double value) {
-        tracked.add(new Tracked(metric, inEnvironment(subject), value));
-        return CompletableFuture.completedFuture(null);
-    }
-
-    @Override
     public boolean isFollowing() {
         return isFollowing;
     }
@@ -238,6 +234,13 @@ public final class MockFeatureFlags extends AbstractFlags {
     @Override
     protected CompletableFuture<Void> convert(Conversion conversion, Subject subject) {
         conversions.add(conversion);
+        return CompletableFuture.completedFuture(null);
+    }
+
+    @Override
+    protected CompletableFuture<Void> sendEvent(String metric, Subject subject, @Nullable Double value,
+            Map<String, ? extends @Nullable Object> metadata) {
+        tracked.add(new Tracked(metric, subject, value, Collections.unmodifiableMap(new LinkedHashMap<>(metadata))));
         return CompletableFuture.completedFuture(null);
     }
 

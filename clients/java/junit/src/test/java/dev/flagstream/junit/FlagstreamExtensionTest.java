@@ -20,6 +20,7 @@ import java.util.List;
 import java.util.Map;
 import java.util.Set;
 import java.util.TreeSet;
+import java.util.concurrent.CompletionException;
 import java.util.stream.Collectors;
 import org.junit.jupiter.api.Nested;
 import org.junit.jupiter.api.Test;
@@ -73,8 +74,13 @@ class FlagstreamExtensionTest {
     @Test
     void reportsAreRemembered(MockFeatureFlags flags) {
         flags.trackExposure("checkout", Subject.user("u")).join();
-        flags.trackConversion(Conversion.of("checkout", "purchase").value(2), Subject.user("u")).join();
+        flags.trackConversion(Conversion.of("checkout", "purchase").value(2).metadata(Map.of("plan", "gold")), Subject.user("u")).join();
         flags.track("purchase", Subject.user("u"), null).join();
+        flags.track("purchase", Subject.user("u"), null, Map.of("plan", "gold")).join();
+        var refused = flags.track("purchase", Subject.user("u"), null, Map.of("experiment", "checkout"));
+        assertThrows(CompletionException.class, refused::join);
+        assertEquals(List.of(Map.of(), Map.of("plan", "gold")), flags.tracked().stream().map(MockFeatureFlags.Tracked::metadata).toList());
+        assertEquals(Map.of("plan", "gold"), flags.conversions().get(0).metadata());
         assertEquals("checkout", flags.exposures().get(0).flagName());
         assertEquals(2, flags.conversions().get(0).value());
         assertEquals("purchase", flags.tracked().get(0).metric());

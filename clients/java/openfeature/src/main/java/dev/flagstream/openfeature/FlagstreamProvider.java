@@ -10,6 +10,7 @@ import dev.flagstream.client.FlagstreamException;
 import dev.flagstream.client.Subject;
 import dev.flagstream.client.Subscription;
 import dev.flagstream.client.ValueType;
+import dev.flagstream.client.internal.Conversions;
 import dev.openfeature.sdk.ErrorCode;
 import dev.openfeature.sdk.EvaluationContext;
 import dev.openfeature.sdk.EventProvider;
@@ -34,7 +35,8 @@ import org.jspecify.annotations.Nullable;
  * {@code PROVIDER_CONFIGURATION_CHANGED}, and the state is {@code STALE} while changes do not arrive.
  *
  * <p>The targeting key is the user; {@code session_id} in the context is the session. A tracking event counts as a conversion
- * in each running experiment that has a metric of its name, or only in that of its detail {@code experiment}.
+ * in each running experiment that has a metric of its name, or only in that of its detail {@code experiment}. Its other
+ * details are the metadata of the conversion, except for {@code value}, {@code eventId} and {@code occurredAt}.
  *
  * <pre>{@code
  * FeatureFlags flags = FeatureFlagClient.builder().url("http://flagstream:8082").followChanges(true).build();
@@ -117,13 +119,15 @@ public final class FlagstreamProvider extends EventProvider {
     public void track(String eventName, EvaluationContext context, TrackingEventDetails details) {
         Double value = details == null ? null : details.getValue().map(Number::doubleValue).orElse(null);
         Value experiment = details == null ? null : details.getValue("experiment");
+        Map<String, @Nullable Object> metadata = details == null ? new LinkedHashMap<>() : Values.toJson(details.asMap());
+        metadata.keySet().removeAll(Conversions.EVENT_MEMBERS);
         Subject subject = subject(context);
         // Failures are reported by the client.
         if (experiment == null || !experiment.isString()) {
-            flags.track(eventName, subject, value);
+            flags.track(eventName, subject, value, metadata);
             return;
         }
-        Conversion conversion = Conversion.of(experiment.asString(), eventName);
+        Conversion conversion = Conversion.of(experiment.asString(), eventName).metadata(metadata);
         conversion = value == null ? conversion : conversion.value(value);
         Value eventId = details.getValue("eventId");
         flags.trackConversion(eventId != null && eventId.isString() ? conversion.eventId(eventId.asString()) : conversion, subject);

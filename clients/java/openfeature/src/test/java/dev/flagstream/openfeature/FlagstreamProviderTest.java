@@ -10,6 +10,7 @@ import dev.openfeature.sdk.Client;
 import dev.openfeature.sdk.ErrorCode;
 import dev.openfeature.sdk.FlagEvaluationDetails;
 import dev.openfeature.sdk.ImmutableContext;
+import dev.openfeature.sdk.MutableStructure;
 import dev.openfeature.sdk.MutableTrackingEventDetails;
 import dev.openfeature.sdk.OpenFeatureAPI;
 import dev.openfeature.sdk.ProviderState;
@@ -99,12 +100,21 @@ class FlagstreamProviderTest {
         client.track("purchase", user);
         client.track("revenue", user, new MutableTrackingEventDetails(12.5).add("experiment", "checkout-test")
                 .add("eventId", "order-77"));
+        MutableTrackingEventDetails rich = new MutableTrackingEventDetails().add("plan", "gold").add("occurredAt", "today")
+                .add("cart", new MutableStructure().add("items", List.of(new Value(1))));
+        client.track("purchase", user, rich);
+        client.track("revenue", user, rich.add("experiment", "checkout-test"));
         assertEquals("purchase", flags.tracked().get(0).metric());
+        assertEquals(Map.of(), flags.tracked().get(0).metadata());
+        Map<String, Object> metadata = Map.of("plan", "gold", "cart", Map.of("items", List.of(1)));
+        assertEquals(metadata, flags.tracked().get(1).metadata());
+        assertEquals(metadata, flags.conversions().get(1).metadata());
         assertEquals("user-1", flags.tracked().get(0).subject().userId());
         Conversion conversion = flags.conversions().get(0);
         assertEquals("checkout-test", conversion.experiment());
         assertEquals("order-77", conversion.eventId());
         assertEquals(12.5, conversion.value());
+        assertEquals(Map.of(), conversion.metadata());
     }
 
     @Test

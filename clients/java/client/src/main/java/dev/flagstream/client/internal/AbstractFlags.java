@@ -15,6 +15,7 @@ import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Set;
+import java.util.TreeSet;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.CopyOnWriteArrayList;
@@ -167,6 +168,19 @@ public abstract class AbstractFlags implements FeatureFlags {
         return reported(convert(conversion, whole), conversion.metric());
     }
 
+    @Override
+    public CompletableFuture<Void> track(String metric, Subject subject, @Nullable Double value,
+            Map<String, ? extends @Nullable Object> metadata) {
+        Set<String> taken = new TreeSet<>(metadata.keySet());
+        taken.retainAll(Conversions.EVENT_MEMBERS);
+        if (!taken.isEmpty()) {
+            String detail = "metadata: not possible in a tracking event: " + String.join(", ", taken);
+            FlagstreamException error = new FlagstreamException(ErrorKind.INVALID_REQUEST, detail, null);
+            return reported(CompletableFuture.failedFuture(error), metric);
+        }
+        return reported(sendEvent(metric, inEnvironment(subject), value, metadata), metric);
+    }
+
     /** Evaluates a flag of an experiment, whatever the cache has. */
     protected CompletableFuture<Void> expose(FlagQuery query, Subject subject) {
         return ask(query, subject, 0).thenAccept(answer -> { });
@@ -174,6 +188,10 @@ public abstract class AbstractFlags implements FeatureFlags {
 
     /** Sends a conversion of a subject that has a user. */
     protected abstract CompletableFuture<Void> convert(Conversion conversion, Subject subject);
+
+    /** Sends a tracking event, whose metadata has none of the event's own members. */
+    protected abstract CompletableFuture<Void> sendEvent(String metric, Subject subject, @Nullable Double value,
+            Map<String, ? extends @Nullable Object> metadata);
 
     @Override
     public Subscription onChange(Consumer<? super FlagChange> listener) {

@@ -6,10 +6,14 @@ import java.time.Instant;
 import java.time.temporal.ChronoUnit;
 import java.util.LinkedHashMap;
 import java.util.Map;
+import java.util.Set;
 import org.jspecify.annotations.Nullable;
 
 /** Conversions as they cross the wire. */
 public final class Conversions {
+    /** Members of a tracking event's details that are not metadata of its conversions. */
+    public static final Set<String> EVENT_MEMBERS = Set.of("value", "experiment", "eventId", "occurredAt");
+
     private Conversions() {}
 
     /** Returns the members of a conversion, without experiment and environment. */
@@ -23,6 +27,9 @@ public final class Conversions {
         Instant occurredAt = conversion.occurredAt() == null ? Instant.now() : conversion.occurredAt();
         body.put("occurred_at", occurredAt.truncatedTo(ChronoUnit.MICROS).toString());
         body.put("event_id", conversion.eventId());
+        if (!conversion.metadata().isEmpty()) {
+            body.put("metadata", conversion.metadata());
+        }
         return body;
     }
 }

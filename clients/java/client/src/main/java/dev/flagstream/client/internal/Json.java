@@ -120,7 +120,7 @@ public final class Json {
     }
 
     private static FlagstreamException notJson(JsonProcessingException error) {
-        return new FlagstreamException(ErrorKind.INVALID_REQUEST, "context or default: not JSON: " + firstLine(error), error);
+        return new FlagstreamException(ErrorKind.INVALID_REQUEST, "context, default or metadata: not JSON: " + firstLine(error), error);
     }
 
     private static String firstLine(Exception error) {

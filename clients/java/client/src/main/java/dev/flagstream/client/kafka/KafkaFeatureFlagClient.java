@@ -199,10 +199,10 @@ public final class KafkaFeatureFlagClient extends AbstractFlags {
     }
 
     @Override
-    public CompletableFuture<Void> track(String metric, Subject subject, @Nullable Double value) {
+    protected CompletableFuture<Void> sendEvent(String metric, Subject subject, @Nullable Double value,
+            Map<String, ? extends @Nullable Object> metadata) {
         String detail = "Kafka needs the name of the experiment: use trackConversion, or a client over HTTP";
-        return reported(CompletableFuture.failedFuture(
-                new FlagstreamException(ErrorKind.INVALID_REQUEST, detail, null)), metric);
+        return CompletableFuture.failedFuture(new FlagstreamException(ErrorKind.INVALID_REQUEST, detail, null));
     }
 
     @Override
