@@ -1,10 +1,10 @@
 // Experiment: exposures, sample ratio, effects with their intervals, and the decision in words.
 import { html, useState } from '../lib/html.js';
-import { call, get, segment, useLoad } from '../lib/api.js';
+import { call, get, useLoad } from '../lib/api.js';
 import { address, route } from '../lib/router.js';
 import { count, number, percent, time } from '../lib/format.js';
 import { can } from '../lib/session.js';
-import { Badge, Figure, Heading, Loaded, Panel } from '../parts/states.js';
+import { Badge, Empty, Figure, Heading, Loaded, Panel } from '../parts/states.js';
 import { Confirm } from '../parts/dialog.js';
 import { Plot } from '../parts/plot.js';
 import { Table } from '../parts/table.js';
@@ -48,7 +48,8 @@ function Results({ data, path, of }) {
       <${Figure} label="Crossed over" value=${count(phase.crossed)} kind=${phase.crossed_alarm ? 'bad' : ''} note="users who saw several variants" />
       <${Figure} label="Conversions" value=${count(data.conversions.attributed)} note=${`${count(data.conversions.waiting)} wait for an exposure`} />
       ${data.counted && html`<${Figure} label="Counted" value=${`${data.counted.age_seconds} s ago`} />`}</div>
-    <${Variants} phase=${phase} />${phase.metrics.map((it) => html`<${Metric} key=${it.name} metric=${it} history=${history.data} />`)}`}
+    <${Variants} phase=${phase} />${phase.metrics.map((it) => html`<${Metric} key=${it.name} metric=${it} history=${history.data} />`)}
+    ${phase.dimensions[0] && html`<${Dimensions} key=${path} dimensions=${phase.dimensions} />`}`}
     ${data.earlier_phases.length > 0 && html`<${Panel} title="Earlier phases"><ul class="plain">${data.earlier_phases.map((it) => html`<li>phase ${it.number}: ${time(it.started_at)} to ${time(it.ended_at)}, ${count(it.users)} users</li>`)}</ul><//>`}`;
 }
 
@@ -63,19 +64,38 @@ function Variants({ phase }) {
   return html`<${Table} label="Variants" columns=${columns} rows=${phase.variants} rowKey=${(it) => it.name} />`;
 }
 
+/** Columns of comparisons with the control. @type {import('../parts/table.js').Column[]} */
+const EFFECTS = [
+  { title: 'Variant', kind: 'main', cell: (it) => it.variant },
+  { title: 'Verdict', cell: (it) => html`<${Badge} kind=${VERDICTS[it.verdict] ?? ''}>${it.verdict.replaceAll('_', ' ')}<//> <span class="note">${it.missing?.replaceAll('_', ' ')}</span>` },
+  { title: 'Relative effect', kind: 'number', cell: (it) => (it.relative || it.difference == null ? percent(it.relative?.difference) : `${number(it.difference)} absolute`) },
+  { title: 'Interval', kind: 'wide', cell: (it) => html`<${Interval} effect=${it.relative} />` },
+  { title: 'p', kind: 'number', cell: (it) => it.p_value?.toPrecision(2) ?? '–' },
+  { title: 'Still needed', kind: 'number', cell: (it) => (it.users_left == null ? '–' : `${count(it.users_left)} users`) },
+];
+
+/** Results by the values of an attribute, which is chosen. @param {{dimensions: any[]}} props */
+function Dimensions({ dimensions }) {
+  const [at, choose] = useState(0);
+  const { name, levels } = dimensions[at];
+  const rows = levels.flatMap((level) => level.metrics.flatMap((metric) => metric.comparisons.map((it) => ({ ...it, level, metric: metric.name }))));
+  const columns = [
+    { title: name, kind: 'main', cell: ({ level }) => level.value ?? html`<em>${level.kind}</em>` },
+    { title: 'Users', kind: 'number', cell: (it) => count(it.level.users) },
+    { title: 'Metric', cell: (it) => it.metric },
+    // How many users are still needed is known for the whole experiment only.
+    ...EFFECTS.slice(0, -1),
+  ];
+  return html`<${Panel} title="By dimension" note="hints: no conclusion is drawn from them"><div class="stack"><div class="filters">
+    <label>Dimension<select value=${at} onChange=${(event) => choose(event.target.value)}>${dimensions.map((it, index) => html`<option value=${index}>${it.name}${it.source === 'conversion' && ' of conversions'}</option>`)}</select></label></div>
+    ${rows[0] ? html`<${Table} label=${`Effects by ${name}`} columns=${columns} rows=${rows} rowKey=${(it) => `${it.level.kind} ${it.level.value} ${it.metric} ${it.variant}`} />` : html`<${Empty} title="No users are compared yet." />`}</div><//>`;
+}
+
 /** @param {{metric: any, history: any}} props */
 function Metric({ metric, history }) {
-  const columns = [
-    { title: 'Variant', kind: 'main', cell: (it) => it.variant },
-    { title: 'Verdict', cell: (it) => html`<${Badge} kind=${VERDICTS[it.verdict] ?? ''}>${it.verdict.replaceAll('_', ' ')}<//> <span class="note">${it.missing?.replaceAll('_', ' ')}</span>` },
-    { title: 'Relative effect', kind: 'number', cell: (it) => (it.relative || it.difference == null ? percent(it.relative?.difference) : `${number(it.difference)} absolute`) },
-    { title: 'Interval', kind: 'wide', cell: (it) => html`<${Interval} effect=${it.relative} />` },
-    { title: 'p', kind: 'number', cell: (it) => it.p_value?.toPrecision(2) ?? '–' },
-    { title: 'Still needed', kind: 'number', cell: (it) => (it.users_left == null ? '–' : `${count(it.users_left)} users`) },
-  ];
   const level = (it) => `${it.variant} ${metric.kind === 'conversion' || metric.kind === 'retention' ? percent(it.mean) : it.mean == null ? '–' : number(it.mean)}`;
   return html`<${Panel} title=${metric.name} note=${`${metric.role}, should ${metric.goal}; ${metric.levels.map(level).join(', ')}`}>
-    <div class="stack"><${Table} label=${`Effects on ${metric.name}`} columns=${columns} rows=${metric.comparisons} rowKey=${(it) => it.variant} />
+    <div class="stack"><${Table} label=${`Effects on ${metric.name}`} columns=${EFFECTS} rows=${metric.comparisons} rowKey=${(it) => it.variant} />
     ${metric.comparisons.map(({ variant }) => html`<${History} key=${variant} variant=${variant} name=${metric.name} points=${points(history, metric.name, variant)} />`)}</div><//>`;
 }
 

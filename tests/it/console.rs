@@ -90,7 +90,8 @@ impl Fixture {
         }
         let experiment = json!({"name": "theme", "environment": ENVIRONMENT, "control": "light",
             "hypothesis": "A dark theme keeps evening visitors longer",
-            "metrics": [{"name": "purchases"}]});
+            "metrics": [{"name": "purchases"}],
+            "dimensions": [{"name": "plan"}, {"name": "payment", "source": "conversion"}]});
         wait_for("the experiment's flag is in force", TEST_TIMEOUT, || {
             let bearer = format!("Bearer {HEALTH_TOKEN}");
             let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
@@ -124,9 +125,9 @@ impl Fixture {
             self.call("POST", "/api/v1/feature-flags/evaluate/bulk", &body);
             if number % 2 == 0 {
                 let now = chrono::Utc::now().to_rfc3339();
-                conversions.push(
-                    json!({"user_id": user, "metric": "purchases", "occurred_at": now, "event_id": user}),
-                );
+                let payment = if number % 4 == 0 { "visa" } else { "cash" };
+                conversions.push(json!({"user_id": user, "metric": "purchases", "occurred_at": now,
+                    "event_id": user, "metadata": {"payment": payment}}));
             }
         }
         self.call(

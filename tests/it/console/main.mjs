@@ -236,6 +236,23 @@ async function plots(page) {
   check((await figure.locator('tbody tr').count()) >= points, 'a row for each point');
 }
 
+/** The dimension of the results is chosen with the keys. */
+async function dimensions(page) {
+  await show(page, `experiments/${settings.experiment}`);
+  const values = async (name) => {
+    const table = page.getByRole('region', { name: `Effects by ${name}` });
+    await table.locator('tbody tr').first().waitFor();
+    check((await table.locator('td[data-label=Metric]').first().textContent()) === 'purchases', `a metric by ${name}`);
+    return (await table.locator(`td[data-label=${name}]`).allTextContents()).sort().join();
+  };
+  const plans = await values('plan');
+  check(plans === 'gold,silver', `plans: ${plans}`);
+  await page.getByRole('combobox', { name: 'Dimension' }).focus();
+  await page.keyboard.press('ArrowDown');
+  const payments = await values('payment');
+  check(payments === 'cash,visa', `payments: ${payments}`);
+}
+
 async function keyboard(page) {
   await show(page, 'flags');
   await page.locator('tbody tr').first().waitFor();
@@ -249,7 +266,7 @@ async function keyboard(page) {
   await page.waitForFunction(() => location.hash.startsWith('#/flags/'));
 }
 
-const steps = { deadLetter, scopes, live, kill, edit, whatIf, audit, keyboard, plots, propagation, accessibility, broker };
+const steps = { deadLetter, scopes, live, kill, edit, whatIf, audit, keyboard, plots, dimensions, propagation, accessibility, broker };
 const wanted = process.argv.slice(2);
 let failure = null;
 try {
