@@ -167,8 +167,24 @@ func call(client *Client, step object) (any, error) {
 		return client.BulkEvaluateFlags(ctx, flags, who, Many{Defaults: get[object](step, "default_values")}), nil
 	case "evaluate":
 		return client.Evaluate(ctx, flag, who, one)
+	case "track_conversion":
+		conversion, err := conversion(step)
+		return err == nil && client.TrackConversion(ctx, conversion, who) == nil, err
+	case "track":
+		event := Event{Metric: get[string](step, "metric"), Metadata: get[object](step, "metadata")}
+		return client.TrackEvent(ctx, event, who) == nil, nil
 	}
 	return nil, errors.New("no such call")
+}
+
+func conversion(step object) (Conversion, error) {
+	at, err := time.Parse(time.RFC3339Nano, get[string](step, "occurred_at"))
+	conversion := Conversion{Experiment: get[string](step, "experiment"), Metric: get[string](step, "metric"), EventID: get[string](step, "event_id"),
+		OccurredAt: at, Metadata: get[object](step, "metadata")}
+	if value, isGiven := step["value"].(float64); isGiven {
+		conversion = conversion.WithValue(value)
+	}
+	return conversion, err
 }
 
 // contains compares the members that are expected; null is what is empty in Go.

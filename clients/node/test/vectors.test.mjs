@@ -50,6 +50,12 @@ function call(client, step) {
       return client.batchEvaluate(step.flags, user, step.default, who);
     case 'bulk_evaluate_flags':
       return client.bulkEvaluateFlags(step.flags, user, { ...who, defaultValues: step.default_values });
+    case 'track_conversion': {
+      const { value, metadata, event_id: eventId, occurred_at: occurredAt } = step;
+      return client.trackConversion(step.experiment, user, step.metric, { environment, value, metadata, eventId, occurredAt });
+    }
+    case 'track':
+      return client.track(step.metric, user, step.value, { environment, metadata: step.metadata });
     default:
       throw new Error(step.call);
   }

@@ -1,6 +1,7 @@
 """The table that the clients of all languages share."""
 
 import time
+from datetime import datetime
 
 import pytest
 from conftest import VECTORS
@@ -53,6 +54,12 @@ def call(client, step):
             return method(step["flags"], default_values=step["default_values"], **who)
         case "evaluate":
             return method(step["flag"], default_value=step["default"], **who).as_dict()
+        case "track_conversion":
+            when = datetime.fromisoformat(step["occurred_at"])
+            return method(step["experiment"], who.pop("user_id", None), step["metric"], step.get("value"), occurred_at=when,
+                          event_id=step["event_id"], metadata=step.get("metadata"), **who)
+        case "track":
+            return method(step["metric"], step["user_id"], metadata=step["metadata"])
     raise AssertionError(step)
 
 

@@ -10,10 +10,12 @@ import com.fasterxml.jackson.databind.node.ObjectNode;
 import java.io.File;
 import java.io.IOException;
 import java.io.UncheckedIOException;
+import java.time.Instant;
 import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.concurrent.CompletableFuture;
 
 /** The table of cases that the clients of all languages share, and how its steps are made. */
 public final class Vectors {
@@ -46,8 +48,27 @@ public final class Vectors {
                 flags.bulkEvaluateFlags(names(step), subject, defaults).forEach((name, e) -> all.set(name, evaluation(e)));
                 yield all;
             }
+            case "track_conversion" -> accepted(flags.trackConversion(conversion(step), subject));
+            case "track" -> accepted(flags.track(step.get("metric").asText(), subject, null, members(step.get("metadata"))));
             default -> throw new AssertionError(step);
         };
+    }
+
+    private static JsonNode accepted(CompletableFuture<Void> report) {
+        return json(report.handle((done, failure) -> failure == null).join());
+    }
+
+    private static Conversion conversion(JsonNode step) {
+        Conversion conversion = Conversion.of(step.get("experiment").asText(), step.get("metric").asText())
+                .eventId(step.get("event_id").asText()).occurredAt(Instant.parse(step.get("occurred_at").asText()))
+                .metadata(members(step.path("metadata")));
+        return step.has("value") ? conversion.value(step.get("value").asDouble()) : conversion;
+    }
+
+    private static Map<String, Object> members(JsonNode object) {
+        Map<String, Object> members = new LinkedHashMap<>();
+        object.fields().forEachRemaining(member -> members.put(member.getKey(), plain(member.getValue())));
+        return members;
     }
 
     public static FlagQuery query(JsonNode step) {
@@ -64,9 +85,7 @@ public final class Vectors {
         if (step.has("environment")) {
             subject = subject.environment(step.get("environment").asText());
         }
-        Map<String, Object> context = new LinkedHashMap<>();
-        step.path("context").fields().forEachRemaining(member -> context.put(member.getKey(), plain(member.getValue())));
-        return subject.withAll(context);
+        return subject.withAll(members(step.path("context")));
     }
 
     /** Compares the members that are expected. */
