@@ -70,7 +70,8 @@ def test_experiments_over_http_and_kafka(make, make_kafka, url):
     experiments = f"{url}/api/v1/experiments"
     metrics = [{"name": "purchase"}, {"name": "revenue", "kind": "mean"}]
     variable("DATABASE_URL")
-    body = {"name": EXPERIMENT, "environment": "production", "control": "light", "metrics": metrics}
+    dimensions = [{"name": "plan", "source": "conversion"}]
+    body = {"name": EXPERIMENT, "environment": "production", "control": "light", "metrics": metrics, "dimensions": dimensions}
     # It exists already if the test ran before.
     call(experiments, body, expected=None)
     over_http, through_kafka = make(url, "production", **PATIENT), make_kafka(**kafka_options())
@@ -83,13 +84,22 @@ def test_experiments_over_http_and_kafka(make, make_kafka, url):
     for client in (over_http, through_kafka):
         assert client.track_conversion(EXPERIMENT, ann, "purchase", event_id=f"order-{run}", metadata={"plan": "gold"})
     assert through_kafka.track_conversion(EXPERIMENT, bob, "purchase", metadata={"plan": "silver"})
-    assert over_http.track("revenue", ann, 12.5, metadata={"plan": "gold"})
+    assert over_http.track("revenue", ann, 12.5, metadata={"plan": "bronze"})
     wait_until(lambda: attributed(experiments) == before + 3, "two users, three conversions")
+    assert plans(experiments) == {"gold", "silver", "bronze"}
+
+
+def results(experiments):
+    return call(f"{experiments}/{EXPERIMENT}/results?environment=production", expected=None)
 
 
 def attributed(experiments):
-    results = call(f"{experiments}/{EXPERIMENT}/results?environment=production", expected=None)
-    return results.get("conversions", {}).get("attributed", 0)
+    return results(experiments).get("conversions", {}).get("attributed", 0)
+
+
+def plans(experiments):
+    """Values of the metadata of conversions."""
+    return {level["value"] for level in results(experiments)["phase"]["dimensions"][0]["levels"]}
 
 
 @pytest.mark.avro
