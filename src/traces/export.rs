@@ -16,10 +16,11 @@ use opentelemetry_sdk::logs::{
     BatchLogProcessor, LogBatch, LogExporter, LogProcessor, SdkLogRecord, SdkLoggerProvider,
 };
 use opentelemetry_sdk::trace::{
-    BatchSpanProcessor, SdkTracerProvider, Span, SpanData, SpanExporter, SpanProcessor,
+    BatchSpanProcessor, Sampler, SdkTracerProvider, Span, SpanData, SpanExporter, SpanProcessor,
 };
 use tokio::runtime::Handle;
 
+use super::sampling::Ids;
 use crate::metrics::{Signal, TelemetryMetrics};
 
 /// Timeout of one request, unless `OTEL_EXPORTER_OTLP_TIMEOUT` says otherwise.
@@ -63,10 +64,11 @@ pub(super) fn client() -> anyhow::Result<Client> {
     Ok(Client { client: client.build()?, runtime: Handle::current() })
 }
 
-/// Creates what sends spans. Sampler and queue follow the standard's variables.
+/// Creates what sends spans. The queue follows the standard's variables.
 pub(super) fn spans(
     client: Client,
     resource: Resource,
+    sampler: Sampler,
     metrics: &TelemetryMetrics,
 ) -> anyhow::Result<SdkTracerProvider> {
     let queue = Queue::new(Signal::Spans, "OTEL_BSP_MAX_QUEUE_SIZE", metrics);
@@ -78,6 +80,8 @@ pub(super) fn spans(
     let inner = BatchSpanProcessor::builder(Counted { inner: exporter, queue: queue.clone() }).build();
     Ok(SdkTracerProvider::builder()
         .with_resource(resource)
+        .with_sampler(sampler)
+        .with_id_generator(Ids::default())
         .with_span_processor(Counted { inner, queue })
         .build())
 }

@@ -7,6 +7,7 @@ use axum::http::{HeaderValue, StatusCode};
 use opentelemetry::trace::{FutureExt as _, SpanKind, Status, TraceContextExt as _, Tracer as _};
 use opentelemetry::{Context, KeyValue};
 
+use super::sampling::is_sampled;
 use super::{ACTIVE, beneath, remote, traceparent};
 use crate::message::trace::{TRACEPARENT, Traceparent};
 
@@ -25,13 +26,13 @@ pub fn serve(request: &mut Request, method: &'static str, route: &str) -> Option
     let active = ACTIVE.get().filter(|_| !UNTRACED.iter().any(|path| route.starts_with(path)))?;
     let given = request.headers().get(TRACEPARENT).and_then(|value| Traceparent::parse(value.as_bytes()));
     let parent = given.as_ref().and_then(remote);
-    let span = active.tracer.span_builder(format!("{method} {route}")).with_kind(SpanKind::Server);
-    let span = span.start_with_context(&active.tracer, &beneath(parent.as_ref()));
-    let context = Context::new().with_span(span);
-    let opened = context.span();
-    if !opened.span_context().is_sampled() {
+    let above = beneath(parent.as_ref());
+    if !is_sampled(&active.sampler, &above) {
         return None;
     }
+    let span = active.tracer.span_builder(format!("{method} {route}")).with_kind(SpanKind::Server);
+    let context = Context::new().with_span(span.start_with_context(&active.tracer, &above));
+    let opened = context.span();
     opened.set_attributes([
         KeyValue::new("http.request.method", method),
         KeyValue::new("http.route", route.to_owned()),

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use opentelemetry::trace::{Link, Span as _, SpanKind, TraceContextExt as _, Tracer as _};
 use opentelemetry::{Context, ContextGuard, KeyValue};
 
+use super::sampling::is_sampled;
 use super::{ACTIVE, Active, beneath, remote, traceparent};
 use crate::message::trace::Traceparent;
 
@@ -41,14 +42,15 @@ pub fn process(topic: &str, partition: i32, offset: i64, given: Option<&str>) ->
     let active = ACTIVE.get()?;
     let parent = given.and_then(|given| Traceparent::parse(given.as_bytes()));
     let parent = parent.as_ref().and_then(remote);
+    let context = beneath(parent.as_ref());
+    if !is_sampled(&active.sampler, &context) {
+        return None;
+    }
     let mut span = active.tracer.span_builder(format!("process {topic}")).with_kind(SpanKind::Consumer);
     if let Some(producer) = &parent {
         span = span.with_links(vec![Link::with_context(producer.clone())]);
     }
-    let mut span = span.start_with_context(&active.tracer, &beneath(parent.as_ref()));
-    if !span.span_context().is_sampled() {
-        return None;
-    }
+    let mut span = span.start_with_context(&active.tracer, &context);
     span.set_attributes([
         KeyValue::new("messaging.system", "kafka"),
         KeyValue::new("messaging.operation.name", "process"),

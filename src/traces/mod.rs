@@ -13,6 +13,7 @@ mod evaluation;
 mod export;
 mod http;
 mod kafka;
+mod sampling;
 #[cfg(test)]
 mod tests;
 
@@ -25,7 +26,7 @@ use opentelemetry::trace::{SpanContext, TraceContextExt, TraceState, TracerProvi
 use opentelemetry::{Context, KeyValue, SpanId, TraceFlags, TraceId};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::logs::{SdkLogger, SdkLoggerProvider};
-use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
+use opentelemetry_sdk::trace::{Sampler, SdkTracer, SdkTracerProvider};
 
 pub use audit::{WrittenBatch, WrittenRecord, written};
 pub use evaluation::evaluated;
@@ -46,6 +47,7 @@ static ACTIVE: OnceLock<Active> = OnceLock::new();
 #[derive(Debug)]
 struct Active {
     tracer: SdkTracer,
+    sampler: Sampler,
     logger: SdkLogger,
 }
 
@@ -63,10 +65,11 @@ pub fn start(instance: &str, metrics: &Metrics) -> anyhow::Result<Option<Telemet
     }
     let resource = resource(instance, std::env::var("OTEL_SERVICE_NAME").ok());
     let client = export::client().context("OpenTelemetry")?;
-    let spans =
-        export::spans(client.clone(), resource.clone(), &metrics.telemetry).context("OpenTelemetry")?;
+    let sampler = sampling::sampler(|name| std::env::var(name).ok());
+    let spans = export::spans(client.clone(), resource.clone(), sampler.clone(), &metrics.telemetry)
+        .context("OpenTelemetry")?;
     let logs = export::logs(client, resource, &metrics.telemetry).context("OpenTelemetry")?;
-    let active = Active { tracer: spans.tracer(SCOPE), logger: logs.logger(SCOPE) };
+    let active = Active { tracer: spans.tracer(SCOPE), sampler, logger: logs.logger(SCOPE) };
     // Only tests start two services in one process; the first one's settings count.
     let _ = ACTIVE.set(active);
     tracing::info!("spans and log events are sent to the OpenTelemetry endpoint");

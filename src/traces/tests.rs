@@ -4,10 +4,12 @@
 use std::collections::BTreeMap;
 
 use opentelemetry::logs::AnyValue;
-use opentelemetry::trace::TraceContextExt;
+use opentelemetry::trace::{SpanKind, TraceContextExt};
+use opentelemetry_sdk::trace::{IdGenerator, Sampler, SamplingDecision, ShouldSample};
 
 use super::audit::{WrittenRecord, first_of_each};
 use super::evaluation::attributes;
+use super::sampling::{Ids, is_sampled, sampler};
 use super::{beneath, is_configured, remote, traceparent};
 use crate::flag::value::{Lookup, answer};
 use crate::flag::{EvaluationContext, ValueType};
@@ -74,4 +76,54 @@ fn a_batch_has_one_span_in_each_sampled_trace_and_a_limited_number() {
     let many: Vec<_> = (0..1_000).map(|span| GIVEN.replace("3331-", &format!("{span:04x}-"))).collect();
     let records = many.iter().enumerate().map(|(offset, header)| record(offset, header.as_bytes()));
     assert_eq!(first_of_each(records).count(), 128);
+}
+
+#[test]
+fn the_sampler_is_that_of_the_variables() {
+    let of = |name: &str, argument: &str| {
+        let values = [("OTEL_TRACES_SAMPLER", name), ("OTEL_TRACES_SAMPLER_ARG", argument)];
+        let sampler = sampler(|wanted| {
+            let (_, value) = values.iter().find(|(name, _)| *name == wanted)?;
+            Some((*value).to_owned())
+        });
+        format!("{sampler:?}")
+    };
+    assert_eq!(of("", ""), "ParentBased(AlwaysOn)");
+    assert_eq!(of("always_off", ""), "AlwaysOff");
+    assert_eq!(of("traceidratio", "0.25"), "TraceIdRatioBased(0.25)");
+    assert_eq!(of("parentbased_traceidratio", " 0.01 "), "ParentBased(TraceIdRatioBased(0.01))");
+    for argument in ["", "2", "-0.5", "half", "NaN"] {
+        assert_eq!(
+            of("parentbased_traceidratio", argument),
+            "ParentBased(TraceIdRatioBased(1.0))",
+            "{argument}"
+        );
+    }
+    assert_eq!(of("xray", ""), "ParentBased(AlwaysOn)");
+}
+
+#[test]
+fn a_new_trace_has_the_id_that_the_decision_was_made_for() {
+    let tenth = Sampler::TraceIdRatioBased(0.1);
+    let ids = Ids::default();
+    let mut sampled = 0;
+    for _ in 0..10_000 {
+        if is_sampled(&tenth, &beneath(None)) {
+            sampled += 1;
+            let id = ids.new_trace_id();
+            let again = tenth.should_sample(None, id, "", &SpanKind::Internal, &[], &[]);
+            assert_eq!(again.decision, SamplingDecision::RecordAndSample);
+        }
+    }
+    assert!((800..1_200).contains(&sampled), "{sampled} of 10,000");
+}
+
+#[test]
+fn the_callers_decision_counts_before_the_ratio() {
+    let never = Sampler::ParentBased(Box::new(Sampler::AlwaysOff));
+    let always = Sampler::ParentBased(Box::new(Sampler::AlwaysOn));
+    let beneath_given = |text: &str| beneath(remote(&Traceparent::parse(text.as_bytes()).unwrap()).as_ref());
+    assert!(is_sampled(&never, &beneath_given(GIVEN)) && !is_sampled(&never, &beneath(None)));
+    assert!(!is_sampled(&always, &beneath_given(&GIVEN.replace("-01", "-00"))));
+    assert!(is_sampled(&always, &beneath(None)));
 }
