@@ -1,4 +1,5 @@
-//! How long a batch stays open: short at low load, long when there is a backlog.
+//! How long a batch stays open: short at low load, long when there is a backlog. Batches of single records are not kept
+//! open at all: no second record would arrive in that time, and the first one would only wait.
 
 use std::time::{Duration, Instant};
 
@@ -6,6 +7,9 @@ use std::time::{Duration, Instant};
 const MIN_OPEN: Duration = Duration::from_millis(2);
 /// A batch stays open this many times as long as its commit takes, which bounds the share of time spent on commits.
 const OPEN_PER_COMMIT: u32 = 2;
+/// Records of a batch, on average, below which a batch is not kept open. As many records as arrive during a commit are in
+/// the next batch anyway.
+const FEW_RECORDS: f64 = 1.5;
 /// Part of `max_open` for a batch without a backlog: one in so many. Slow commits make batches longer up to this limit, so
 /// that a slow broker does not delay answers more and more while there is time to spare.
 const SHORT_PART: u32 = 4;
@@ -20,12 +24,14 @@ pub struct Pace {
     commit: Duration,
     /// The longest duration of a commit lately: it decreases by a sixteenth with each commit.
     longest_commit: Duration,
+    /// Exponentially smoothed number of records of a batch.
+    records: f64,
     backlog: bool,
 }
 
 impl Pace {
     pub fn new(max_open: Duration, target: Option<Duration>) -> Self {
-        Self { max_open, target, commit: MIN_OPEN, longest_commit: MIN_OPEN, backlog: false }
+        Self { max_open, target, commit: MIN_OPEN, longest_commit: MIN_OPEN, records: 1.0, backlog: false }
     }
 
     /// Time at which a batch opened at `opened` should be committed.
@@ -39,7 +45,8 @@ impl Pace {
             return opened + open.clamp(MIN_OPEN.min(self.max_open), self.max_open);
         }
         let max_open = self.max_open / SHORT_PART;
-        opened + (self.commit * OPEN_PER_COMMIT).clamp(MIN_OPEN.min(max_open), max_open)
+        let open = if self.records < FEW_RECORDS { Duration::ZERO } else { self.commit * OPEN_PER_COMMIT };
+        opened + open.clamp(MIN_OPEN.min(max_open), max_open)
     }
 
     /// Records whether the open batch should be long, because only backlogs wait.
@@ -47,7 +54,9 @@ impl Pace {
         self.backlog = backlog;
     }
 
-    pub fn committed(&mut self, took: Duration) {
+    /// Records that a batch of so many records was committed in this time.
+    pub fn committed(&mut self, records: usize, took: Duration) {
+        self.records = (self.records * 3.0 + records as f64) / 4.0;
         self.commit = (self.commit * 7 + took) / 8;
         self.longest_commit = took.max(self.longest_commit * 15 / 16);
     }
@@ -63,15 +72,15 @@ mod tests {
         let mut pace = Pace::new(max, None);
         let now = Instant::now();
         for _ in 0..100 {
-            pace.committed(Duration::from_micros(10));
+            pace.committed(100, Duration::from_micros(10));
         }
         assert_eq!(pace.deadline(now) - now, MIN_OPEN);
         for _ in 0..100 {
-            pace.committed(Duration::from_millis(9));
+            pace.committed(100, Duration::from_millis(9));
         }
         assert!(pace.deadline(now) - now > Duration::from_millis(16));
         for _ in 0..100 {
-            pace.committed(max);
+            pace.committed(100, max);
         }
         assert_eq!(pace.deadline(now) - now, max / SHORT_PART);
         pace.backlog(true);
@@ -81,12 +90,26 @@ mod tests {
     }
 
     #[test]
+    fn single_records_do_not_wait_for_others() {
+        let mut pace = Pace::new(Duration::from_millis(200), None);
+        let now = Instant::now();
+        let mut open_after = |records, batches| {
+            (0..batches).for_each(|_| pace.committed(records, Duration::from_millis(8)));
+            pace.deadline(now) - now
+        };
+        assert_eq!(open_after(1, 100), MIN_OPEN);
+        assert_eq!(open_after(2, 1), MIN_OPEN, "a second record now and then");
+        assert!(open_after(3, 2) > Duration::from_millis(15), "several arrive during a commit");
+        assert_eq!(open_after(1, 10), MIN_OPEN, "and no longer");
+    }
+
+    #[test]
     fn a_batch_is_open_as_long_as_the_target_latency_allows() {
         let (max, now) = (Duration::from_millis(200), Instant::now());
         let open = |pace: &Pace| pace.deadline(now) - now;
         let mut pace = Pace::new(max, Some(Duration::from_millis(50)));
         let commit = |pace: &mut Pace, millis, times| {
-            (0..times).for_each(|_| pace.committed(Duration::from_millis(millis)));
+            (0..times).for_each(|_| pace.committed(1, Duration::from_millis(millis)));
         };
         commit(&mut pace, 5, 100);
         assert_eq!(open(&pace), Duration::from_millis(40), "two commits of 5 ms are left out");

@@ -81,6 +81,7 @@ def _up(options):
     stack = _stack(options)
     # A half-started stack is stopped again, as `up` does for any failure.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    os.environ.setdefault(services.JVM_OPTIONS, services.JVM_OPTIONS_TO_STAY)
     stack.up()
     _print_environment(stack)
 

@@ -17,6 +17,13 @@ PASSWORD = "postgres"
 REGISTRY_PATH = "/apis/ccompat/v7"
 
 
+# Kafka's own variable. Its default here suits a broker of tests, which runs for minutes: the optimising compiler would cost
+# more than it saves. A broker that runs longer, or that is measured, needs it.
+JVM_OPTIONS = "KAFKA_JVM_PERFORMANCE_OPTS"
+JVM_OPTIONS_OF_TESTS = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+JVM_OPTIONS_TO_STAY = "-XX:+UseG1GC"
+
+
 class ServiceError(Exception):
     pass
 
@@ -76,8 +83,8 @@ log.dirs={self.home / "data"}
                 stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=self.home, check=True)
 
     def spawn(self):
-        # A broker of tests runs for minutes: the optimising compiler would cost more than it saves.
-        argv = self.java("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Djava.awt.headless=true",
+        options = os.environ.get(JVM_OPTIONS, JVM_OPTIONS_OF_TESTS).split()
+        argv = self.java(*options, "-Djava.awt.headless=true",
                          "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-Dorg.slf4j.simpleLogger.showDateTime=true",
                          "-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS",
                          *self.env()["KAFKA_HEAP_OPTS"].split(), "kafka.Kafka", self.home / "server.properties")
