@@ -84,8 +84,8 @@ impl TopicIdentity {
     }
 
     /// Like [`confirm`](Self::confirm), but with an answer to a request that is sent after this call began. If that
-    /// returns the known id, every record that was fetched before is one of this topic. `client` must have fetched
-    /// records.
+    /// returns the known id, every record that was fetched before is one of this topic. `client` must have used the
+    /// cluster.
     pub fn confirm_now<C: ClientContext>(&self, client: &Client<C>) -> Confirmed {
         self.confirm_with(|| current_log_id(client, &self.topic, CALL_TIMEOUT))
     }

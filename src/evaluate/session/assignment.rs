@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{CommitMode, Consumer};
 use rdkafka::error::KafkaResult;
+use rdkafka::producer::Producer;
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::Session;
@@ -106,9 +107,10 @@ impl Session<'_> {
     }
 
     /// Checks the same before a commit, by an answer of Kafka that is later than every fetch of the batch: no record of a
-    /// topic that was just created again is answered as one of its predecessor.
+    /// topic that was just created again is answered as one of its predecessor. The producer asks, because on the
+    /// consumer's connection the answer would wait for the fetch that waits for records.
     pub(super) fn confirm_topic_of_batch(&mut self) -> Result<(), SessionError> {
-        let found = self.state.status.identity().confirm_now(self.consumer.inner().client());
+        let found = self.state.status.identity().confirm_now(self.producer.inner().client());
         self.note_topic(found)
     }
 

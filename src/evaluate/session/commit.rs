@@ -27,6 +27,10 @@ use crate::metrics::CodeLabels;
 
 use super::Session;
 
+/// Time after which the partitions of a batch's first results are certainly part of its transaction, if the broker answers
+/// as usual.
+const REGISTRATION_TIME: Duration = Duration::from_millis(20);
+
 /// A batch with its counts, from its first record to its commit.
 #[derive(Debug, Default)]
 pub(super) struct OpenBatch {
@@ -72,6 +76,7 @@ impl Session<'_> {
                     return Ok(());
                 }
                 self.commit_transaction()?;
+                self.alternate();
             }
             DeliveryMode::AtLeastOnce => {
                 self.drain()?;
@@ -89,11 +94,14 @@ impl Session<'_> {
         let Some(group) = self.consumer.inner().group_metadata() else {
             return Err(SessionError::Consumer(KafkaError::ConsumerCommit(RDKafkaErrorCode::State)));
         };
-        // Begun before the drain, so that the two round trips overlap.
-        let timeout = self.time_left();
-        let sent = self.producer.begin_send_offsets(offsets, Arc::new(group), timeout);
         // A rejected record fails the transaction, which then accepts no offsets either. The drain comes first, because
         // the rejected record is the cause to report.
+        if !self.has_registered() {
+            self.drain()?;
+        }
+        // Otherwise begun before the drain, so that the two round trips overlap.
+        let timeout = self.time_left();
+        let sent = self.producer.begin_send_offsets(offsets, Arc::new(group), timeout);
         let drained = self.drain();
         let sent = sent
             .wait(|| self.time_to_stop().is_zero())
@@ -103,6 +111,20 @@ impl Session<'_> {
             // The rebalance failed the transaction, and librdkafka discarded the results for that reason.
             (Err(error), Err(cause)) if error.is_purged() && cause.is_rebalance() => Err(cause),
             (drained, sent) => drained.and(sent),
+        }
+    }
+
+    /// Whether the batch is open long enough that its partitions are part of the transaction. Until then the coordinator
+    /// refuses the offsets, and librdkafka waits before it tries again.
+    fn has_registered(&self) -> bool {
+        self.open.opened.is_some_and(|opened| opened.elapsed() >= REGISTRATION_TIME)
+    }
+
+    /// Uses the other producer for the next batch. For a moment after a commit the coordinator refuses to begin the next
+    /// transaction of the same producer, and librdkafka waits 20 ms before it tries again.
+    fn alternate(&mut self) {
+        if let Some(spare) = &mut self.spare {
+            std::mem::swap(spare, &mut self.producer);
         }
     }
 
@@ -129,9 +151,7 @@ impl Session<'_> {
         let call = self.producer.begin_commit(self.time_left());
         let open = std::mem::replace(&mut self.open, self.reusable.take().unwrap_or_default());
         self.committing = Some(Committing { open, started, call });
-        if let Some(spare) = &mut self.spare {
-            std::mem::swap(spare, &mut self.producer);
-        }
+        self.alternate();
     }
 
     /// Waits until the batch that is being committed in the background is committed, if there is one. A failure counts
