@@ -1,5 +1,5 @@
-//! Which traces are recorded, by the standard's variables. The decision comes before anything of a span is made, because
-//! most requests are not sampled.
+//! Sampling: the traces that are recorded, by the standard's variables. The decision comes before anything of a span is made,
+//! because most requests are not sampled.
 
 use std::cell::Cell;
 

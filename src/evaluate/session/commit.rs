@@ -1,7 +1,7 @@
 //! The end of a batch: all of it is committed, or nothing.
 //!
-//! In transactional mode a worker has two producers. While records wait, the transaction of one batch is committed in the
-//! background, and the next batch is filled with the other producer:
+//! In transactional mode a worker has two producers, which alternate. While records wait, the transaction of one batch is
+//! committed in the background, and the next batch is filled with the other producer:
 //!
 //! ```text
 //!  producer A    fill ─► drain ─► commit                   fill ─► drain ─► commit

@@ -273,12 +273,13 @@ fn a_partition_that_may_not_be_read_is_named_until_kafka_answers_again() {
     fixture.start_worker();
     wait_until("up", || fixture.evaluator().0 == State::Up);
     let refused = RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
-    fixture.cluster.request_errors(RDKafkaApiKey::Fetch, &[refused; 2]);
+    fixture.cluster.request_errors(RDKafkaApiKey::Fetch, &[refused; 1_000]);
     fixture.send(0);
     wait_until("named", || {
         let (state, detail) = fixture.evaluator();
         state == State::Degraded && detail.contains("partition 0") && detail.contains("(unauthorized)")
     });
+    fixture.cluster.clear_request_errors(RDKafkaApiKey::Fetch);
     wait_until("the request is answered", || fixture.parts.metrics.requests.get() == 1);
     wait_until("up again", || fixture.evaluator().0 == State::Up);
 }
