@@ -1,15 +1,12 @@
-//! How long a batch stays open: short at low load, long when there is a backlog. Batches of single records are not kept
-//! open at all: no second record would arrive in that time, and the first one would only wait.
+//! How long a batch stays open: short at low load, long when there is a backlog. A record that arrives a while after the
+//! last commit is committed at once.
 
 use std::time::{Duration, Instant};
 
 /// Shortest time a batch stays open.
 const MIN_OPEN: Duration = Duration::from_millis(2);
-/// A batch stays open this many times as long as its commit takes, which bounds the share of time spent on commits.
+/// Time between two commits, in times of a commit. It bounds the share of the time that is spent on commits.
 const OPEN_PER_COMMIT: u32 = 2;
-/// Records of a batch, on average, below which a batch is not kept open. As many records as arrive during a commit are in
-/// the next batch anyway.
-const FEW_RECORDS: f64 = 1.5;
 /// Part of `max_open` for a batch without a backlog: one in so many. Slow commits make batches longer up to this limit, so
 /// that a slow broker does not delay answers more and more while there is time to spare.
 const SHORT_PART: u32 = 4;
@@ -24,14 +21,14 @@ pub struct Pace {
     commit: Duration,
     /// The longest duration of a commit lately: it decreases by a sixteenth with each commit.
     longest_commit: Duration,
-    /// Exponentially smoothed number of records of a batch.
-    records: f64,
+    /// End of the last commit.
+    ended: Option<Instant>,
     backlog: bool,
 }
 
 impl Pace {
     pub fn new(max_open: Duration, target: Option<Duration>) -> Self {
-        Self { max_open, target, commit: MIN_OPEN, longest_commit: MIN_OPEN, records: 1.0, backlog: false }
+        Self { max_open, target, commit: MIN_OPEN, longest_commit: MIN_OPEN, ended: None, backlog: false }
     }
 
     /// Time at which a batch opened at `opened` should be committed.
@@ -45,7 +42,9 @@ impl Pace {
             return opened + open.clamp(MIN_OPEN.min(self.max_open), self.max_open);
         }
         let max_open = self.max_open / SHORT_PART;
-        let open = if self.records < FEW_RECORDS { Duration::ZERO } else { self.commit * OPEN_PER_COMMIT };
+        // From the end of the last commit, so that a record after a pause does not wait.
+        let paused = self.ended.map_or(max_open, |ended| opened.saturating_duration_since(ended));
+        let open = (self.commit * OPEN_PER_COMMIT).saturating_sub(paused);
         opened + open.clamp(MIN_OPEN.min(max_open), max_open)
     }
 
@@ -54,9 +53,8 @@ impl Pace {
         self.backlog = backlog;
     }
 
-    /// Records that a batch of so many records was committed in this time.
-    pub fn committed(&mut self, records: usize, took: Duration) {
-        self.records = (self.records * 3.0 + records as f64) / 4.0;
+    pub fn committed(&mut self, took: Duration, ended: Instant) {
+        self.ended = Some(ended);
         self.commit = (self.commit * 7 + took) / 8;
         self.longest_commit = took.max(self.longest_commit * 15 / 16);
     }
@@ -72,15 +70,15 @@ mod tests {
         let mut pace = Pace::new(max, None);
         let now = Instant::now();
         for _ in 0..100 {
-            pace.committed(100, Duration::from_micros(10));
+            pace.committed(Duration::from_micros(10), now);
         }
         assert_eq!(pace.deadline(now) - now, MIN_OPEN);
         for _ in 0..100 {
-            pace.committed(100, Duration::from_millis(9));
+            pace.committed(Duration::from_millis(9), now);
         }
         assert!(pace.deadline(now) - now > Duration::from_millis(16));
         for _ in 0..100 {
-            pace.committed(100, max);
+            pace.committed(max, now);
         }
         assert_eq!(pace.deadline(now) - now, max / SHORT_PART);
         pace.backlog(true);
@@ -90,17 +88,17 @@ mod tests {
     }
 
     #[test]
-    fn single_records_do_not_wait_for_others() {
+    fn a_record_after_a_pause_does_not_wait() {
         let mut pace = Pace::new(Duration::from_millis(200), None);
-        let now = Instant::now();
-        let mut open_after = |records, batches| {
-            (0..batches).for_each(|_| pace.committed(records, Duration::from_millis(8)));
-            pace.deadline(now) - now
+        let ended = Instant::now();
+        (0..100).for_each(|_| pace.committed(Duration::from_millis(8), ended));
+        let open_after = |pause| {
+            let opened = ended + Duration::from_millis(pause);
+            pace.deadline(opened) - opened
         };
-        assert_eq!(open_after(1, 100), MIN_OPEN);
-        assert_eq!(open_after(2, 1), MIN_OPEN, "a second record now and then");
-        assert!(open_after(3, 2) > Duration::from_millis(15), "several arrive during a commit");
-        assert_eq!(open_after(1, 10), MIN_OPEN, "and no longer");
+        assert!(open_after(0) > Duration::from_millis(15), "twice as long as a commit");
+        assert!(open_after(10) > Duration::from_millis(5) && open_after(10) < Duration::from_millis(7));
+        assert_eq!([open_after(15), open_after(1_000)], [MIN_OPEN; 2]);
     }
 
     #[test]
@@ -109,7 +107,7 @@ mod tests {
         let open = |pace: &Pace| pace.deadline(now) - now;
         let mut pace = Pace::new(max, Some(Duration::from_millis(50)));
         let commit = |pace: &mut Pace, millis, times| {
-            (0..times).for_each(|_| pace.committed(1, Duration::from_millis(millis)));
+            (0..times).for_each(|_| pace.committed(Duration::from_millis(millis), now));
         };
         commit(&mut pace, 5, 100);
         assert_eq!(open(&pace), Duration::from_millis(40), "two commits of 5 ms are left out");

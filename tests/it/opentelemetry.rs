@@ -1,5 +1,6 @@
 //! Spans and log events, decoded as a collector receives them.
 
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
@@ -207,6 +208,45 @@ fn one_trace_runs_from_the_producer_through_the_evaluation_to_event_reply_and_au
     assert_eq!(collector.received.logs.lock().unwrap().len(), 2, "those of the sampled request only");
     let resources = collector.received.resources.lock().unwrap();
     assert_eq!(attribute(&resources[0].attributes, "service.name").as_deref(), Some("flagstream"));
+}
+
+/// Evaluates a flag through Kafka with the client for Python, within a trace.
+const PYTHON: &str = r#"
+import sys
+from flagstream_client.kafka import SyncKafkaFeatureFlagClient
+servers, requests, replies, traceparent = sys.argv[1:]
+with SyncKafkaFeatureFlagClient(servers, "production", requests_topic=requests, reply_topic=replies,
+                                timeout=30, traceparent=lambda: traceparent) as client:
+    client.wait_until_ready(30)
+    print(client.evaluate("on", "ann", False).value)
+"#;
+
+#[test]
+fn a_trace_that_a_python_producer_begins_continues_to_the_reply_that_it_consumes() {
+    let (stack, _shared) = Stack::shared();
+    let collector = Collector::start();
+    let group = group(stack, &collector);
+    let topics = &group.topics;
+    let reply_to = topics.reply_topic("python");
+    let _service = group.start("one");
+    let mut replies = TopicReader::open(&topics.kafka, &reply_to);
+    let client = concat!(env!("CARGO_MANIFEST_DIR"), "/clients/python/src");
+    let output = Command::new("python3")
+        .args(["-c", PYTHON, &topics.kafka, &topics.requests, &reply_to, &format!("00-{TRACE}-{PARENT}-01")])
+        .env("PYTHONPATH", format!("{}:{client}", stack.python_path))
+        .output()
+        .unwrap();
+    let printed = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(printed.trim(), "True", "{}", String::from_utf8_lossy(&output.stderr));
+
+    let process =
+        collector.span("the request's span", |span| span.name == format!("process {}", topics.requests));
+    assert_eq!(hex::encode(&process.trace_id), TRACE);
+    assert_eq!(hex::encode(&process.parent_span_id), PARENT);
+    let sent = collector.span("the reply's span", |span| span.name == "send reply");
+    assert_eq!((&sent.trace_id, &sent.parent_span_id), (&process.trace_id, &process.span_id));
+    let reply = replies.wait("the reply", TEST_TIMEOUT, |reply| reply.json()["user_id"] == "ann");
+    assert_eq!(traceparent(&reply), names(&process));
 }
 
 /// Calls the API within a trace of the caller.

@@ -178,7 +178,7 @@ impl Session<'_> {
     /// Records that a batch was committed, and returns it for another use.
     fn committed(&mut self, mut open: OpenBatch, started: Instant, ended: Instant) -> OpenBatch {
         let took = ended - started;
-        self.pace.committed(open.batch.records, took);
+        self.pace.committed(took, ended);
         self.observe(&open.batch, took, ended);
         self.state.has_failed = false;
         self.report_well();
