@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::time::{Duration, SystemTime};
 
 use opentelemetry::KeyValue;
-use opentelemetry::trace::{Link, Span as _, SpanKind, Tracer as _};
+use opentelemetry::trace::{Link, Span as _, SpanContext, SpanKind, Tracer as _};
 
 use super::{ACTIVE, beneath, remote};
 use crate::message::trace::Traceparent;
@@ -37,9 +37,7 @@ pub fn written<'a>(batch: &WrittenBatch<'_>, records: impl Iterator<Item = Writt
     let ended = SystemTime::now();
     let begun = ended.checked_sub(batch.took).unwrap_or(ended);
     let name = format!("store {}", batch.topic);
-    for record in first_of_each(records) {
-        let parent = Traceparent::parse(record.traceparent).as_ref().and_then(remote);
-        let Some(parent) = parent else { continue };
+    for (record, parent) in first_of_each(records) {
         let span = active.tracer.span_builder(name.clone()).with_kind(SpanKind::Consumer);
         let span = span.with_start_time(begun).with_links(vec![Link::with_context(parent.clone())]);
         let span = span.with_attributes([
@@ -56,12 +54,14 @@ pub fn written<'a>(batch: &WrittenBatch<'_>, records: impl Iterator<Item = Writt
     }
 }
 
-/// The first record of each sampled span, at most [`MAX_SPANS`] of them.
+/// The first record of each sampled span, with that span; at most [`MAX_SPANS`] of them.
 pub(super) fn first_of_each<'a>(
     records: impl Iterator<Item = WrittenRecord<'a>>,
-) -> impl Iterator<Item = WrittenRecord<'a>> {
+) -> impl Iterator<Item = (WrittenRecord<'a>, SpanContext)> {
     let mut seen = HashSet::new();
-    let is_sampled =
-        |record: &WrittenRecord<'_>| record.traceparent.last().is_some_and(|flags| flags % 2 == 1);
-    records.filter(is_sampled).filter(move |record| seen.insert(record.traceparent)).take(MAX_SPANS)
+    let sampled = records.filter_map(|record| {
+        let parent = remote(&Traceparent::parse(record.traceparent)?)?;
+        parent.is_sampled().then_some((record, parent))
+    });
+    sampled.filter(move |(record, _)| seen.insert(record.traceparent)).take(MAX_SPANS)
 }

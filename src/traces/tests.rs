@@ -72,7 +72,7 @@ fn a_batch_has_one_span_in_each_sampled_trace_and_a_limited_number() {
     let other = GIVEN.replace("3331-", "3332-");
     let headers = [GIVEN, GIVEN, &unsampled, &other, "", GIVEN];
     let records = headers.iter().enumerate().map(|(offset, header)| record(offset, header.as_bytes()));
-    assert_eq!(first_of_each(records).map(|record| record.offset).collect::<Vec<_>>(), [0, 3]);
+    assert_eq!(first_of_each(records).map(|(record, _)| record.offset).collect::<Vec<_>>(), [0, 3]);
     let many: Vec<_> = (0..1_000).map(|span| GIVEN.replace("3331-", &format!("{span:04x}-"))).collect();
     let records = many.iter().enumerate().map(|(offset, header)| record(offset, header.as_bytes()));
     assert_eq!(first_of_each(records).count(), 128);
