@@ -21,6 +21,8 @@ const LISTENERS: usize = 200;
 /// An instance is killed every so many rounds.
 const ROUNDS_PER_KILL: usize = 6;
 const REQUESTS_PER_SECOND: u32 = 500;
+/// Few commits, so that other work on the machine goes on for the hour.
+const TARGET_LATENCY: &str = "200ms";
 /// The last quarter may use this much more memory than the second one.
 const GROWTH_MAX_KIB: u64 = 32 << 10;
 
@@ -36,6 +38,7 @@ fn memory_stays_flat() {
     let group = Group::new(stack)
         .set("DATABASE_URL", &database.url)
         .set("REDIS_URL", &redis.url)
+        .set("FLAGSTREAM_DELIVERY__TARGET_LATENCY", TARGET_LATENCY)
         .set("FLAGSTREAM_AUTH__ANONYMOUS_SCOPES", "evaluate,read");
     Flags::new(&group.topics).set_load();
     let reply_to = group.topics.reply_topic("load");

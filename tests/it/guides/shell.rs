@@ -5,7 +5,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use crate::harness::{Dev, Metrics, TEST_TIMEOUT, command, wait_until};
+use crate::harness::{Dev, Metrics, TEST_TIMEOUT, command, program, wait_until};
 
 /// Address that the guides name.
 const DOCUMENTED: &str = "127.0.0.1:8082";
@@ -55,8 +55,8 @@ impl<'d> Shell<'d> {
     }
 
     fn bash(&self, script: &str) -> Command {
-        let binary = Path::new(env!("CARGO_BIN_EXE_flagstream")).parent().unwrap();
-        let path = format!("{}:{}", binary.display(), std::env::var("PATH").unwrap());
+        let program = program();
+        let path = format!("{}:{}", program.parent().unwrap().display(), std::env::var("PATH").unwrap());
         let mut bash = Command::new("bash");
         // The environment that the harness gives to the binary.
         let clean = command(self.folder);

@@ -1,12 +1,19 @@
 //! The binary as a command that ends by itself.
 
 use std::ffi::OsStr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 /// The binary, with nothing of our environment but what every program needs: an unknown setting is an error.
 pub fn binary(folder: &Path) -> Command {
-    binary_at(Path::new(env!("CARGO_BIN_EXE_flagstream")), folder)
+    binary_at(&program(), folder)
+}
+
+/// The program under test: the one that Cargo built with the tests, unless `FLAGSTREAM_TEST_PROGRAM` names another, such as
+/// a release build.
+pub fn program() -> PathBuf {
+    std::env::var_os("FLAGSTREAM_TEST_PROGRAM")
+        .map_or_else(|| env!("CARGO_BIN_EXE_flagstream").into(), PathBuf::from)
 }
 
 /// A binary of another version, likewise.

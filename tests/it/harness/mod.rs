@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 
 pub use callers::Callers;
 pub use cluster::{AUTHORIZER, Cluster, PROMPT, TRIPLE};
-pub use command::{binary as command, flagstream};
+pub use command::{binary as command, flagstream, program};
 pub use database::Database;
 pub use dev::Dev;
 pub use flags::{Flag, Flags};
