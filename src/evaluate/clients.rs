@@ -24,6 +24,9 @@ const START: Duration = Duration::from_secs(5);
 /// Length of a slice of a wait for a transactional call, and the shortest one of an initialization.
 const SLICE: Duration = Duration::from_millis(500);
 const MIN_SLICE: Duration = Duration::from_millis(100);
+/// Longest time that the broker keeps a fetch waiting for records. A partition that was paused or full, and so is not part of
+/// the fetch, waits as long.
+const RECORDS_WAIT: Duration = Duration::from_millis(50);
 /// A partition of which so many KiB wait is not fetched. A fetch adds up to 2 MiB (`fetch.message.max.bytes`).
 const QUEUED_KIB: usize = 2_048;
 /// A partition of which so many records wait is not fetched.
@@ -119,8 +122,7 @@ pub fn consumer(parts: &Parts, pipeline: &Pipeline, index: usize) -> Result<Part
         &client,
         &pipeline.member_name(index),
     );
-    config
-        .set("fetch.wait.max.ms", "20")
+    client::wait_for_records(&mut config, &parts.config.kafka, RECORDS_WAIT)
         .set("queued.max.messages.kbytes", QUEUED_KIB.to_string())
         .set("queued.min.messages", QUEUED_RECORDS.to_string());
     PartitionConsumer::subscribe(&config, &pipeline.source).map_err(SessionError::Consumer)

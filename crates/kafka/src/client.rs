@@ -50,6 +50,21 @@ pub fn compress<'c>(client: &'c mut ClientConfig, kafka: &KafkaConfig) -> &'c mu
     client
 }
 
+/// Sets how long the broker may wait for records before it answers a fetch without any, unless `kafka` configures it.
+/// Records are sent as soon as they are there. The time decides how many requests an idle consumer sends, and how long the
+/// end of a partition, or a partition that was left out of the last request, waits for the next request.
+pub fn wait_for_records<'c>(
+    client: &'c mut ClientConfig,
+    kafka: &KafkaConfig,
+    wait: Duration,
+) -> &'c mut ClientConfig {
+    const NAME: &str = "fetch.wait.max.ms";
+    if !kafka.client.contains_key(NAME) {
+        client.set(NAME, wait.as_millis().to_string());
+    }
+    client
+}
+
 /// Whether this is the embedded broker of `dev`, which supports neither timestamp lookups nor topic settings. Blocks.
 pub fn is_embedded<C: ClientContext>(client: &Client<C>, timeout: Duration) -> bool {
     client.fetch_cluster_id(timeout).is_some_and(|id| id.starts_with(EMBEDDED_CLUSTER))

@@ -14,6 +14,9 @@ use super::client::{self, Logged};
 use super::faults::is_lasting;
 use super::tail::{FollowError, failed, partitions};
 
+/// Records are sent at once; the end of a partition is reported after this time.
+const RECORDS_WAIT: Duration = Duration::from_millis(100);
+
 /// A consumer of all partitions of a topic, for committed records only. It joins no group. All its calls block.
 pub struct TableReader {
     consumer: BaseConsumer<Logged>,
@@ -44,19 +47,18 @@ impl TableReader {
         topic: &str,
         timeout: Duration,
     ) -> Result<Self, FollowError> {
-        let consumer: BaseConsumer<Logged> = client::base(kafka, role)
-            .set("group.id", format!("{}-{role}", kafka.group_id))
-            .set("enable.auto.commit", "false")
-            // A position that does not exist any more is reported instead of skipping records.
-            .set("auto.offset.reset", "error")
-            .set("isolation.level", "read_committed")
-            .set("enable.partition.eof", "true")
-            .set("fetch.queue.backoff.ms", "1")
-            // Records arrive at once; only the end of a partition is reported after this time.
-            .set("fetch.wait.max.ms", "20")
-            .set("queued.max.messages.kbytes", "16384")
-            .create_with_context(Logged)
-            .map_err(|error| failed(topic, error))?;
+        let consumer: BaseConsumer<Logged> =
+            client::wait_for_records(&mut client::base(kafka, role), kafka, RECORDS_WAIT)
+                .set("group.id", format!("{}-{role}", kafka.group_id))
+                .set("enable.auto.commit", "false")
+                // A position that does not exist any more is reported instead of skipping records.
+                .set("auto.offset.reset", "error")
+                .set("isolation.level", "read_committed")
+                .set("enable.partition.eof", "true")
+                .set("fetch.queue.backoff.ms", "1")
+                .set("queued.max.messages.kbytes", "16384")
+                .create_with_context(Logged)
+                .map_err(|error| failed(topic, error))?;
         let mut partitions = partitions(kafka, &consumer, topic, timeout)?;
         partitions.sort_unstable();
         Ok(Self { consumer, topic: topic.to_owned(), partitions })

@@ -15,6 +15,11 @@ use super::faults::is_lasting;
 /// Timeout of one request to the broker.
 pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Longest time that the broker keeps a fetch waiting, where the ends of partitions are wanted.
+const ENDS_WAIT: Duration = Duration::from_millis(20);
+/// The same where only records are wanted, which are sent as soon as they are there.
+const RECORDS_WAIT: Duration = Duration::from_millis(100);
+
 /// The position at which reading starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Start {
@@ -123,15 +128,15 @@ pub(super) fn consumer(
     topic: &str,
     tells_ends: bool,
 ) -> Result<BaseConsumer<client::Logged>, FollowError> {
-    client::base(kafka, role)
+    // The end of a partition is reported after this time only.
+    let wait = if tells_ends { ENDS_WAIT } else { RECORDS_WAIT };
+    client::wait_for_records(&mut client::base(kafka, role), kafka, wait)
         .set("group.id", format!("{}-{role}", kafka.group_id))
         .set("enable.auto.commit", "false")
         .set("auto.offset.reset", "earliest")
         .set("isolation.level", "read_committed")
         .set("enable.partition.eof", if tells_ends { "true" } else { "false" })
         .set("fetch.queue.backoff.ms", "1")
-        // A mock broker always answers a fetch after this time; a real one as soon as records are available.
-        .set("fetch.wait.max.ms", "20")
         .create_with_context(client::Logged)
         .map_err(|error| failed(topic, error))
 }

@@ -199,7 +199,7 @@ pub fn consumer(kafka: &str, topics: &[&str]) -> BaseConsumer {
         .set("isolation.level", "read_committed")
         // A broker that comes back may not know a place for a moment: nothing must be left out then.
         .set("auto.offset.reset", "earliest")
-        .set("fetch.wait.max.ms", "50")
+        .set("fetch.wait.max.ms", "100")
         .set("fetch.queue.backoff.ms", "5")
         .set("reconnect.backoff.max.ms", "500")
         // A client that has found the topic missing would look for it again only minutes later.
