@@ -9,6 +9,7 @@
 //! `flagstream_experiments::rows` counts the same in memory, and tests compare both.
 
 mod dimensions;
+mod parts;
 mod statement;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -23,16 +24,10 @@ use super::tally::{Phase, QuantileSample, Sample, Tally};
 use super::{Assignments, Draws};
 
 use dimensions::Split;
-use statement::{CAPPED, POSTGRES_MOMENTS, SQLITE_MOMENTS};
+use parts::{PARTS_FROM, Part, sample};
+use statement::{CAPPED, SQLITE_MOMENTS};
 
-/// Memory of each sort and hash table of a count in Postgres.
-const COUNT_MEMORY: &str = "SET LOCAL work_mem = '64MB'";
 const MICROSECONDS_PER_HOUR: i64 = 3_600_000_000;
-
-/// Whether all exposures are of one version of the flag.
-const ONE_VERSION: &str =
-    "SELECT coalesce(min(flag_version) = max(flag_version), true) FROM experiment_exposures
-    WHERE experiment_id = $1";
 
 /// Kinds of rows of the answer; 2 are values.
 const USERS: i64 = 0;
@@ -81,25 +76,9 @@ impl Question<'_> {
     /// Rows of a count. `caps`: largest value of a user for each metric.
     async fn lines(&self, database: &Database, caps: &[Option<f64>]) -> Result<Vec<Line>, DatabaseError> {
         Ok(match database {
-            Database::Postgres(postgres) => {
-                let mut transaction = postgres.pool.begin().await?;
-                // One snapshot for both statements.
-                for setting in ["SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", COUNT_MEMORY] {
-                    sqlx::query(setting).execute(&mut *transaction).await?;
-                }
-                let one: bool = sqlx::query_scalar(ONE_VERSION)
-                    .bind(self.experiment)
-                    .fetch_one(&mut *transaction)
-                    .await?;
-                let statement = self.statement(caps, POSTGRES_MOMENTS, one);
-                let query = sqlx::query_as(AssertSqlSafe(statement.text)).bind(self.experiment);
-                let query = statement.events.iter().fold(query, |query, event| query.bind(event));
-                let lines = query.fetch_all(&mut *transaction).await?;
-                transaction.commit().await?;
-                lines
-            }
+            Database::Postgres(postgres) => self.lines_of_postgres(&postgres.pool, caps, PARTS_FROM).await?,
             Database::Sqlite(sqlite) => {
-                let statement = self.statement(caps, SQLITE_MOMENTS, false);
+                let statement = self.statement(caps, SQLITE_MOMENTS, false, Part::All);
                 let query = sqlx::query_as(AssertSqlSafe(statement.text)).bind(self.experiment);
                 let query = statement.events.iter().fold(query, |query, event| query.bind(event));
                 query.fetch_all(&sqlite.pool).await?
@@ -152,8 +131,8 @@ impl Question<'_> {
         let text = format!(
             "WITH {spans}, measures(metric, event, side, kind, paired, delay, ends, length, cut, cap) AS (VALUES {measures}),
             {converted}, {CAPPED} {select}",
-            spans = self.spans(false, ""),
-            converted = self.converted(""),
+            spans = self.spans(false, "", Part::All),
+            converted = self.converted("", Part::All),
         );
         Ok((text, events))
     }
@@ -201,8 +180,8 @@ impl Question<'_> {
             {converted}, ordered AS (SELECT v, row_number() OVER (ORDER BY v) AS rank, count(*) OVER () AS total
                 FROM converted WHERE n > 0 AND ({condition}) AND ($%NAME% = '' OR variant = $%NAME%))
             SELECT {a}, {b}, {c} FROM ordered",
-            spans = self.spans(false, ""),
-            converted = self.converted(""),
+            spans = self.spans(false, "", Part::All),
+            converted = self.converted("", Part::All),
         );
         let text = text.replace("$%NAME%", &format!("CAST(${variant} AS text)"));
         events.push(group.map(|group| group.variant.clone()).unwrap_or_default());
@@ -223,6 +202,7 @@ impl Question<'_> {
         let (mut counts, ends) = (Counts::default(), self.ends());
         let mut finished: Vec<(Group, usize, u64)> = Vec::new();
         for line in lines {
+            let sample = sample(&line);
             let (what, phase, variant, assignment, seen, index, a, b, c, ..) = line;
             let seen = match seen {
                 0 => Seen::One,
@@ -242,20 +222,6 @@ impl Question<'_> {
                     after_window: c,
                 }),
                 _ => {
-                    let numbers =
-                        [line.9, line.10, line.11, line.12, line.13, line.14].map(Option::unwrap_or_default);
-                    let [mean, scatter, other_mean, other_scatter, product_scatter, largest] = numbers;
-                    let sample = Sample {
-                        users: a,
-                        converted: b,
-                        mean,
-                        scatter,
-                        other_mean,
-                        other_scatter,
-                        product_scatter,
-                        largest,
-                        ..Sample::default()
-                    };
                     counts.metrics.push(MetricLine { group, metric: index, sample });
                 }
             }

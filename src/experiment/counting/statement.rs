@@ -5,6 +5,7 @@ use std::fmt::Write;
 use super::super::design::Kind;
 use super::super::tally::Phase;
 use super::dimensions::SEEN_VALUES;
+use super::parts::Part;
 use super::{CONVERSIONS, FINISHED, MICROSECONDS_PER_HOUR, Question, USERS};
 
 /// Statement with the texts to bind after the experiment's id.
@@ -44,7 +45,13 @@ pub(super) const SQLITE_MOMENTS: &str = "UNION ALL SELECT 2, phase, variant, ass
     GROUP BY phase, variant, assignment, seen, metric";
 
 impl Question<'_> {
-    pub(super) fn statement(&self, caps: &[Option<f64>], moments: &str, one_version: bool) -> Statement {
+    pub(super) fn statement(
+        &self,
+        caps: &[Option<f64>],
+        moments: &str,
+        one_version: bool,
+        part: Part,
+    ) -> Statement {
         let (measures, mut events) = self.measures(caps, None);
         // The first parameter is the experiment.
         let first = events.len() + 2;
@@ -66,7 +73,7 @@ impl Question<'_> {
                 SELECT s.phase, s.variant, s.assignment, s.seen,
                     CASE WHEN c.occurred_at < s.first_at - {skew} THEN 0
                         WHEN ({OFFSET}) BETWEEN w.delay AND w.ends THEN 1 ELSE 2 END AS outcome
-                FROM spans AS s JOIN experiment_conversions AS c ON c.experiment_id = $1 AND c.user_key = s.user_key
+                FROM spans AS s JOIN experiment_conversions AS c ON c.experiment_id = $1 AND c.user_key = s.user_key{of_part}
                     JOIN windows AS w ON w.event = c.metric
                 WHERE ({BELONGS}) OR (c.occurred_at < s.first_at - {skew} AND s.exposed_at = s.first_at)
             )
@@ -79,17 +86,19 @@ impl Question<'_> {
                 sum(CASE WHEN outcome = 2 THEN 1 ELSE 0 END){NO_MOMENTS}
             FROM outcomes GROUP BY phase, variant, assignment, seen
             {moments}",
-            spans = self.spans(one_version, &self.level_of_exposure(first)),
+            spans = self.spans(one_version, &self.level_of_exposure(first), part),
             finished = finished.join("\n"),
-            converted = self.converted(&self.level_of_conversion(first)),
+            converted = self.converted(&self.level_of_conversion(first), part),
             BELONGS = self.belongs(),
+            of_part = part.condition("c.user_key"),
         );
         Statement { text, events }
     }
 
     /// One row per user and phase: the first exposure determines variant, assignment and level. `level`: number of the
     /// level of an exposure, to be added to `seen`; empty if exposures have none.
-    pub(super) fn spans(&self, one_version: bool, level: &str) -> String {
+    pub(super) fn spans(&self, one_version: bool, level: &str, part: Part) -> String {
+        let part = part.condition("user_key");
         let seen = "CASE WHEN crossed + changed > 0 THEN 1 WHEN before <> variant THEN 2 ELSE 0 END";
         // With one version every user has one row, which Postgres reads where it is needed.
         let (level, add_level) = match level {
@@ -101,7 +110,7 @@ impl Question<'_> {
                 "spans AS NOT MATERIALIZED (SELECT user_key, {phase} AS phase, variant, assignment, exposed_at, exposed_at AS first_at,
                     exposed_at - {skew} AS starts_at, CAST(NULL AS bigint) AS until,
                     CASE WHEN crossed THEN 1 ELSE 0 END{add_level} AS seen
-                FROM experiment_exposures WHERE experiment_id = $1)",
+                FROM experiment_exposures WHERE experiment_id = $1{part})",
                 phase = phase_of_version(self.phases),
                 skew = self.skew()
             );
@@ -109,7 +118,7 @@ impl Question<'_> {
         format!(
             "seen AS (
                 SELECT user_key, {phase} AS phase, variant, assignment, exposed_at, crossed, {level} AS level
-                FROM experiment_exposures WHERE experiment_id = $1
+                FROM experiment_exposures WHERE experiment_id = $1{part}
             ), ranked AS (
                 SELECT seen.*, row_number() OVER (PARTITION BY user_key, phase ORDER BY exposed_at, variant) AS nth FROM seen
             ), users AS (
@@ -141,7 +150,7 @@ impl Question<'_> {
 
     /// Values of each user for each metric. `level`: number of the level of a conversion, to be added to `seen`; empty if
     /// conversions have none.
-    pub(super) fn converted(&self, level: &str) -> String {
+    pub(super) fn converted(&self, level: &str, part: Part) -> String {
         let after = format!("({}) AND ({OFFSET}) BETWEEN m.delay AND m.ends", self.belongs());
         let before = format!(
             "m.paired = 0 AND c.occurred_at >= s.first_at - {skew} - m.length AND c.occurred_at < s.first_at - {skew}",
@@ -161,11 +170,12 @@ impl Question<'_> {
                     sum(CASE WHEN m.side = 0 AND {after} THEN {value} ELSE 0.0 END) AS v,
                     sum(CASE WHEN m.side = 1 OR {before} THEN 1 ELSE 0 END) AS other_n,
                     sum(CASE WHEN m.side = 1 OR {before} THEN {value} ELSE 0.0 END) AS other_v
-                FROM spans AS s JOIN experiment_conversions AS c ON c.experiment_id = $1 AND c.user_key = s.user_key
+                FROM spans AS s JOIN experiment_conversions AS c ON c.experiment_id = $1 AND c.user_key = s.user_key{part}
                     JOIN measures AS m ON m.event = c.metric
                 WHERE (({after}) OR ({before})) AND s.exposed_at <= m.cut AND NOT (m.kind = 0 AND coalesce(c.value, 1) = 0)
-                GROUP BY s.phase, s.variant, s.assignment, 5, m.metric, m.kind, m.cap, s.user_key
-            )"
+                GROUP BY s.user_key, m.metric, s.phase, s.variant, s.assignment, 5, m.kind, m.cap
+            )",
+            part = part.condition("c.user_key"),
         )
     }
 
