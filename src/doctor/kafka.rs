@@ -11,6 +11,7 @@ use rdkafka::producer::{BaseProducer, Producer};
 use rdkafka::topic_partition_list::TopicPartitionList;
 
 use crate::config::{Config, DeliveryMode, TopicsConfig};
+use crate::evaluate::tap::outputs::TopicLookup;
 use crate::kafka::client::{self, Logged};
 use crate::kafka::reach::{REACH_TIMEOUT, reach};
 use crate::kafka::topics::{Difference, TopicReport, Topics, TopicsError, is_dangerous};
@@ -140,7 +141,10 @@ fn of_user(config: &Config, is_there: impl Fn(&str) -> bool) -> Vec<Finding> {
     let events = Some(&config.topics.events).filter(|events| is_there(events));
     let age = events.and_then(|events| rights::age(consumer.client(), events));
     let mut findings: Vec<Finding> = age.into_iter().collect();
-    findings.extend(rights::of_topics(config, consumer.client(), is_there));
+    // Topics of taps belong to others, so they were not described with the own ones.
+    let lookup = if config.taps.is_empty() { None } else { TopicLookup::new(config).ok() };
+    let exists = |topic: &str| lookup.as_ref().is_some_and(|of| matches!(of.partitions(topic), Ok(Some(_))));
+    findings.extend(rights::of_topics(config, consumer.client(), |topic| is_there(topic) || exists(topic)));
     findings
 }
 

@@ -17,8 +17,7 @@ pub(super) fn of_topics<C: ClientContext>(
     is_there: impl Fn(&str) -> bool,
 ) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let there: Vec<TopicUse<'_>> =
-        uses(&config.topics).into_iter().filter(|used| is_there(used.topic)).collect();
+    let there: Vec<TopicUse<'_>> = uses(config).into_iter().filter(|used| is_there(used.topic)).collect();
     for used in &there {
         match rights(client, used.topic, CALL_TIMEOUT) {
             Ok(rights) => findings.extend(lacks(used, rights)),
@@ -39,7 +38,7 @@ pub(super) fn of_topics<C: ClientContext>(
 }
 
 fn lacks(used: &TopicUse<'_>, rights: Rights) -> Vec<Finding> {
-    let TopicUse { topic, readers, writers } = used;
+    let TopicUse { topic, readers, writers, .. } = used;
     let both = [("read", rights.read, readers), ("write", rights.write, writers)];
     let lacking = both.into_iter().filter(|(_, may, who)| !may && !who.is_empty());
     let found = lacking.map(|(what, _, who)| {
@@ -70,7 +69,7 @@ mod tests {
 
     #[test]
     fn what_nobody_does_needs_no_right() {
-        let used = TopicUse { topic: "t", readers: "evaluator", writers: "" };
+        let used = TopicUse { topic: "t", readers: "evaluator", writers: "", is_own: true };
         let found = |read, write| lacks(&used, Rights { read, write }).into_iter().map(|it| it.found);
         assert_eq!(found(true, false).count(), 0);
         assert_eq!(found(false, false).collect::<Vec<_>>(), ["topic t: this user may not read it"]);

@@ -1,6 +1,7 @@
 //! The topics and the user's permissions as resources of Strimzi, the Kafka operator for Kubernetes.
 //!
-//! They come from the same tables as `topics apply` and `doctor`: [`needs`] and [`uses`].
+//! They come from the same tables as `topics apply` and `doctor`: [`needs`] and [`uses`]. The topics of taps get only
+//! permissions: they belong to others, and their number of partitions is that of a source which is not read here.
 
 use serde_json::{Map, Value, json};
 
@@ -71,19 +72,22 @@ fn user(config: &Config, strimzi: &Strimzi) -> Value {
             "host": "*",
         })
     };
-    // Every topic is read: by a role, or by a command such as `dead-letters list` and `audit verify`.
-    let read = ["Describe", "DescribeConfigs", "Read"];
-    let mut acls: Vec<Value> = uses(&config.topics)
+    let mut acls: Vec<Value> = uses(config)
         .iter()
         .map(|used| {
+            // Every own topic is read: by a role, or by a command such as `dead-letters list` and `audit verify`.
+            let configs = used.is_own.then_some("DescribeConfigs");
+            let read = (used.is_own || !used.readers.is_empty()).then_some("Read");
             let write = (!used.writers.is_empty()).then_some("Write");
-            let operations: Vec<&str> = read.into_iter().chain(write).collect();
+            let operations: Vec<&str> =
+                ["Describe"].into_iter().chain(configs).chain(read).chain(write).collect();
             allow("topic", used.topic, "literal", &operations)
         })
         .collect();
     let replies = config.reply.allowed_prefixes.iter();
     acls.extend(replies.map(|prefix| allow("topic", prefix, "prefix", &["Describe", "Write"])));
-    // The groups of the roles, and the transactional ids of instances, feeder, kill switches and dead letters.
+    // The groups of roles, taps and tables of attributes, and the transactional ids of instances, taps, feeder, kill
+    // switches and dead letters.
     let own = format!("{}-", config.kafka.group_id);
     acls.push(allow("group", &own, "prefix", &["Describe", "Read"]));
     acls.push(allow("transactionalId", &own, "prefix", &["Describe", "Write"]));
@@ -141,12 +145,22 @@ fn nested(text: &mut String, value: &Value, indent: usize) {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
     use super::*;
     use crate::config::{Profile, load_from};
+    use crate::evaluate::pipeline::Pipeline;
+    use crate::metrics::Metrics;
 
     fn config(variables: &[(&str, &str)]) -> Config {
+        config_of("", variables)
+    }
+
+    fn config_of(file: &str, variables: &[(&str, &str)]) -> Config {
         let variables = variables.iter().map(|(name, value)| ((*name).into(), (*value).into()));
-        load_from(None, variables, Profile::Service).unwrap().config
+        let file = (Path::new("flagstream.toml"), file);
+        load_from(Some(file), variables, Profile::Service).unwrap().config
     }
 
     fn resources(config: &Config) -> Vec<Value> {
@@ -207,7 +221,75 @@ mod tests {
             operations("transactionalId", "shop-"),
             Some((json!("prefix"), json!(["Describe", "Write"])))
         );
-        assert_eq!(acls.len(), uses(&config.topics).len() + 3);
+        assert_eq!(acls.len(), uses(&config).len() + 3);
+    }
+
+    /// The operations on a resource that the user's access control lists allow, sorted.
+    fn allowed(resources: &[Value], kind: &str, name: &str) -> Vec<String> {
+        let user = resources.iter().find(|resource| resource["kind"] == "KafkaUser").unwrap();
+        let acls = user["spec"]["authorization"]["acls"].as_array().unwrap();
+        let concerns = |acl: &&Value| {
+            let pattern = acl["resource"]["name"].as_str().unwrap();
+            acl["resource"]["type"] == kind
+                && match acl["resource"]["patternType"].as_str().unwrap() {
+                    "literal" => pattern == name,
+                    _ => name.starts_with(pattern),
+                }
+        };
+        let operations = acls.iter().filter(concerns).flat_map(|acl| acl["operations"].as_array().unwrap());
+        let mut operations: Vec<_> = operations.map(|it| it.as_str().unwrap().to_owned()).collect();
+        operations.sort_unstable();
+        operations.dedup();
+        operations
+    }
+
+    const TAPS: &str = "[[taps]]\nname = \"orders\"\nsource = \"orders\"\ntarget = \"orders-stable\"\n\
+        flags = [\"a\"]\nroute = { a = { on = \"orders-canary\" } }\n\
+        [[taps]]\nname = \"late\"\nsource = \"orders-canary\"\ntarget = \"late\"\nflags = [\"a\"]\n";
+
+    #[test]
+    fn the_user_may_do_what_taps_need_and_no_more() {
+        let config = config_of(TAPS, &[("FLAGSTREAM_KAFKA__GROUP_ID", "shop")]);
+        let resources = resources(&config);
+        let topic = |name| allowed(&resources, "topic", name);
+        assert_eq!(topic("orders"), ["Describe", "Read"]);
+        assert_eq!(topic("orders-stable"), ["Describe", "Write"]);
+        assert_eq!(topic("orders-canary"), ["Describe", "Read", "Write"], "read by the second tap");
+        assert_eq!(topic("late"), ["Describe", "Write"]);
+        let metrics = Arc::new(Metrics::new());
+        for tap in &config.taps {
+            let pipeline = Pipeline::tap(&config, tap, &metrics);
+            let group = format!("shop-{}", pipeline.role());
+            assert_eq!(allowed(&resources, "group", &group), ["Describe", "Read"], "{group}");
+            for id in [0, 7].into_iter().flat_map(|worker| pipeline.transactional_ids(worker)) {
+                assert!(id.contains(&tap.name), "{id}");
+                assert_eq!(allowed(&resources, "transactionalId", &id), ["Describe", "Write"], "{id}");
+            }
+        }
+        let created = resources.iter().filter_map(|resource| resource["spec"]["topicName"].as_str());
+        assert!(
+            created.into_iter().all(|topic| topic.starts_with("feature-flag-")),
+            "taps' topics are others'"
+        );
+    }
+
+    #[test]
+    fn tables_of_attributes_are_topics_with_permissions() {
+        let config = config(&[
+            ("FLAGSTREAM_ATTRIBUTES__ENABLED", "true"),
+            ("FLAGSTREAM_ATTRIBUTES__TABLES", "company=company-attributes"),
+        ]);
+        let resources = resources(&config);
+        for table in ["feature-flag-attributes", "company-attributes"] {
+            let topic = resources.iter().find(|resource| resource["spec"]["topicName"] == table).unwrap();
+            assert_eq!(topic["spec"]["config"]["cleanup.policy"], "compact");
+            let operations = allowed(&resources, "topic", table);
+            assert_eq!(operations, ["Describe", "DescribeConfigs", "Read", "Write"]);
+        }
+        for table in ["user", "company"] {
+            let group = format!("flagstream-attributes-{table}");
+            assert_eq!(allowed(&resources, "group", &group), ["Describe", "Read"]);
+        }
     }
 
     #[test]
