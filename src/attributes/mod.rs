@@ -23,7 +23,6 @@ mod writer;
 
 use std::sync::Arc;
 
-use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use crate::config::{AttributesConfig, Config};
@@ -101,7 +100,7 @@ impl Attributes {
         metrics: &Arc<Metrics>,
         shutdown: &Shutdown,
     ) -> std::io::Result<TableReaders> {
-        TableReaders::start(self, config, formats, metrics, shutdown, &Handle::current())
+        TableReaders::start(self, config, formats, metrics, shutdown)
     }
 
     /// The table of this name.

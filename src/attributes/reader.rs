@@ -16,7 +16,6 @@ use std::time::{Duration, Instant};
 use chrono::Utc;
 use prometheus_client::metrics::counter::Counter;
 use rdkafka::Message;
-use tokio::runtime::Handle;
 
 use crate::config::Config;
 use crate::kafka::backoff::Backoff;
@@ -30,7 +29,7 @@ use crate::metrics::Metrics;
 use crate::schema_registry::{Formats, Reader, Undecodable};
 use crate::shutdown::{Shutdown, Threads, pause};
 
-use super::dead_letters::{DeadLetterError, DeadLetters, MalformedRow, text_headers};
+use super::dead_letters::{DeadLetterError, DeadLetters, MalformedRow, headers_of};
 use super::state::{FoundTopic, State, cut};
 use super::table::Changes;
 use super::{Attributes, Row, Table, TableError, check_key, check_row};
@@ -69,7 +68,6 @@ impl TableReaders {
         formats: &Arc<Formats>,
         metrics: &Arc<Metrics>,
         shutdown: &Shutdown,
-        runtime: &Handle,
     ) -> std::io::Result<Self> {
         let threads = attributes.tables().iter().map(|table| {
             let worker = Worker {
@@ -81,7 +79,7 @@ impl TableReaders {
                     Counter::default(),
                 ),
                 reader: formats.reader(Subject::FOREIGN, config.formats.attributes).waiting(),
-                dead_letters: DeadLetters::new(config, metrics, runtime),
+                dead_letters: DeadLetters::new(config, table.name(), metrics, shutdown),
                 config: Arc::clone(config),
                 shutdown: shutdown.clone(),
                 text: Vec::new(),
@@ -327,7 +325,7 @@ impl Worker {
                     offset,
                     key: record.key().map(<[u8]>::to_vec),
                     body: record.payload().map(<[u8]>::to_vec),
-                    headers: text_headers(record.headers()),
+                    headers: headers_of(record.headers()),
                     refusal,
                 });
                 batch.read(partition, offset);
@@ -364,7 +362,7 @@ impl Worker {
         }
         if !batch.malformed.is_empty() {
             let (table, topic) = (self.table.name(), self.table.topic());
-            self.dead_letters.send(reader, topic, &batch.malformed)?;
+            self.dead_letters.send(reader, &batch.malformed)?;
             if let Some(first) = batch.malformed.first() {
                 let MalformedRow { partition, offset, refusal, .. } = first;
                 limited!(warn, key = table, table, topic, partition, offset, %refusal, "a row of attributes is malformed; \

@@ -219,6 +219,18 @@ fn a_malformed_row_is_a_dead_letter_and_the_row_before_it_stays() {
     let tables = service.health()["parts"]["attributes"]["more"].clone();
     assert_eq!(tables["user"]["malformed"], 2, "{tables}");
     assert_eq!(tables["user"]["rows"], 2, "{tables}");
+    // Both instances have read both rows, and each is one dead letter.
+    let malformed =
+        |service: &Service| service.health()["parts"]["attributes"]["more"]["user"]["malformed"].clone();
+    wait_until("the second instance", TEST_TIMEOUT, || malformed(&second) == 2);
+    let (_, last) = rows.raw("ann", b"5");
+    let mut offsets: Vec<String> = Vec::new();
+    dead.until("the last one", TEST_TIMEOUT, |letters| {
+        offsets =
+            letters.iter().filter_map(|letter| letter.header("source-offset").map(str::to_owned)).collect();
+        offsets.contains(&last.to_string())
+    });
+    assert_eq!(offsets, [offset, offset + 1, last].map(|offset| offset.to_string()));
 }
 
 #[test]

@@ -1,10 +1,11 @@
 //! Reads all partitions of a compacted topic from given offsets, and reports the end of each partition.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::client::Client;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerGroupMetadata};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::BorrowedMessage;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
@@ -40,7 +41,7 @@ pub enum Polled<'r> {
 
 impl TableReader {
     /// Opens a reader without a position; [`start`](Self::start) sets it. `role` becomes part of the client id and of the
-    /// group id, which only marks progress by [`mark`](Self::mark).
+    /// group id, which has no members: transactions set its offsets as [`marks`](Self::marks).
     pub fn open(
         kafka: &KafkaConfig,
         role: &str,
@@ -67,6 +68,10 @@ impl TableReader {
     /// The partitions, in ascending order.
     pub fn partitions(&self) -> &[i32] {
         &self.partitions
+    }
+
+    pub fn topic(&self) -> &str {
+        &self.topic
     }
 
     pub fn client(&self) -> &Client<Logged> {
@@ -106,7 +111,7 @@ impl TableReader {
         })
     }
 
-    /// The marks that the group of this reader has set, by partition.
+    /// The committed offsets of the reader's group, by partition.
     pub fn marks(&self, timeout: Duration) -> Result<BTreeMap<i32, i64>, FollowError> {
         let mut asked = TopicPartitionList::new();
         for partition in &self.partitions {
@@ -122,13 +127,11 @@ impl TableReader {
         Ok(found.elements().iter().filter_map(offset).collect())
     }
 
-    /// Sets the group's mark of one partition.
-    pub fn mark(&self, partition: i32, offset: i64) -> Result<(), FollowError> {
-        let mut marks = TopicPartitionList::new();
-        marks
-            .add_partition_offset(&self.topic, partition, Offset::Offset(offset))
-            .and_then(|()| self.consumer.commit(&marks, CommitMode::Sync))
-            .map_err(|error| failed(&self.topic, error))
+    /// The group of this reader, in whose name a transaction sets marks.
+    pub fn group(&self) -> Result<Arc<ConsumerGroupMetadata>, FollowError> {
+        let group = self.consumer.group_metadata().map(Arc::new);
+        // Never missing, because the group's id is set.
+        group.ok_or_else(|| failed(&self.topic, KafkaError::OffsetFetch(RDKafkaErrorCode::UnknownGroup)))
     }
 }
 
