@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::sync::Mutex;
 
 use crate::config::Config;
-use crate::flag::Moment;
+use crate::flag::{EnvironmentFlags, Moment};
 use crate::store::Store;
 
 use super::client::Client;
@@ -52,19 +52,30 @@ impl Preloader {
     }
 
     /// Writes the outcomes of all subjects. After an error, values written before it stay.
-    pub async fn preload(&self, subjects: &[Subject<'_>]) -> Result<Preloaded, CacheError> {
+    ///
+    /// `complete` returns the context that tables of attributes complete for the subject with this index and the flags of
+    /// its environment; `None` if the subject's own context stays as it is.
+    pub async fn preload(
+        &self,
+        subjects: &[Subject<'_>],
+        complete: impl Fn(usize, &EnvironmentFlags) -> Option<String>,
+    ) -> Result<Preloaded, CacheError> {
         let mut writer = self.writer.lock().await;
         let mut preloaded = Preloaded { flags_version: self.store.version(), ..Preloaded::default() };
-        for some in subjects.chunks(BATCH_VALUES) {
+        for (some, first) in subjects.chunks(BATCH_VALUES).zip((0..).step_by(BATCH_VALUES)) {
             let mut entries = Vec::with_capacity(some.len());
             self.in_scope(|scope, at| {
-                for subject in some {
+                for (subject, index) in some.iter().zip(first..) {
                     // The outcome for the hash of a user id is not the outcome for the user.
                     if self.config.privacy.hash_user_ids && subject.user.is_some() {
                         *preloaded.skipped.entry("private").or_default() += 1;
                         continue;
                     }
-                    match subject.entry(scope, at) {
+                    // One at a time, because a request may name thousands of outcomes for a large context.
+                    let flags = scope.snapshot.environment(subject.environment);
+                    let completed = flags.and_then(|flags| complete(index, flags));
+                    let context = completed.as_deref().unwrap_or(subject.context);
+                    match (Subject { context, ..*subject }).entry(scope, at) {
                         Ok(entry) => entries.push(entry),
                         Err(reason) => *preloaded.skipped.entry(reason).or_default() += 1,
                     }

@@ -11,7 +11,7 @@ use super::answer;
 use super::doc::PreloadedBody;
 use crate::auth::FlagFacts;
 use crate::config::Scope;
-use crate::flag::CompiledFlag;
+use crate::flag::{CompiledFlag, EnvironmentFlags};
 use crate::http::Problem;
 use crate::http::api::Api;
 use crate::http::caller::Caller;
@@ -71,9 +71,16 @@ pub(in crate::http) async fn preload(
         let Shown { user_id, session_id, context, .. }: &Shown<'_> = shown;
         Subject { environment, flag, user: user_id.as_deref(), session: session_id.as_deref(), context }
     };
-    let subjects: Vec<Subject<'_>> =
+    let all: Vec<Subject<'_>> =
         shown.iter().flat_map(|shown| flags.iter().map(move |flag| subject(flag, shown))).collect();
-    let preloaded = view.preloader.preload(&subjects).await.map_err(|trouble| {
+    let complete = |index: usize, in_force: &EnvironmentFlags| {
+        // The outcomes of a context follow each other, one for each flag.
+        let (attributes, subject) = (api.attributes.as_deref()?, subjects.get(index / flags.len().max(1))?);
+        let joiner = attributes.joiner(&subject.context, &subject.context_json);
+        let joined = joiner.join(Some(in_force), all.get(index)?.flag)?;
+        Some(joined.complete(&subject.context, api.privacy.as_deref()).written.into_owned())
+    };
+    let preloaded = view.preloader.preload(&all, complete).await.map_err(|trouble| {
         Problem::new(
             StatusCode::SERVICE_UNAVAILABLE,
             format!("Redis did not accept the write ({}); retry later", trouble.reason()),

@@ -2,9 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::{ENVIRONMENT, FLAG, Rows, group, set_flag, until};
+use super::{ENVIRONMENT, FLAG, Rows, evaluated, group, row, set_flag, until};
 use crate::harness::{
-    Flag, Flags, Group, Redis, Sender, Service, Stack, TEST_TIMEOUT, TopicReader, call, post, wait_until,
+    Flag, Flags, Group, HEALTH_TOKEN, Redis, Sender, Service, Stack, TEST_TIMEOUT, TopicReader, call, post,
+    wait_until,
 };
 
 const TOKEN: &str = "*:production.a-token-of-browsers";
@@ -246,6 +247,33 @@ fn redis_answers_with_no_outcome_from_before_a_change() {
         assert!(!of_flag(prefix), "{prefix}: {keys:?}");
     }
     assert!(keys.iter().any(|key| key.starts_with("flag_check:") || key.contains("everybody")), "{keys:?}");
+}
+
+#[test]
+fn a_preloaded_outcome_is_that_of_the_completed_context() {
+    let (stack, _shared) = Stack::shared();
+    let fixture = Fixture::start(stack, &[("FLAGSTREAM_EVALUATION__READ_PATH", "redis_first")]);
+    Rows::of(&fixture.group.topics).put("ann", &json!({"plan": "gold", "country": "NL"}));
+    wait_until("the row", TEST_TIMEOUT, || row(&fixture.service, "ann").is_some());
+    let token = format!("Bearer {HEALTH_TOKEN}");
+    let headers = [("authorization", token.as_str()), ("content-type", "application/json")];
+    let url = format!("{}/api/v1/feature-flags/preload", fixture.service.url);
+    let body = json!({"environment": ENVIRONMENT, "flag_names": [FLAG],
+        "contexts": [{"user_id": "eve"}, {"user_id": "ann"}]});
+    let answer = call("POST", &url, &headers, body.to_string().as_bytes());
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let answer = answer.json();
+    assert_eq!((&answer["written"], &answer["skipped"]), (&json!(2), &json!({})), "{answer}");
+    // No evaluation of these users has written an outcome yet.
+    for (user, enabled) in [("ann", true), ("eve", false)] {
+        let keys: Vec<String> = fixture.redis.command(&["KEYS", &format!("*:{ENVIRONMENT}:{FLAG}:{user}*")]);
+        assert_eq!(keys.len(), 1, "{keys:?}");
+        assert_eq!(fixture.redis.get(&keys[0]).unwrap()["enabled"], enabled, "{user}");
+    }
+    let hits = || fixture.service.metrics().sum("flagstream_warm_reads_total", &[("outcome", "hit")]);
+    let before = hits();
+    assert_eq!(evaluated(&fixture.service, "ann", &json!({}))["value"], true);
+    assert!(hits() > before, "the evaluation finds the preloaded outcome");
 }
 
 #[test]
