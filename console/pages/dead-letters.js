@@ -55,13 +55,15 @@ function One({ row, close, send }) {
 /** @param {{order: any, close: (done: boolean) => void}} props */
 function Send({ order, close }) {
   const [whole, setWhole] = useState(false);
+  const [intoSource, setIntoSource] = useState(false);
   const [outcomes, setOutcomes] = useState(null);
-  const send = (more, reason = '') => call('POST', '/api/v1/dead-letters/replay', { body: { ...order, whole, ...more }, reason });
+  const send = (more, reason = '') => call('POST', '/api/v1/dead-letters/replay', { body: { ...order, whole, into_source: intoSource, ...more }, reason });
   const effect = async () => html`<p>What would happen:</p><${Outcomes} outcomes=${(await send({ dry_run: true })).outcomes} />`;
   const run = async (reason) => setOutcomes((await send({}, reason)).outcomes);
   if (outcomes) return html`<${Dialog} title="Sent" close=${() => close(true)}><div class="stack"><${Outcomes} outcomes=${outcomes} /><footer class="actions"><button type="button" onClick=${() => close(true)}>Close</button></footer></div><//>`;
-  return html`<${Confirm} key=${whole} title=${`Send ${order.items.length} again`} action="Send" effect=${effect} run=${run} close=${(/** @type {boolean} */ done) => !done && close(false)}>
-    <label class="check"><input type="checkbox" checked=${whole} onChange=${(event) => setWhole(event.target.checked)} />send whole requests, even if only one of their flags was rejected</label><//>`;
+  return html`<${Confirm} key=${`${whole} ${intoSource}`} title=${`Send ${order.items.length} again`} action="Send" effect=${effect} run=${run} close=${(/** @type {boolean} */ done) => !done && close(false)}>
+    <label class="check"><input type="checkbox" checked=${whole} onChange=${(event) => setWhole(event.target.checked)} />send whole requests, even if only one of their flags was rejected</label>
+    <label class="check"><input type="checkbox" checked=${intoSource} onChange=${(event) => setIntoSource(event.target.checked)} />send records of taps to their source, where all its consumers read them again</label><//>`;
 }
 
 /** @param {{outcomes: any[]}} props */

@@ -13,6 +13,7 @@ use crate::message::request::Request;
 use crate::schema_registry::Undecodable;
 
 use super::body::Writers;
+use super::of_taps::OfTaps;
 
 /// Timeout for the broker to acknowledge a record.
 const SEND_TIMEOUT: Duration = Duration::from_secs(20);
@@ -44,36 +45,45 @@ pub struct ReplayError {
     error: KafkaError,
 }
 
+/// Permissions of a replay beyond sending whole requests that were rejected, and conversions.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Allowed {
+    /// A request is sent although only one of its flags was rejected.
+    pub whole: bool,
+    /// A record that a tap rejected is sent to the tap's source, which all consumers of that topic read again.
+    pub into_source: bool,
+}
+
 /// Sends dead letters.
 pub struct Replayer<'c> {
     config: &'c Config,
     producer: FutureProducer<Logged>,
     writers: Writers,
+    taps: OfTaps,
 }
 
 impl<'c> Replayer<'c> {
-    /// Creates a producer. `writers` encode edited bodies.
-    pub fn new(config: &'c Config, writers: Writers) -> Result<Self, KafkaError> {
+    /// Creates a producer. `writers` encode edited bodies. Must be called within a Tokio runtime.
+    pub fn new(config: &'c Config, writers: Writers) -> anyhow::Result<Self> {
         let producer = client::base(&config.kafka, "dead-letters")
             .set("enable.idempotence", "true")
             .set("linger.ms", "0")
             .set("message.timeout.ms", SEND_TIMEOUT.as_millis().to_string())
             .create_with_context(Logged)?;
-        Ok(Self { config, producer, writers })
+        Ok(Self { config, producer, writers, taps: OfTaps::open(config)? })
     }
 
-    /// Reason why a dead letter cannot be sent, whatever its body. `None` if it can.
-    ///
-    /// `whole`: a request is sent although only one of its flags was rejected. `is_edited`: it gets another body.
-    pub fn check(&self, dead_letter: &DeadLetterRecord, whole: bool, is_edited: bool) -> Option<Fate> {
+    /// Reason why a dead letter cannot be sent, whatever its body. `None` if it can. `is_edited`: it gets another body.
+    pub fn check(&self, dead_letter: &DeadLetterRecord, allowed: Allowed, is_edited: bool) -> Option<Fate> {
         let kept = |reason, message: &str| Some(Fate::Kept { reason, message: message.to_owned() });
-        let topics = &self.config.topics;
-        if dead_letter.source_topic != topics.requests && dead_letter.source_topic != topics.conversions {
-            let why = "only requests and conversions can be replayed: the sink would treat a replayed event as a \
-                duplicate";
-            return kept("not_an_input", why);
+        let (topics, source) = (&self.config.topics, &dead_letter.source_topic);
+        if *source != topics.requests && *source != topics.conversions {
+            match self.taps.problem(dead_letter, allowed.into_source, is_edited) {
+                None => {}
+                Some((reason, message)) => return kept(reason, &message),
+            }
         }
-        if dead_letter.index.is_some() && !whole {
+        if dead_letter.index.is_some() && !allowed.whole {
             let why = "only one flag of this request was rejected: replay the whole request (--whole), which \
                 evaluates its other flags again";
             return kept("part_of_a_request", why);
@@ -105,24 +115,28 @@ impl<'c> Replayer<'c> {
             return Ok(still_refused(refusal.to_string()));
         }
         let body = match is_edited {
-            false => dead_letter.body.clone().unwrap_or_default(),
+            false => dead_letter.body.clone(),
             true => match self.writers.write(&dead_letter.source_topic, json) {
-                Ok(body) => body,
+                Ok(body) => Some(body),
                 Err(broken) => return Ok(still_refused(broken.to_string())),
             },
         };
-        if dry_run { Ok(Fate::Ready) } else { self.send(dead_letter, &body).await }
+        if let Some(refusal) = self.taps.refusal(dead_letter, body.clone()).await {
+            return Ok(still_refused(refusal.text()));
+        }
+        if dry_run { Ok(Fate::Ready) } else { self.send(dead_letter, body.as_deref()).await }
     }
 
-    /// Sends the record to its original partition, where all records with its key are.
-    async fn send(&self, dead_letter: &DeadLetterRecord, body: &[u8]) -> Result<Fate, ReplayError> {
+    /// Sends the record to its original partition, where all records with its key are. A record without a body has none
+    /// again: it deletes its key in a compacted topic.
+    async fn send(&self, dead_letter: &DeadLetterRecord, body: Option<&[u8]>) -> Result<Fate, ReplayError> {
         let from =
             format!("{} {}/{}", self.config.topics.dead_letters, dead_letter.partition, dead_letter.offset);
         let headers = dead_letter.headers.clone().insert(Header { key: REPLAYED, value: Some(&from) });
         let mut record: FutureRecord<'_, [u8], [u8]> =
-            FutureRecord::to(&dead_letter.source_topic).payload(body);
-        record = record.partition(dead_letter.source_partition).headers(headers);
-        record.key = dead_letter.key.as_deref();
+            FutureRecord::to(&dead_letter.source_topic).partition(dead_letter.source_partition);
+        record = record.headers(headers);
+        (record.key, record.payload) = (dead_letter.key.as_deref(), body);
         let sent = self.producer.send(record, SEND_TIMEOUT).await;
         let delivery = sent.map_err(|(error, _)| ReplayError {
             topic: dead_letter.source_topic.clone(),
@@ -138,3 +152,7 @@ impl std::fmt::Debug for Replayer<'_> {
         f.debug_struct("Replayer").finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+#[path = "replay_tests.rs"]
+mod tests;

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 
 use crate::cli::{Global, Output, UsageError, print, render};
 use crate::dead_letters::body::{Readers, Writers};
-use crate::dead_letters::{Fate, Replayer};
+use crate::dead_letters::{Allowed, Fate, Replayer};
 use crate::kafka::dead_letter::DeadLetterRecord;
 use crate::schema_registry::Undecodable;
 
@@ -35,6 +35,9 @@ pub struct Args {
     /// Replay whole requests even if only one of their flags was rejected: the others are evaluated a second time
     #[arg(long)]
     whole: bool,
+    /// Replay records that a tap rejected into the source of the tap: all consumers of that topic read them again
+    #[arg(long)]
+    into_source: bool,
     /// Print what would be sent, and send nothing
     #[arg(long)]
     dry_run: bool,
@@ -92,7 +95,8 @@ async fn take(
     json: Result<Vec<u8>, Undecodable>,
 ) -> anyhow::Result<Fate> {
     let kept = |reason, message: String| Ok(Fate::Kept { reason, message });
-    if let Some(fate) = replayer.check(dead_letter, args.whole, args.filter.is_some()) {
+    let allowed = Allowed { whole: args.whole, into_source: args.into_source };
+    if let Some(fate) = replayer.check(dead_letter, allowed, args.filter.is_some()) {
         return Ok(fate);
     }
     let edited = match &args.filter {

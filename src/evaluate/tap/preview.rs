@@ -17,7 +17,7 @@ use crate::schema_registry::Reader;
 
 use super::encoder::Encoder;
 use super::selectors::Readable;
-use super::{Decoder, Responded, Route, no_user, output, routes, tap_request};
+use super::{Decoder, Responded, Route, no_user, not_an_object, output, routes, tap_request};
 
 /// Flags and names that evaluations use.
 #[derive(Debug, Clone)]
@@ -172,6 +172,30 @@ impl Preview {
             headers,
             value,
         })
+    }
+}
+
+/// Reason why a tap would reject a record; `None` if it accepts it, or if the record's schema is not available. Blocks while
+/// a schema is looked up.
+pub fn refusal(tap: &TapConfig, reader: Reader, record: &OwnedMessage) -> Option<Refusal> {
+    // A record without a value is forwarded unchanged.
+    record.payload()?;
+    check(tap, reader, &Sampled(record)).err()
+}
+
+fn check(tap: &TapConfig, reader: Reader, record: &Sampled<'_>) -> Result<(), Refusal> {
+    let mut decoder = Decoder::new(tap, reader);
+    let Ok(decoded) = decoder.read(record)? else { return Ok(()) };
+    match tap.on_missing_user {
+        OnMissingUser::DeadLetter if decoded.selected.user.is_none() => return Err(no_user()),
+        OnMissingUser::Pass if decoded.selected.user.is_none() => return Ok(()),
+        _ => {}
+    }
+    tap_request(tap, &decoded)?;
+    let mut encoder = Encoder::new(tap);
+    match decoded.json.filter(|_| tap.write != TapWrite::Headers) {
+        Some(json) if encoder.value(json, decoded.selected.member).is_none() => Err(not_an_object()),
+        _ => Ok(()),
     }
 }
 

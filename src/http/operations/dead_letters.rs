@@ -15,7 +15,7 @@ use super::{must_see_everything, required_reason, time};
 use crate::config::{Config, Scope};
 use crate::database::audited::{Actor, Kind};
 use crate::dead_letters::body::{Readers, Writers};
-use crate::dead_letters::{self, Fate, FindError, Finder, LatestFilter, Replayer};
+use crate::dead_letters::{self, Allowed, Fate, FindError, Finder, LatestFilter, Replayer};
 use crate::http::Problem;
 use crate::http::api::Api;
 use crate::http::caller::Caller;
@@ -155,7 +155,7 @@ pub(in crate::http) async fn replay(
 struct Order {
     /// Partition, offset and edited body of each.
     items: Vec<(i32, i64, Option<String>)>,
-    whole: bool,
+    allowed: Allowed,
     dry_run: bool,
 }
 
@@ -163,7 +163,7 @@ impl Order {
     fn read(body: &[u8]) -> Result<Self, Problem> {
         let members = params::members(body)?;
         let wrong = |field: &str, message: &str| Problem::of_field(StatusCode::BAD_REQUEST, field, message);
-        params::refuse_unknown(&members, &["items", "whole", "dry_run"])?;
+        params::refuse_unknown(&members, &["items", "whole", "into_source", "dry_run"])?;
         let Some(Value::Array(items)) = members.get("items") else {
             return Err(wrong("items", "expected a list"));
         };
@@ -197,7 +197,10 @@ impl Order {
         };
         Ok(Self {
             items: items.iter().enumerate().map(read).collect::<Result<_, _>>()?,
-            whole: params::member_switch(&members, "whole")?,
+            allowed: Allowed {
+                whole: params::member_switch(&members, "whole")?,
+                into_source: params::member_switch(&members, "into_source")?,
+            },
             dry_run: params::member_switch(&members, "dry_run")?,
         })
     }
@@ -220,7 +223,7 @@ async fn send_all(api: &Api, order: Order, actor: &str, reason: &str) -> Result<
             },
             Some((dead_letter, json)) => {
                 let edited = edited.map(String::into_bytes);
-                match replayer.check(&dead_letter, order.whole, edited.is_some()) {
+                match replayer.check(&dead_letter, order.allowed, edited.is_some()) {
                     Some(kept) => kept,
                     None => {
                         let sent = replayer.take(&dead_letter, json, edited.clone(), order.dry_run).await;

@@ -71,6 +71,8 @@ pub struct ReplayDeadLetters {
     items: Vec<ReplayDeadLetter>,
     /// Sends whole requests even if only one of their flags was rejected.
     whole: Option<bool>,
+    /// Sends records that a tap rejected to the source of the tap. All consumers of that topic read them again.
+    into_source: Option<bool>,
     dry_run: Option<bool>,
 }
 
@@ -80,7 +82,7 @@ pub struct ReplayDeadLetter {
     partition: i32,
     #[schema(minimum = 0)]
     offset: i64,
-    /// Body to send instead, as JSON text. For an Avro topic it is encoded in Avro.
+    /// Body to send instead, as JSON text. For an Avro topic of requests or conversions it is encoded in Avro.
     body: Option<String>,
 }
 
