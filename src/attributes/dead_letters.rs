@@ -159,9 +159,13 @@ impl DeadLetters {
         let mut backoff = Backoff::new(MIN_BACKOFF, MAX_BACKOFF);
         for _ in 1..ATTEMPTS {
             match self.transaction(reader, rows, content) {
-                Err(error) if error.is_fenced() => pause(backoff.jittered(), &self.shutdown),
+                Err(error) if error.is_fenced() => {
+                    if !pause(backoff.jittered(), &self.shutdown) {
+                        return Err(error);
+                    }
+                }
                 ended => return ended,
-            };
+            }
         }
         self.transaction(reader, rows, content)
     }
