@@ -5,6 +5,7 @@ mod commands;
 mod dimensions;
 mod exposures;
 mod faults;
+mod large;
 mod layers;
 mod past;
 mod rows;

@@ -146,3 +146,49 @@ pub(super) fn sample(line: &Line) -> Sample {
         ..Sample::default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn users(variant: &str, count: i64) -> Line {
+        (0, 1, variant.to_owned(), None, 0, 0, count, 0, 0, None, None, None, None, None, None)
+    }
+
+    /// A line with the values of a metric.
+    fn values(metric: i64, values: &[f64]) -> Line {
+        let mut sample = Sample::default();
+        values.iter().for_each(|value| sample.push(*value, value * 2.0));
+        let numbers = [
+            sample.mean,
+            sample.scatter,
+            sample.other_mean,
+            sample.other_scatter,
+            sample.product_scatter,
+            sample.largest,
+        ];
+        let [a, b, c, d, e, f] = numbers.map(Some);
+        let (users, converted) = (sample.users.cast_signed(), sample.converted.cast_signed());
+        (2, 1, "on".to_owned(), Some(7), 0, metric, users, converted, 0, a, b, c, d, e, f)
+    }
+
+    #[test]
+    fn lines_of_the_same_group_are_added_up_and_others_kept() {
+        let lower = vec![users("on", 3), users("off", 4), values(0, &[1.0, 2.0])];
+        let upper = vec![users("on", 5), values(0, &[9.0]), values(1, &[4.0])];
+        let merged = merged(lower, upper);
+        assert_eq!(merged[..2], [users("on", 8), users("off", 4)]);
+        assert_eq!(sample(&merged[2]).users, 3);
+        let (ours, all) = (sample(&merged[2]), sample(&values(0, &[1.0, 2.0, 9.0])));
+        assert!((ours.mean - all.mean).abs() + (ours.scatter - all.scatter).abs() < 1e-9, "{ours:?}");
+        assert_eq!(merged[3..], [values(1, &[4.0])]);
+    }
+
+    #[test]
+    fn the_parts_have_all_users() {
+        let [all, lower, upper] =
+            [Part::All, Part::Lower, Part::Upper].map(|part| part.condition("user_key"));
+        assert_eq!(all, "");
+        assert_eq!(lower.replace('<', ">="), upper);
+    }
+}
