@@ -1,5 +1,7 @@
 //! Authentication and authorization of callers, and their rate limits.
 
+mod authorized;
+
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -21,6 +23,8 @@ use crate::config::{AuthConfig, Scope, Secret, TokenKind};
 use super::Problem;
 use super::api::Api;
 
+pub use authorized::{Authorized, RequiredScope, scope};
+
 /// `Retry-After` in seconds when the token table cannot be read.
 const TOKENS_RETRY_SECONDS: u32 = 2;
 /// Header of OpenFeature's protocol that carries a token, as an alternative to `Authorization`.
@@ -35,8 +39,8 @@ const UNKNOWN_TOKENS_PER_SECOND: NonZeroU32 = match NonZeroU32::new(50) {
 /// Longest name of a person in the header of an authenticating proxy, in bytes.
 const MAX_PERSON_BYTES: usize = 255;
 
-/// Caller of a route. A route about one environment checks [`Caller::may_in`]. A route that lists things checks
-/// [`Caller::may`] and then [`Caller::sees`] for each.
+/// Caller of a route. A handler with a fixed scope takes [`Authorized`] instead, which checks that scope. Other handlers
+/// check [`Caller::may`] or [`Caller::may_in`] themselves.
 #[derive(Debug, Clone)]
 pub struct Caller {
     who: Who,
@@ -98,6 +102,11 @@ impl Caller {
     /// Checks that the caller has `scope` in this environment.
     pub fn may_in(&self, scope: Scope, environment: &str) -> Result<(), Problem> {
         self.may(scope)?;
+        self.check_sees(environment)
+    }
+
+    /// Checks that the caller may see this environment, whatever its scopes.
+    fn check_sees(&self, environment: &str) -> Result<(), Problem> {
         if self.sees(environment) {
             return Ok(());
         }

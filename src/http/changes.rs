@@ -22,14 +22,13 @@ use futures_util::stream;
 use serde::Serialize;
 
 use crate::auth::FlagFacts;
-use crate::config::Scope;
 use crate::message::change::ChangeKind;
 use crate::metrics::DropLabels;
 use crate::store::changes::{Belonging, Changed, Follower};
 
 use super::Problem;
 use super::api::Api;
-use super::caller::{Caller, Peer};
+use super::caller::{Authorized, Caller, Peer, RequiredScope, scope};
 use super::input::last_parameter;
 use super::listeners::{ListenerPlace, disable_buffering};
 use super::ofrep::Failure;
@@ -90,7 +89,7 @@ struct Listener {
 )]
 pub(super) async fn changes(
     State(api): State<Arc<Api>>,
-    caller: Caller,
+    caller: Authorized<scope::Read>,
     peer: Option<Extension<Peer>>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
@@ -126,6 +125,7 @@ fn listen_as_provider(
     headers: &HeaderMap,
 ) -> Result<Response, Problem> {
     let caller = caller?;
+    // The scope is checked afterwards, because a ticket can name another caller.
     let given = |name| last_parameter(query, name);
     let caller = match given("ticket").filter(|_| !headers.contains_key(header::AUTHORIZATION)) {
         Some(ticket) => {
@@ -133,22 +133,22 @@ fn listen_as_provider(
         }
         None => caller,
     };
+    let caller = Authorized::<scope::Evaluate>::check(caller)?;
     listen(api, caller, Dialect::OpenFeature, peer, query, headers)
 }
 
-fn listen(
+fn listen<S: RequiredScope>(
     api: Arc<Api>,
-    caller: Caller,
+    caller: Authorized<S>,
     dialect: Dialect,
     peer: Option<Extension<Peer>>,
     query: Option<&str>,
     headers: &HeaderMap,
 ) -> Result<Response, Problem> {
     let peer = peer.map(|Extension(peer)| peer);
-    caller.may(dialect.scope())?;
     let environment = last_parameter(query, "environment").map(Cow::into_owned);
     if let Some(environment) = &environment {
-        caller.may_in(dialect.scope(), environment)?;
+        caller.check_environment(environment)?;
     }
     let place = api.listeners.take(peer, &api.metrics.http.listeners)?;
     let last = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse::<u64>().ok());
@@ -161,6 +161,7 @@ fn listen(
         None => (changes.follow(), Some(Event::default().id(api.store.version().to_string()))),
     };
     let ready = first.map(|event| event.retry(RETRY)).into_iter().collect();
+    let caller = caller.into_caller();
     let void = Box::pin(caller.clone().until_void());
     let listener = Listener { api, caller, void, dialect, environment, follower, ready, _place: place };
     let events = stream::unfold(listener, Listener::next);
@@ -220,13 +221,6 @@ impl Listener {
 }
 
 impl Dialect {
-    fn scope(self) -> Scope {
-        match self {
-            Self::Own => Scope::Read,
-            Self::OpenFeature => Scope::Evaluate,
-        }
-    }
-
     /// Builds the event for a client that missed changes: any flag may differ from what it knows.
     fn reset(self, version: u64) -> Event {
         match self {

@@ -15,7 +15,6 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use axum::routing::{delete, get, post};
 
-use crate::config::Scope;
 use crate::message::request::{Ask, Subject};
 use crate::outbox::EventBatch;
 use crate::redis_cache::CachedOutcome;
@@ -25,7 +24,7 @@ use super::Problem;
 use super::api::Api;
 use super::cached::Kept;
 use super::call::Call;
-use super::caller::Caller;
+use super::caller::{Authorized, Caller, scope};
 use super::counts::Path;
 use super::evaluate::environment_of;
 use super::input::{Input, NoBody, evaluation_place, json_answer};
@@ -64,12 +63,12 @@ pub(super) fn routes() -> Router<Arc<Api>> {
 )]
 pub(super) async fn check(
     State(api): State<Arc<Api>>,
+    caller: Authorized<scope::Evaluate>,
     name: FlagName,
-    caller: Caller,
     NoBody(input): NoBody,
 ) -> Result<Response, Problem> {
     let environment = environment_of(&api, &input, None);
-    caller.may_in(Scope::Evaluate, &environment)?;
+    caller.check_environment(&environment)?;
     let name = name.evaluable(&api, &caller, &environment)?;
     api.authenticator.answers(&caller, 1)?;
     evaluate(&api, &caller, Layer::Check, &environment, name, &input).await
@@ -91,12 +90,12 @@ pub(super) async fn check(
 )]
 pub(super) async fn flag(
     State(api): State<Arc<Api>>,
+    caller: Authorized<scope::Read>,
     name: FlagName,
-    caller: Caller,
     NoBody(input): NoBody,
 ) -> Result<Response, Problem> {
     let environment = environment_of(&api, &input, None);
-    caller.may_in(Scope::Read, &environment)?;
+    caller.check_environment(&environment)?;
     let name = name.evaluable(&api, &caller, &environment)?;
     api.authenticator.answers(&caller, 1)?;
     evaluate(&api, &caller, Layer::Endpoint, &environment, name, &input).await
@@ -113,11 +112,11 @@ pub(super) async fn flag(
 )]
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
-    caller: Caller,
+    caller: Authorized<scope::Read>,
     NoBody(input): NoBody,
 ) -> Result<Response, Problem> {
     let environment = environment_of(&api, &input, None).into_owned();
-    caller.may_in(Scope::Read, &environment)?;
+    caller.check_environment(&environment)?;
     let min_version = input.min_version()?;
     let _place = evaluation_place(&api, min_version).await?;
     let asked = EdgeRequest { layer: Layer::List, environment, flag: String::new(), user: None };

@@ -23,7 +23,7 @@ use super::Problem;
 use super::api::Api;
 use super::cached::{Kept, When, kept};
 use super::call::{Call, EventSink};
-use super::caller::Caller;
+use super::caller::{Authorized, Caller, scope};
 use super::counts::Path;
 use super::input::{Input, Undecodable, evaluation_place, json_answer, refused};
 use super::openapi::calls::{EvaluationHeaders, EvaluationProblems, EvaluationQuery, ExplainQuery};
@@ -66,7 +66,7 @@ pub(super) fn routes() -> Router<Arc<Api>> {
 )]
 pub(super) async fn one(
     State(api): State<Arc<Api>>,
-    caller: Caller,
+    caller: Authorized<scope::Evaluate>,
     unread: Undecodable,
 ) -> Result<Response, Problem> {
     single(&api, &caller, unread, None).await
@@ -91,7 +91,7 @@ pub(super) async fn one(
 )]
 pub(super) async fn boolean(
     State(api): State<Arc<Api>>,
-    caller: Caller,
+    caller: Authorized<scope::Evaluate>,
     unread: Undecodable,
 ) -> Result<Response, Problem> {
     single(&api, &caller, unread, Some(ValueType::Boolean)).await
@@ -99,14 +99,14 @@ pub(super) async fn boolean(
 
 async fn single(
     api: &Arc<Api>,
-    caller: &Caller,
+    caller: &Authorized<scope::Evaluate>,
     unread: Undecodable,
     of: Option<ValueType>,
 ) -> Result<Response, Problem> {
-    let input = unread.read_for(api, caller, Scope::Evaluate).await?;
+    let input = unread.read_for(api, caller).await?;
     let query = Query::one(&input.body, of).map_err(refused)?;
     let environment = environment_of(api, &input, query.environment.as_deref());
-    caller.may_in(Scope::Evaluate, &environment)?;
+    caller.check_environment(&environment)?;
     let min_version = query.min_version.max(input.min_version()?);
     let _place = evaluation_place(api, min_version).await?;
     api.authenticator.answers(caller, 1)?;
@@ -191,13 +191,13 @@ async fn explanation(
 )]
 pub(super) async fn bulk(
     State(api): State<Arc<Api>>,
-    caller: Caller,
+    caller: Authorized<scope::Evaluate>,
     unread: Undecodable,
 ) -> Result<Response, Problem> {
-    let input = unread.read_for(&api, &caller, Scope::Evaluate).await?;
+    let input = unread.read_for(&api, &caller).await?;
     let query = Query::many(&input.body).map_err(refused)?;
     let environment = environment_of(&api, &input, query.environment.as_deref());
-    caller.may_in(Scope::Evaluate, &environment)?;
+    caller.check_environment(&environment)?;
     let min_version = query.min_version.max(input.min_version()?);
     let _place = evaluation_place(&api, min_version).await?;
     let (body, event_batch, version) =
@@ -244,13 +244,13 @@ pub(super) async fn bulk(
 )]
 pub(super) async fn batch(
     State(api): State<Arc<Api>>,
-    caller: Caller,
+    caller: Authorized<scope::Evaluate>,
     unread: Undecodable,
 ) -> Result<Response, Problem> {
-    let input = unread.read_for(&api, &caller, Scope::Evaluate).await?;
+    let input = unread.read_for(&api, &caller).await?;
     let names = flag_names(&input.body).map_err(refused)?;
     let environment = environment_of(&api, &input, None);
-    caller.may_in(Scope::Evaluate, &environment)?;
+    caller.check_environment(&environment)?;
     let min_version = input.min_version()?;
     let _place = evaluation_place(&api, min_version).await?;
     let mut subject = Subject { context_json: "{}".into(), ..Subject::default() };

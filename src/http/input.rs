@@ -12,12 +12,11 @@ use axum::http::{HeaderMap, StatusCode};
 use chrono::Utc;
 use tokio::time::Instant;
 
-use crate::config::Scope;
 use crate::message::request::{MAX_ENVIRONMENT_BYTES, MAX_ID_BYTES, Refusal, RefusalCode, check_length};
 use crate::message::trace::{TRACEPARENT, Traceparent};
 
-use super::Caller;
 use super::api::Api;
+use super::caller::Authorized;
 use super::evaluate::ENVIRONMENT_HEADER;
 use super::places::{CallPlace, Pool};
 use super::problem::{FieldError, Problem};
@@ -30,8 +29,8 @@ const MAX_VERSION_AHEAD_MS: u64 = 300_000;
 const MIN_VERSION_HEADER: &str = "if-flags-version";
 const MIN_VERSION: &str = "min_version";
 
-/// Request with a JSON body that has not been read yet. The body is read only after the caller was authorized, so that
-/// an unauthorized caller cannot make the service wait for one.
+/// Request with a JSON body that has not been read yet. The body is read only for an [`Authorized`] caller, so that an
+/// unauthorized one cannot make the service wait for it.
 #[derive(Debug)]
 pub struct Undecodable {
     headers: HeaderMap,
@@ -60,22 +59,20 @@ impl<S: Send + Sync> FromRequest<S> for Undecodable {
 }
 
 impl Undecodable {
-    /// Reads the body if the caller has `scope` in some environment. Evaluations take their slot afterwards, with
+    /// Reads the body of a request of an authorized caller. Evaluations take their slot afterwards, with
     /// `evaluation_place`.
-    pub async fn read_for(self, api: &Api, caller: &Caller, scope: Scope) -> Result<Input, Problem> {
-        caller.may(scope)?;
+    pub async fn read_for<S>(self, api: &Api, _caller: &Authorized<S>) -> Result<Input, Problem> {
         self.read(api).await
     }
 
     /// Reads the body like [`Self::read_for`], and takes a slot of `pool`.
-    pub(super) async fn read_in(
+    pub(super) async fn read_in<S>(
         self,
         api: &Api,
-        caller: &Caller,
-        scope: Scope,
+        caller: &Authorized<S>,
         pool: Pool,
     ) -> Result<Input, Problem> {
-        let input = self.read_for(api, caller, scope).await?;
+        let input = self.read_for(api, caller).await?;
         Ok(Input { _place: Some(api.places.take(pool)?), ..input })
     }
 

@@ -20,7 +20,6 @@ use axum::response::Response;
 use axum::routing::{get, post};
 use serde::Serialize;
 
-use crate::config::Scope;
 use crate::flag::local;
 use crate::manage::{
     AuthorizedActor, ChangeResult, FlagFilter, FlagRef, FlagView, HistoryFilter, ManageError, Sort,
@@ -28,7 +27,7 @@ use crate::manage::{
 
 use super::Problem;
 use super::api::Api;
-use super::caller::Caller;
+use super::caller::{Authorized, scope};
 use super::input::Undecodable;
 use super::places::Pool;
 
@@ -88,12 +87,11 @@ pub(super) fn routes() -> Router<Arc<Api>> {
 )]
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
-    caller: Caller,
+    caller: Authorized<scope::Read>,
     ask: Params,
 ) -> Result<Response, Problem> {
-    caller.may(Scope::Read)?;
     let environment = ask.any_environment()?;
-    let environments = params::allowed_among(&caller, Scope::Read, environment.as_deref())?;
+    let environments = params::allowed_among(&caller, environment.as_deref())?;
     let (limit, offset) = ask.page(LIST_DEFAULT, LIST_MAX)?;
     let sort = match ask.parameter("sort").as_deref() {
         None | Some("name") => Sort::Name,
@@ -133,11 +131,11 @@ pub(super) async fn list(
 )]
 pub(super) async fn one(
     State(api): State<Arc<Api>>,
-    caller: Caller,
+    caller: Authorized<scope::Read>,
     name: FlagName,
     ask: Params,
 ) -> Result<Response, Problem> {
-    let environment = params::allowed(&caller, Scope::Read, ask.parameter("environment"))?;
+    let environment = params::allowed(&caller, ask.parameter("environment"))?;
     let name = name.reachable(&api, &caller, &environment).await?;
     let shown = api.manager.get(&environment, &name).await.map_err(problem)?;
     show(StatusCode::OK, &shown)
@@ -159,14 +157,14 @@ pub(super) async fn one(
 )]
 pub(super) async fn create(
     State(api): State<Arc<Api>>,
-    caller: Caller,
+    caller: Authorized<scope::Write>,
     unread: Undecodable,
 ) -> Result<Response, Problem> {
-    let input = unread.read_in(&api, &caller, Scope::Write, Pool::Management).await?;
+    let input = unread.read_in(&api, &caller, Pool::Management).await?;
     let reason = reason(&input)?;
     let new = local::created(&input.body).map_err(|invalid| problem(ManageError::Invalid(invalid)))?;
     let (name, environment, flag) = new;
-    caller.may_in(Scope::Write, &environment)?;
+    caller.check_environment(&environment)?;
     let actor = caller.name();
     let by = AuthorizedActor { actor: &actor, reason: reason.as_deref(), within: caller.restrictions() };
     let done = api.manager.create(&environment, &name, flag, by).await.map_err(problem)?;
@@ -194,12 +192,12 @@ pub(super) async fn create(
 )]
 pub(super) async fn update(
     State(api): State<Arc<Api>>,
-    caller: Caller,
+    caller: Authorized<scope::Write>,
     name: FlagName,
     unread: Undecodable,
 ) -> Result<Response, Problem> {
-    let input = unread.read_in(&api, &caller, Scope::Write, Pool::Management).await?;
-    let environment = params::allowed(&caller, Scope::Write, input.parameter("environment"))?;
+    let input = unread.read_in(&api, &caller, Pool::Management).await?;
+    let environment = params::allowed(&caller, input.parameter("environment"))?;
     let name = name.reachable(&api, &caller, &environment).await?;
     let (expected, reason) = (params::expected(input.header("if-match"))?, reason(&input)?);
     let asked = FlagRef { environment: &environment, name: &name, expected: &expected };
@@ -225,11 +223,11 @@ pub(super) async fn update(
 )]
 pub(super) async fn delete(
     State(api): State<Arc<Api>>,
-    caller: Caller,
+    caller: Authorized<scope::Delete>,
     name: FlagName,
     ask: Params,
 ) -> Result<StatusCode, Problem> {
-    let environment = params::allowed(&caller, Scope::Delete, ask.parameter("environment"))?;
+    let environment = params::allowed(&caller, ask.parameter("environment"))?;
     let name = name.reachable(&api, &caller, &environment).await?;
     let (expected, reason) = (params::expected(ask.header("if-match"))?, ask.reason()?);
     let shadowed = ask.switch("shadowed")?;
@@ -255,10 +253,10 @@ pub(super) async fn delete(
 )]
 pub(super) async fn sync(
     State(api): State<Arc<Api>>,
-    caller: Caller,
+    caller: Authorized<scope::Write>,
     ask: Params,
 ) -> Result<Response, Problem> {
-    let environment = params::allowed(&caller, Scope::Write, ask.parameter("environment"))?;
+    let environment = params::allowed(&caller, ask.parameter("environment"))?;
     let synced = api.manager.sync(&environment).await.map_err(problem)?;
     answer(StatusCode::OK, &synced)
 }
@@ -277,13 +275,12 @@ pub(super) async fn sync(
 )]
 pub(super) async fn history(
     State(api): State<Arc<Api>>,
-    caller: Caller,
+    caller: Authorized<scope::Read>,
     name: FlagName,
     ask: Params,
 ) -> Result<Response, Problem> {
-    caller.may(Scope::Read)?;
     let (environment, limit) = (ask.environment()?, ask.limit(HISTORY_DEFAULT, HISTORY_MAX)?);
-    caller.may_in(Scope::Read, &environment)?;
+    caller.check_environment(&environment)?;
     let name = name.reachable(&api, &caller, &environment).await?;
     let before = ask.parameter("before").map(|text| text.parse()).transpose();
     let before = before.map_err(|message| Problem::of_field(StatusCode::BAD_REQUEST, "before", message))?;
@@ -313,13 +310,12 @@ pub(super) async fn history(
 )]
 pub(super) async fn changes(
     State(api): State<Arc<Api>>,
-    caller: Caller,
+    caller: Authorized<scope::Read>,
     name: FlagName,
     ask: Params,
 ) -> Result<Response, Problem> {
-    caller.may(Scope::Read)?;
     let (environment, limit) = (ask.environment()?, ask.limit(HISTORY_DEFAULT, HISTORY_MAX)?);
-    caller.may_in(Scope::Read, &environment)?;
+    caller.check_environment(&environment)?;
     let name = name.reachable(&api, &caller, &environment).await?;
     let changes = api.manager.changes(&environment, &name, limit).await.map_err(problem)?;
     answer(StatusCode::OK, &changes)

@@ -17,7 +17,6 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 
-use crate::config::Scope;
 use crate::flag::ErrorCode;
 use crate::message::request::{Ask, MAX_FLAG_NAME_BYTES, Refusal, Subject};
 use crate::outbox::EventBatch;
@@ -25,7 +24,7 @@ use crate::outbox::EventBatch;
 use super::api::Api;
 use super::cached::{When, kept};
 use super::call::Call;
-use super::caller::Caller;
+use super::caller::{Authorized, Caller, scope};
 use super::counts::Path;
 use super::evaluate::environment_of;
 use super::input::{Input, Undecodable, evaluation_place, json_answer};
@@ -72,7 +71,7 @@ pub(super) fn routes() -> Router<Arc<Api>> {
 pub(super) async fn one(
     State(api): State<Arc<Api>>,
     UrlPath(key): UrlPath<String>,
-    caller: Result<Caller, Problem>,
+    caller: Result<Authorized<scope::Evaluate>, Problem>,
     unread: Undecodable,
 ) -> Response {
     answer_one(&api, &key, caller, unread).await.unwrap_or_else(|failure| failure.into_response(Some(&key)))
@@ -81,13 +80,13 @@ pub(super) async fn one(
 async fn answer_one(
     api: &Arc<Api>,
     key: &str,
-    caller: Result<Caller, Problem>,
+    caller: Result<Authorized<scope::Evaluate>, Problem>,
     unread: Undecodable,
 ) -> Result<Response, Failure> {
     let caller = caller?;
-    let input = unread.read_for(api, &caller, Scope::Evaluate).await?;
+    let input = unread.read_for(api, &caller).await?;
     let environment = environment_of(api, &input, None);
-    caller.may_in(Scope::Evaluate, &environment)?;
+    caller.check_environment(&environment)?;
     let subject = Subject::of_openfeature(&input.body).map_err(|refusal| refused(&refusal))?;
     if key.len() > MAX_FLAG_NAME_BYTES {
         let details = format!("expected a key of at most {MAX_FLAG_NAME_BYTES} bytes, got {}", key.len());
@@ -140,7 +139,7 @@ async fn answer_one(
 )]
 pub(super) async fn all(
     State(api): State<Arc<Api>>,
-    caller: Result<Caller, Problem>,
+    caller: Result<Authorized<scope::Evaluate>, Problem>,
     unread: Undecodable,
 ) -> Response {
     answer_all(&api, caller, unread).await.unwrap_or_else(|failure| failure.into_response(None))
@@ -148,13 +147,13 @@ pub(super) async fn all(
 
 async fn answer_all(
     api: &Arc<Api>,
-    caller: Result<Caller, Problem>,
+    caller: Result<Authorized<scope::Evaluate>, Problem>,
     unread: Undecodable,
 ) -> Result<Response, Failure> {
     let caller = caller?;
-    let input = unread.read_for(api, &caller, Scope::Evaluate).await?;
+    let input = unread.read_for(api, &caller).await?;
     let environment = environment_of(api, &input, None);
-    caller.may_in(Scope::Evaluate, &environment)?;
+    caller.check_environment(&environment)?;
     let subject = Subject::of_openfeature(&input.body).map_err(|refusal| refused(&refusal))?;
     let min_version = input.min_version()?.max(notified_version(&input));
     let _place = evaluation_place(api, min_version).await?;

@@ -3,7 +3,7 @@
 mod answers;
 mod attacks;
 mod impressions;
-mod limits;
+pub(super) mod limits;
 mod ofrep;
 mod protection;
 mod sdk_streams;

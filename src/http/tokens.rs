@@ -20,7 +20,7 @@ use crate::log_limit::limited;
 
 use super::Problem;
 use super::api::Api;
-use super::caller::Caller;
+use super::caller::{Authorized, Caller, scope};
 use super::input::{NoBody, Undecodable, last_parameter};
 use super::openapi::calls::ManagementProblems;
 use super::openapi::schema::{ProblemDetails, TokenChange, TokenList, TokenMade, TokenRequest};
@@ -55,10 +55,10 @@ pub(super) fn routes() -> Router<Arc<Api>> {
 )]
 pub(super) async fn create(
     State(api): State<Arc<Api>>,
-    caller: Caller,
+    caller: Authorized<scope::Admin>,
     unread: Undecodable,
 ) -> Result<Response, Problem> {
-    let input = unread.read_in(&api, &caller, Scope::Admin, Pool::Management).await?;
+    let input = unread.read_in(&api, &caller, Pool::Management).await?;
     let token_cache = token_cache(&api)?;
     let mut order = body::read(&input.body)?;
     if let Some((maker, expires_at)) = caller.token() {
@@ -97,10 +97,9 @@ pub(super) async fn create(
 )]
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
-    caller: Caller,
+    caller: Authorized<scope::Admin>,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
-    caller.may(Scope::Admin)?;
     let _place = api.places.take(Pool::Management)?;
     let token_cache = token_cache(&api)?;
     let (limit, after) = page(query.as_deref())?;
@@ -128,11 +127,10 @@ pub(super) async fn list(
 )]
 pub(super) async fn revoke(
     State(api): State<Arc<Api>>,
-    caller: Caller,
+    caller: Authorized<scope::Admin>,
     Path(id): Path<String>,
     NoBody(input): NoBody,
 ) -> Result<Response, Problem> {
-    caller.may(Scope::Admin)?;
     let _place = api.places.take(Pool::Management)?;
     let token_cache = token_cache(&api)?;
     let (id, found) = find(&caller, token_cache, &id).await?;
@@ -160,10 +158,9 @@ pub(super) async fn revoke(
 )]
 pub(super) async fn changes(
     State(api): State<Arc<Api>>,
-    caller: Caller,
+    caller: Authorized<scope::Admin>,
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
-    caller.may(Scope::Admin)?;
     let _place = api.places.take(Pool::Management)?;
     let token_cache = token_cache(&api)?;
     let (id, _) = find(&caller, token_cache, &id).await?;

@@ -6,10 +6,9 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 
-use crate::config::Scope;
 use crate::http::Problem;
 use crate::http::api::Api;
-use crate::http::caller::Caller;
+use crate::http::caller::{Authorized, scope};
 use crate::http::evaluate::environment_of;
 use crate::http::input::NoBody;
 use crate::http::manage::{FlagName, FlagPath};
@@ -30,12 +29,12 @@ use crate::redis_cache::edge::{CHECK_LIFE, DATA_LIFE, ENDPOINT_LIFE, Layer};
 )]
 pub(in crate::http) async fn clear(
     State(api): State<Arc<Api>>,
+    caller: Authorized<scope::Write>,
     name: FlagName,
-    caller: Caller,
     NoBody(input): NoBody,
 ) -> Result<Json<CacheCleared>, Problem> {
     let environment = environment_of(&api, &input, None).into_owned();
-    caller.may_in(Scope::Write, &environment)?;
+    caller.check_environment(&environment)?;
     let name = name.evaluable(&api, &caller, &environment)?;
     let _place = api.places.take(Pool::Management)?;
     let known = {
@@ -73,10 +72,10 @@ pub(in crate::http) async fn clear(
 )]
 pub(in crate::http) async fn stats(
     State(api): State<Arc<Api>>,
-    caller: Caller,
+    caller: Authorized<scope::Read>,
     NoBody(input): NoBody,
 ) -> Result<Json<CacheStats>, Problem> {
-    caller.may_in(Scope::Read, &environment_of(&api, &input, None))?;
+    caller.check_environment(&environment_of(&api, &input, None))?;
     let _place = api.places.take(Pool::Management)?;
     let layers = [Layer::Check, Layer::Endpoint, Layer::List].map(|layer| {
         let (hits, misses) = api.metrics.edge.so_far(layer.as_str());

@@ -7,10 +7,9 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use serde_json::{Map, Value};
 
-use crate::config::Scope;
 use crate::http::Problem;
 use crate::http::api::Api;
-use crate::http::caller::Caller;
+use crate::http::caller::{Authorized, scope};
 use crate::http::evaluate::environment_of;
 use crate::http::input::{Input, NoBody, json_answer};
 use crate::http::manage::{self, FlagName, FlagPath};
@@ -41,12 +40,12 @@ use super::body;
 )]
 pub(in crate::http) async fn update(
     State(api): State<Arc<Api>>,
+    caller: Authorized<scope::Write>,
     name: FlagName,
-    caller: Caller,
     NoBody(input): NoBody,
 ) -> Result<Response, Problem> {
     let environment = environment_of(&api, &input, None).into_owned();
-    caller.may_in(Scope::Write, &environment)?;
+    caller.check_environment(&environment)?;
     let name = name.reachable(&api, &caller, &environment).await?;
     let _place = api.places.take(Pool::Management)?;
     let change = change(&input)?;

@@ -20,7 +20,6 @@ use super::doc::experiments::{
 use super::params::{self, ExperimentName, Params, encoded};
 use super::refusal::invalid_fields;
 use super::{answer, problem};
-use crate::config::Scope;
 use crate::database::audited::Actor;
 use crate::experiment::conversion::check_metric;
 use crate::experiment::records::History;
@@ -28,7 +27,7 @@ use crate::experiment::{CreateRequest, Ending, ExperimentError, Experiments, Res
 use crate::flag::local::Invalid;
 use crate::http::Problem;
 use crate::http::api::Api;
-use crate::http::caller::Caller;
+use crate::http::caller::{Authorized, scope};
 use crate::http::input::Undecodable;
 use crate::http::places::Pool;
 use crate::log_limit::limited;
@@ -55,12 +54,12 @@ const MAX_DEPTH_LEVELS: usize = 32;
 )]
 pub(in crate::http) async fn begin(
     State(api): State<Arc<Api>>,
-    caller: Caller,
+    caller: Authorized<scope::Write>,
     unread: Undecodable,
 ) -> Result<Response, Problem> {
-    let input = unread.read_in(&api, &caller, Scope::Write, Pool::Management).await?;
+    let input = unread.read_in(&api, &caller, Pool::Management).await?;
     let wanted = CreateRequest::read(&input.body).map_err(|wrong| invalid_fields(&wrong))?;
-    caller.may_in(Scope::Write, &wanted.environment)?;
+    caller.check_environment(&wanted.environment)?;
     let checking = api.manager.check_reach(caller.restrictions(), &wanted.environment, wanted.flag_name());
     checking.await.map_err(problem)?;
     let (actor, reason) = (caller.name(), params::reason(&input)?);
@@ -89,12 +88,11 @@ pub(in crate::http) async fn begin(
 )]
 pub(in crate::http) async fn list(
     State(api): State<Arc<Api>>,
-    caller: Caller,
+    caller: Authorized<scope::Read>,
     ask: Params,
 ) -> Result<Response, Problem> {
-    caller.may(Scope::Read)?;
     let environment = ask.any_environment()?;
-    let seen = params::allowed_among(&caller, Scope::Read, environment.as_deref())?;
+    let seen = params::allowed_among(&caller, environment.as_deref())?;
     let mut experiments = experiments(&api)?.list().await.map_err(refused)?;
     let is_seen = |kept: &StoredExperiment| match &seen {
         Some(environments) => environments.contains(&kept.experiment.design.environment.as_str()),
@@ -125,11 +123,11 @@ pub(in crate::http) async fn list(
 )]
 pub(in crate::http) async fn one(
     State(api): State<Arc<Api>>,
-    caller: Caller,
+    caller: Authorized<scope::Read>,
     name: ExperimentName,
     ask: Params,
 ) -> Result<Response, Problem> {
-    let environment = params::allowed(&caller, Scope::Read, ask.parameter("environment"))?;
+    let environment = params::allowed(&caller, ask.parameter("environment"))?;
     let name = name.reachable(&api, &caller, &environment).await?;
     let found = experiments(&api)?.find(&environment, &name).await;
     answer(StatusCode::OK, &found.map_err(refused)?)
@@ -146,11 +144,11 @@ pub(in crate::http) async fn one(
 )]
 pub(in crate::http) async fn results(
     State(api): State<Arc<Api>>,
-    caller: Caller,
+    caller: Authorized<scope::Read>,
     name: ExperimentName,
     ask: Params,
 ) -> Result<Response, Problem> {
-    let environment = params::allowed(&caller, Scope::Read, ask.parameter("environment"))?;
+    let environment = params::allowed(&caller, ask.parameter("environment"))?;
     let name = name.reachable(&api, &caller, &environment).await?;
     let results = experiments(&api)?.results(&environment, &name).await;
     answer(StatusCode::OK, &results.map_err(refused)?)
@@ -168,11 +166,11 @@ pub(in crate::http) async fn results(
 )]
 pub(in crate::http) async fn history(
     State(api): State<Arc<Api>>,
-    caller: Caller,
+    caller: Authorized<scope::Read>,
     name: ExperimentName,
     ask: Params,
 ) -> Result<Response, Problem> {
-    let environment = params::allowed(&caller, Scope::Read, ask.parameter("environment"))?;
+    let environment = params::allowed(&caller, ask.parameter("environment"))?;
     let name = name.reachable(&api, &caller, &environment).await?;
     let history = experiments(&api)?.history(&environment, &name).await;
     answer(StatusCode::OK, &history.map_err(refused)?)
@@ -190,12 +188,12 @@ pub(in crate::http) async fn history(
 )]
 pub(in crate::http) async fn stop(
     State(api): State<Arc<Api>>,
-    caller: Caller,
+    caller: Authorized<scope::Write>,
     name: ExperimentName,
     unread: Undecodable,
 ) -> Result<Response, Problem> {
-    let input = unread.read_in(&api, &caller, Scope::Write, Pool::Management).await?;
-    let environment = params::allowed(&caller, Scope::Write, input.parameter("environment"))?;
+    let input = unread.read_in(&api, &caller, Pool::Management).await?;
+    let environment = params::allowed(&caller, input.parameter("environment"))?;
     let name = name.reachable(&api, &caller, &environment).await?;
     let Ending { reason, winner } = Ending::read(&input.body).map_err(|wrong| invalid_fields(&wrong))?;
     let (actor, header) = (caller.name(), params::reason(&input)?);
@@ -219,12 +217,12 @@ pub(in crate::http) async fn stop(
 )]
 pub(in crate::http) async fn convert(
     State(api): State<Arc<Api>>,
-    caller: Caller,
+    caller: Authorized<scope::Track>,
     name: ExperimentName,
     unread: Undecodable,
 ) -> Result<Response, Problem> {
-    let input = unread.read_in(&api, &caller, Scope::Track, Pool::Evaluation).await?;
-    let environment = params::allowed(&caller, Scope::Track, input.parameter("environment"))?;
+    let input = unread.read_in(&api, &caller, Pool::Evaluation).await?;
+    let environment = params::allowed(&caller, input.parameter("environment"))?;
     let name = name.reachable(&api, &caller, &environment).await?;
     let experiments = experiments(&api)?;
     let design = experiments.design(&environment, &name).await.map_err(refused)?;

@@ -11,10 +11,9 @@ use serde_json::Value;
 use super::doc::{EnvironmentQuery, FlagPath, ReasonHeader};
 use super::params::{self, FlagName, MAX_REASON_BYTES};
 use super::{answer, problem};
-use crate::config::Scope;
 use crate::http::Problem;
 use crate::http::api::Api;
-use crate::http::caller::Caller;
+use crate::http::caller::{Authorized, scope};
 use crate::http::input::{Input, Undecodable};
 use crate::http::openapi::calls::EvaluationProblems;
 use crate::http::openapi::schema::ProblemDetails;
@@ -66,7 +65,7 @@ struct TurnRequest {
 )]
 pub(in crate::http) async fn kill(
     State(api): State<Arc<Api>>,
-    caller: Caller,
+    caller: Authorized<scope::Write>,
     name: FlagName,
     unread: Undecodable,
 ) -> Result<Response, Problem> {
@@ -91,7 +90,7 @@ pub(in crate::http) async fn kill(
 )]
 pub(in crate::http) async fn restore(
     State(api): State<Arc<Api>>,
-    caller: Caller,
+    caller: Authorized<scope::Write>,
     name: FlagName,
     unread: Undecodable,
 ) -> Result<Response, Problem> {
@@ -100,13 +99,13 @@ pub(in crate::http) async fn restore(
 
 async fn turn(
     api: &Api,
-    caller: &Caller,
+    caller: &Authorized<scope::Write>,
     flag: FlagName,
     unread: Undecodable,
     way: Direction,
 ) -> Result<Response, Problem> {
-    let input = &unread.read_in(api, caller, Scope::Write, Pool::Switch).await?;
-    let environment = params::allowed(caller, Scope::Write, input.parameter("environment"))?;
+    let input = &unread.read_in(api, caller, Pool::Switch).await?;
+    let environment = params::allowed(caller, input.parameter("environment"))?;
     let flag = &flag.reachable(api, caller, &environment).await?;
     let TurnRequest { reason, expires_at } = order(input, way == Direction::Kill)?;
     let actor = caller.name();

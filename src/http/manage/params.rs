@@ -9,9 +9,9 @@ use axum::http::{HeaderMap, StatusCode};
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value};
 
-use crate::config::Scope;
 use crate::flag::local::check_environment;
 use crate::http::api::Api;
+use crate::http::caller::{Authorized, RequiredScope};
 use crate::http::input::{Input, last_parameter};
 use crate::http::places::{CallPlace, Pool};
 use crate::http::problem::FieldError;
@@ -139,26 +139,23 @@ async fn name_in_path<S: Send + Sync>(
     }
 }
 
-/// Reads the required environment and checks that the caller has `scope` there.
-pub(in crate::http) fn allowed(
-    caller: &Caller,
-    scope: Scope,
+/// Reads the required environment and checks that the caller has the scope of the route there.
+pub(in crate::http) fn allowed<S: RequiredScope>(
+    caller: &Authorized<S>,
     given: Option<Cow<'_, str>>,
 ) -> Result<String, Problem> {
-    caller.may(scope)?;
     let environment = environment(given)?;
-    caller.may_in(scope, &environment)?;
+    caller.check_environment(&environment)?;
     Ok(environment)
 }
 
 /// Environments that a request is about if it need not name one. `None`: all, and the caller may see all.
-pub(in crate::http) fn allowed_among<'c>(
-    caller: &'c Caller,
-    scope: Scope,
+pub(in crate::http) fn allowed_among<'c, S: RequiredScope>(
+    caller: &'c Authorized<S>,
     named: Option<&'c str>,
 ) -> Result<Option<Vec<&'c str>>, Problem> {
     match named {
-        Some(environment) => caller.may_in(scope, environment).map(|()| Some(vec![environment])),
+        Some(environment) => caller.check_environment(environment).map(|()| Some(vec![environment])),
         None => Ok(caller.environments()),
     }
 }

@@ -10,11 +10,10 @@ use serde_json::json;
 use super::answer;
 use super::doc::PreloadedBody;
 use crate::auth::FlagFacts;
-use crate::config::Scope;
 use crate::flag::{CompiledFlag, EnvironmentFlags};
 use crate::http::Problem;
 use crate::http::api::Api;
-use crate::http::caller::Caller;
+use crate::http::caller::{Authorized, Caller, scope};
 use crate::http::input::{Undecodable, refused};
 use crate::http::openapi::calls::EvaluationProblems;
 use crate::http::openapi::schema::{BulkRequest, ProblemDetails};
@@ -42,13 +41,13 @@ const PRELOADED_MAX: usize = 10_000;
 )]
 pub(in crate::http) async fn preload(
     State(api): State<Arc<Api>>,
-    caller: Caller,
+    caller: Authorized<scope::Write>,
     unread: Undecodable,
 ) -> Result<Response, Problem> {
-    let input = unread.read_in(&api, &caller, Scope::Write, Pool::Management).await?;
+    let input = unread.read_in(&api, &caller, Pool::Management).await?;
     let query = Query::many(&input.body).map_err(refused)?;
     let environment = query.environment.as_deref().unwrap_or(&api.config.unleash.default_environment);
-    caller.may_in(Scope::Write, environment)?;
+    caller.check_environment(environment)?;
     let view = api.view.as_ref().ok_or_else(|| {
         Problem::new(StatusCode::NOT_FOUND, "there is no Redis cache to preload: REDIS_URL is not set")
     })?;

@@ -10,10 +10,9 @@ use serde_json::Value;
 use super::doc::{EnvironmentQuery, FlagPath, ManageProblems, PreviewAsk, PreviewBody};
 use super::params::{self, FlagName};
 use super::{answer, problem};
-use crate::config::Scope;
 use crate::http::Problem;
 use crate::http::api::Api;
-use crate::http::caller::Caller;
+use crate::http::caller::{Authorized, scope};
 use crate::http::input::Undecodable;
 use crate::http::openapi::schema::ProblemDetails;
 use crate::http::places::Pool;
@@ -44,12 +43,12 @@ const MEANINGLESS: StatusCode = StatusCode::UNPROCESSABLE_ENTITY;
 )]
 pub(in crate::http) async fn preview(
     State(api): State<Arc<Api>>,
-    caller: Caller,
+    caller: Authorized<scope::Read>,
     name: FlagName,
     unread: Undecodable,
 ) -> Result<Response, Problem> {
-    let input = unread.read_in(&api, &caller, Scope::Read, Pool::Management).await?;
-    let environment = params::allowed(&caller, Scope::Read, input.parameter("environment"))?;
+    let input = unread.read_in(&api, &caller, Pool::Management).await?;
+    let environment = params::allowed(&caller, input.parameter("environment"))?;
     let name = name.reachable(&api, &caller, &environment).await?;
     let (mut definition, mut flag, mut last) = (None, None, LAST_DEFAULT);
     for (member, value) in params::members(&input.body)? {

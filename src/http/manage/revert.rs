@@ -13,10 +13,9 @@ use super::doc::{
 };
 use super::params::{self, FlagName};
 use super::{answer, finish, problem};
-use crate::config::Scope;
 use crate::http::Problem;
 use crate::http::api::Api;
-use crate::http::caller::Caller;
+use crate::http::caller::{Authorized, scope};
 use crate::http::input::Undecodable;
 use crate::http::places::Pool;
 use crate::manage::{AuthorizedActor, FlagRef, Target};
@@ -43,12 +42,12 @@ const OLDER_THAN_DAYS_MAX: u64 = 36_500;
 )]
 pub(in crate::http) async fn revert(
     State(api): State<Arc<Api>>,
-    caller: Caller,
+    caller: Authorized<scope::Write>,
     name: FlagName,
     unread: Undecodable,
 ) -> Result<Response, Problem> {
-    let input = unread.read_in(&api, &caller, Scope::Write, Pool::Management).await?;
-    let environment = params::allowed(&caller, Scope::Write, input.parameter("environment"))?;
+    let input = unread.read_in(&api, &caller, Pool::Management).await?;
+    let environment = params::allowed(&caller, input.parameter("environment"))?;
     let name = name.reachable(&api, &caller, &environment).await?;
     let (expected, reason) = (params::expected(input.header("if-match"))?, params::reason(&input)?);
     let target = target(&input.body)?;
@@ -74,13 +73,13 @@ pub(in crate::http) async fn revert(
 )]
 pub(in crate::http) async fn cleanup(
     State(api): State<Arc<Api>>,
-    caller: Caller,
+    caller: Authorized<scope::Delete>,
     unread: Undecodable,
 ) -> Result<Response, Problem> {
-    let input = unread.read_in(&api, &caller, Scope::Delete, Pool::Management).await?;
+    let input = unread.read_in(&api, &caller, Pool::Management).await?;
     let environment =
         input.parameter("environment").map(|name| params::environment(Some(name))).transpose()?;
-    let environments = params::allowed_among(&caller, Scope::Delete, environment.as_deref())?;
+    let environments = params::allowed_among(&caller, environment.as_deref())?;
     let reason = params::reason(&input)?;
     let (mut older_than_days, mut dry_run) = (OLDER_THAN_DAYS, true);
     for (name, value) in params::members(&input.body)? {

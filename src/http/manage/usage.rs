@@ -10,10 +10,9 @@ use chrono::{SubsecRound, TimeDelta, Utc};
 use super::doc::{EnvironmentQuery, FlagPath, ManageProblems, StaleBody, StaleQuery, UsageBody, UsageQuery};
 use super::params::{self, FlagName, Params};
 use super::{LIST_DEFAULT, LIST_MAX, answer, problem};
-use crate::config::Scope;
 use crate::http::Problem;
 use crate::http::api::Api;
-use crate::http::caller::Caller;
+use crate::http::caller::{Authorized, scope};
 use crate::manage::{Period, Resolution, StaleFilter};
 
 const MEANINGLESS: StatusCode = StatusCode::UNPROCESSABLE_ENTITY;
@@ -43,11 +42,11 @@ pub(super) const UNUSED_DAYS_MAX: u32 = 3_650;
 )]
 pub(in crate::http) async fn usage(
     State(api): State<Arc<Api>>,
-    caller: Caller,
+    caller: Authorized<scope::Read>,
     name: FlagName,
     ask: Params,
 ) -> Result<Response, Problem> {
-    let environment = params::allowed(&caller, Scope::Read, ask.parameter("environment"))?;
+    let environment = params::allowed(&caller, ask.parameter("environment"))?;
     let name = name.reachable(&api, &caller, &environment).await?;
     let usage = api.manager.usage(&environment, &name, period(&ask)?).await.map_err(problem)?;
     answer(StatusCode::OK, &usage)
@@ -68,12 +67,11 @@ pub(in crate::http) async fn usage(
 )]
 pub(in crate::http) async fn stale(
     State(api): State<Arc<Api>>,
-    caller: Caller,
+    caller: Authorized<scope::Read>,
     ask: Params,
 ) -> Result<Response, Problem> {
-    caller.may(Scope::Read)?;
     let environment = ask.any_environment()?;
-    let environments = params::allowed_among(&caller, Scope::Read, environment.as_deref())?;
+    let environments = params::allowed_among(&caller, environment.as_deref())?;
     let (limit, offset) = ask.page(LIST_DEFAULT, LIST_MAX)?;
     let environments = environments.as_deref();
     let days = ask.whole("days", DAYS_DEFAULT, 1, DAYS_MAX)?;

@@ -14,11 +14,10 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use crate::config::Scope;
 use crate::experiment::conversion::check_metric;
 use crate::http::Problem;
 use crate::http::api::Api;
-use crate::http::caller::Caller;
+use crate::http::caller::{Authorized, scope};
 use crate::http::evaluate::environment_of;
 use crate::http::input::Undecodable;
 use crate::http::manage::experiment::{experiments, refused, report};
@@ -73,7 +72,7 @@ struct Event {
 )]
 pub(in crate::http) async fn track(
     State(api): State<Arc<Api>>,
-    caller: Result<Caller, Problem>,
+    caller: Result<Authorized<scope::Track>, Problem>,
     unread: Undecodable,
 ) -> Response {
     answer(&api, caller, unread).await.unwrap_or_else(|failure| failure.into_response(None))
@@ -81,13 +80,13 @@ pub(in crate::http) async fn track(
 
 async fn answer(
     api: &Api,
-    caller: Result<Caller, Problem>,
+    caller: Result<Authorized<scope::Track>, Problem>,
     unread: Undecodable,
 ) -> Result<Response, Failure> {
     let caller = caller?;
-    let input = unread.read_in(api, &caller, Scope::Track, Pool::Evaluation).await?;
+    let input = unread.read_in(api, &caller, Pool::Evaluation).await?;
     let environment = environment_of(api, &input, None);
-    caller.may_in(Scope::Track, &environment)?;
+    caller.check_environment(&environment)?;
     let broken = |message: String| Failure::new(StatusCode::BAD_REQUEST, "PARSE_ERROR", message);
     let event: Event = serde_json::from_slice(&input.body)
         .map_err(|error| broken(format!("not a tracking event: {error}")))?;

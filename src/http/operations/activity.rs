@@ -13,7 +13,7 @@ use super::time;
 use crate::config::Scope;
 use crate::http::Problem;
 use crate::http::api::Api;
-use crate::http::caller::Caller;
+use crate::http::caller::{Authorized, scope};
 use crate::http::manage::doc::ManageProblems;
 use crate::http::manage::params::{self, Params};
 use crate::http::manage::{answer, problem};
@@ -38,12 +38,11 @@ const KINDS: [&str; 9] =
 )]
 pub(in crate::http) async fn activity(
     State(api): State<Arc<Api>>,
-    caller: Caller,
+    caller: Authorized<scope::Read>,
     ask: Params,
 ) -> Result<Response, Problem> {
-    caller.may(Scope::Read)?;
     let environment = ask.any_environment()?;
-    let environments = params::allowed_among(&caller, Scope::Read, environment.as_deref())?;
+    let environments = params::allowed_among(&caller, environment.as_deref())?;
     let kind = ask.parameter("kind").map(Cow::into_owned);
     if kind.as_ref().is_some_and(|kind| !KINDS.contains(&kind.as_str())) {
         let message = format!("expected one of {}", KINDS.join(", "));

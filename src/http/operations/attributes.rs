@@ -11,10 +11,10 @@ use serde_json::value::RawValue;
 use super::doc::{AttributeRow, AttributeTableQuery, AttributesWritten};
 use super::must_see_everything;
 use crate::attributes::{Attributes, Placed, Table, USER_TABLE, check_key, check_row};
-use crate::config::{InputFormat, Scope};
+use crate::config::InputFormat;
 use crate::http::Problem;
 use crate::http::api::Api;
-use crate::http::caller::Caller;
+use crate::http::caller::{Authorized, Caller, scope};
 use crate::http::input::{Input, NoBody, Undecodable, refused};
 use crate::http::manage::answer;
 use crate::http::openapi::schema::ProblemDetails;
@@ -56,11 +56,10 @@ struct Written<'a> {
 )]
 pub(in crate::http) async fn one(
     State(api): State<Arc<Api>>,
+    caller: Authorized<scope::Audit>,
     UrlPath(key): UrlPath<String>,
-    caller: Caller,
     NoBody(input): NoBody,
 ) -> Result<Response, Problem> {
-    caller.may(Scope::Audit)?;
     let _place = api.places.take(Pool::Management)?;
     let (_, table) = target(&api, &caller, &input, &key)?;
     let row = table.get(&key).ok_or_else(|| {
@@ -94,11 +93,11 @@ pub(in crate::http) async fn one(
 )]
 pub(in crate::http) async fn put(
     State(api): State<Arc<Api>>,
+    caller: Authorized<scope::Write>,
     UrlPath(key): UrlPath<String>,
-    caller: Caller,
     unread: Undecodable,
 ) -> Result<Response, Problem> {
-    let input = unread.read_in(&api, &caller, Scope::Write, Pool::Management).await?;
+    let input = unread.read_in(&api, &caller, Pool::Management).await?;
     let (attributes, table) = target(&api, &caller, &input, &key)?;
     if api.config.formats.attributes == InputFormat::Avro {
         let detail = "the rows are in Avro (FLAGSTREAM_FORMAT__ATTRIBUTES), so that only their own producers write them";
@@ -124,11 +123,10 @@ pub(in crate::http) async fn put(
 )]
 pub(in crate::http) async fn delete(
     State(api): State<Arc<Api>>,
+    caller: Authorized<scope::Delete>,
     UrlPath(key): UrlPath<String>,
-    caller: Caller,
     NoBody(input): NoBody,
 ) -> Result<Response, Problem> {
-    caller.may(Scope::Delete)?;
     let _place = api.places.take(Pool::Management)?;
     let (_, table) = target(&api, &caller, &input, &key)?;
     write(&api, &table, &key, None).await

@@ -8,10 +8,9 @@ use axum::response::Response;
 use serde_json::json;
 
 use super::doc::{ClusterBody, PropagationBody, PropagationList, PropagationQuery};
-use crate::config::Scope;
 use crate::http::Problem;
 use crate::http::api::Api;
-use crate::http::caller::Caller;
+use crate::http::caller::{Authorized, Caller, scope};
 use crate::http::manage::answer;
 use crate::http::manage::doc::ManageProblems;
 use crate::http::manage::params::Params;
@@ -33,10 +32,9 @@ const CHANGES_MAX: u32 = 500;
 )]
 pub(in crate::http) async fn cluster(
     State(api): State<Arc<Api>>,
-    caller: Caller,
+    caller: Authorized<scope::Read>,
     _ask: Params,
 ) -> Result<Response, Problem> {
-    caller.may(Scope::Read)?;
     let mut view = api.cluster.view();
     // Details contain names of flags and environments.
     if !caller.restrictions().is_empty() || caller.environments().is_some() {
@@ -59,13 +57,12 @@ pub(in crate::http) async fn cluster(
 )]
 pub(in crate::http) async fn propagations(
     State(api): State<Arc<Api>>,
-    caller: Caller,
+    caller: Authorized<scope::Read>,
     ask: Params,
 ) -> Result<Response, Problem> {
-    caller.may(Scope::Read)?;
     let environment = ask.any_environment()?;
     if let Some(environment) = &environment {
-        caller.may_in(Scope::Read, environment)?;
+        caller.check_environment(environment)?;
     }
     let limit = ask.limit(CHANGES_DEFAULT, CHANGES_MAX)?;
     let wanted =
@@ -89,11 +86,10 @@ pub(in crate::http) async fn propagations(
 )]
 pub(in crate::http) async fn propagation(
     State(api): State<Arc<Api>>,
-    caller: Caller,
+    caller: Authorized<scope::Read>,
     Path(version): Path<String>,
     _ask: Params,
 ) -> Result<Response, Problem> {
-    caller.may(Scope::Read)?;
     let unknown =
         || Problem::new(StatusCode::NOT_FOUND, "there was no change with this version in the last day");
     let version = version.parse::<u64>().map_err(|_| {
@@ -102,7 +98,7 @@ pub(in crate::http) async fn propagation(
     let found = api.cluster.propagation(version).ok_or_else(unknown)?;
     let flags = api.store.load_full();
     let flags = flags.environment(&found.environment).map(|flags| &**flags);
-    caller.may_in(Scope::Read, &found.environment)?;
+    caller.check_environment(&found.environment)?;
     caller.restrictions().check_in_force(flags, &found.flag_name)?;
     answer(StatusCode::OK, &found)
 }

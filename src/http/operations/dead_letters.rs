@@ -18,7 +18,7 @@ use crate::dead_letters::body::{Readers, Writers};
 use crate::dead_letters::{self, Allowed, Fate, FindError, Finder, LatestFilter, Replayer};
 use crate::http::Problem;
 use crate::http::api::Api;
-use crate::http::caller::Caller;
+use crate::http::caller::{Authorized, scope};
 use crate::http::input::Undecodable;
 use crate::http::manage::doc::{ManageProblems, ReasonHeader};
 use crate::http::manage::params::{self, Params};
@@ -50,10 +50,9 @@ const WHAT: &str = "dead letters";
 )]
 pub(in crate::http) async fn list(
     State(api): State<Arc<Api>>,
-    caller: Caller,
+    caller: Authorized<scope::Read>,
     ask: Params,
 ) -> Result<Response, Problem> {
-    caller.may(Scope::Read)?;
     must_see_everything(&caller, WHAT)?;
     let filter = LatestFilter {
         code: ask.parameter("code").map(Cow::into_owned),
@@ -86,11 +85,10 @@ pub(in crate::http) async fn list(
 )]
 pub(in crate::http) async fn one(
     State(api): State<Arc<Api>>,
-    caller: Caller,
+    caller: Authorized<scope::Read>,
     Path(position): Path<String>,
     _ask: Params,
 ) -> Result<Response, Problem> {
-    caller.may(Scope::Read)?;
     caller.may(Scope::Audit)?;
     must_see_everything(&caller, WHAT)?;
     let numbers = position.split_once('-');
@@ -134,10 +132,10 @@ pub(in crate::http) async fn one(
 )]
 pub(in crate::http) async fn replay(
     State(api): State<Arc<Api>>,
-    caller: Caller,
+    caller: Authorized<scope::Write>,
     unread: Undecodable,
 ) -> Result<Response, Problem> {
-    let input = unread.read_in(&api, &caller, Scope::Write, Pool::Management).await?;
+    let input = unread.read_in(&api, &caller, Pool::Management).await?;
     must_see_everything(&caller, WHAT)?;
     let order = Order::read(&input.body)?;
     let reason = reason(&input)?;

@@ -10,11 +10,10 @@ use serde_json::{Value, json};
 use super::doc::{ErasureBody, ErasureRequestBody};
 use super::{must_see_everything, required_reason};
 use crate::audit::erase::{Erasure, ErasureReport};
-use crate::config::Scope;
 use crate::database::audited::Actor;
 use crate::http::Problem;
 use crate::http::api::Api;
-use crate::http::caller::Caller;
+use crate::http::caller::{Authorized, scope};
 use crate::http::input::Undecodable;
 use crate::http::manage::doc::{ReasonHeader, WriteProblems};
 use crate::http::manage::params;
@@ -42,10 +41,10 @@ const COUNTED_ROWS: u32 = 100_000;
 )]
 pub(in crate::http) async fn erase(
     State(api): State<Arc<Api>>,
-    caller: Caller,
+    caller: Authorized<scope::Admin>,
     unread: Undecodable,
 ) -> Result<Response, Problem> {
-    let input = unread.read_in(&api, &caller, Scope::Admin, Pool::Management).await?;
+    let input = unread.read_in(&api, &caller, Pool::Management).await?;
     must_see_everything(&caller, "the data of a user")?;
     let (user, anonymise, dry_run) = order(&input.body)?;
     if dry_run {

@@ -12,7 +12,7 @@ use super::time;
 use crate::config::Scope;
 use crate::http::Problem;
 use crate::http::api::Api;
-use crate::http::caller::Caller;
+use crate::http::caller::{Authorized, scope};
 use crate::http::manage::doc::ManageProblems;
 use crate::http::manage::params::{self, Params};
 use crate::http::manage::{answer, problem};
@@ -41,7 +41,7 @@ const FOUND_MAX: u32 = 1_000;
 )]
 pub(in crate::http) async fn search(
     State(api): State<Arc<Api>>,
-    caller: Caller,
+    caller: Authorized<scope::Read>,
     ask: Params,
 ) -> Result<Response, Problem> {
     let filter = filter(&caller, &ask)?;
@@ -49,7 +49,7 @@ pub(in crate::http) async fn search(
     answer(StatusCode::OK, &found)
 }
 
-fn filter(caller: &Caller, ask: &Params) -> Result<SearchFilter, Problem> {
+fn filter(caller: &Authorized<scope::Read>, ask: &Params) -> Result<SearchFilter, Problem> {
     let after = ask.parameter("after").map(|text| text.parse()).transpose();
     let after = after.map_err(|_| {
         Problem::of_field(StatusCode::BAD_REQUEST, "after", "expected `next` of the previous page")
@@ -73,8 +73,10 @@ fn filter(caller: &Caller, ask: &Params) -> Result<SearchFilter, Problem> {
 }
 
 /// Reads the selection, and checks that the caller may select by it.
-pub(super) fn selection(caller: &Caller, ask: &Params) -> Result<EvaluationSelection, Problem> {
-    caller.may(Scope::Read)?;
+pub(super) fn selection(
+    caller: &Authorized<scope::Read>,
+    ask: &Params,
+) -> Result<EvaluationSelection, Problem> {
     let text = |name: &str| match ask.parameter(name).map(Cow::into_owned) {
         // Postgres cannot store a NUL character, so nothing has such a value.
         Some(text) if text.len() > MAX_ID_BYTES || text.contains('\0') => {
@@ -89,7 +91,7 @@ pub(super) fn selection(caller: &Caller, ask: &Params) -> Result<EvaluationSelec
         caller.may(Scope::Audit)?;
     }
     let environment = ask.any_environment()?;
-    let environments = params::allowed_among(caller, Scope::Read, environment.as_deref())?;
+    let environments = params::allowed_among(caller, environment.as_deref())?;
     let owned = |names: Vec<&str>| names.into_iter().map(str::to_owned).collect();
     Ok(EvaluationSelection {
         user_id,

@@ -8,10 +8,9 @@ use axum::response::Response;
 use serde_json::{Map, Value};
 
 use super::doc::{ExplainBody, ExplainedBody};
-use crate::config::Scope;
 use crate::http::Problem;
 use crate::http::api::Api;
-use crate::http::caller::Caller;
+use crate::http::caller::{Authorized, scope};
 use crate::http::input::Undecodable;
 use crate::http::manage::doc::{EnvironmentQuery, FlagPath, ManageProblems};
 use crate::http::manage::params::{self, FlagName};
@@ -39,12 +38,12 @@ use crate::manage::ExplainRequest;
 )]
 pub(in crate::http) async fn explain(
     State(api): State<Arc<Api>>,
-    caller: Caller,
+    caller: Authorized<scope::Read>,
     name: FlagName,
     unread: Undecodable,
 ) -> Result<Response, Problem> {
-    let input = unread.read_in(&api, &caller, Scope::Read, Pool::Management).await?;
-    let environment = params::allowed(&caller, Scope::Read, input.parameter("environment"))?;
+    let input = unread.read_in(&api, &caller, Pool::Management).await?;
+    let environment = params::allowed(&caller, input.parameter("environment"))?;
     let flag_name = name.reachable(&api, &caller, &environment).await?;
     let request = request(environment, flag_name, &params::members(&input.body)?)?;
     answer(StatusCode::OK, &api.manager.explain(api.completed(request)).await.map_err(problem)?)

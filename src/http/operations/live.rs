@@ -19,7 +19,7 @@ use super::doc::StreamFilterQuery;
 use super::evaluations::selection;
 use crate::http::Problem;
 use crate::http::api::Api;
-use crate::http::caller::{Caller, Peer};
+use crate::http::caller::{Authorized, Peer, scope};
 use crate::http::listeners::{ListenerPlace, disable_buffering};
 use crate::http::manage::params::Params;
 use crate::http::openapi::calls::Stream;
@@ -58,7 +58,7 @@ struct Viewer {
 )]
 pub(in crate::http) async fn stream(
     State(api): State<Arc<Api>>,
-    caller: Caller,
+    caller: Authorized<scope::Read>,
     peer: Option<Extension<Peer>>,
     ask: Params,
 ) -> Result<Response, Problem> {
@@ -77,8 +77,13 @@ pub(in crate::http) async fn stream(
     })?;
     let mut counts = interval(COUNTS_INTERVAL);
     counts.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let viewer =
-        Viewer { watching, counts, void: Box::pin(caller.until_void()), is_open: false, _place: place };
+    let viewer = Viewer {
+        watching,
+        counts,
+        void: Box::pin(caller.into_caller().until_void()),
+        is_open: false,
+        _place: place,
+    };
     let events = stream::unfold(viewer, Viewer::next);
     let mut response =
         Sse::new(events).keep_alive(KeepAlive::new().interval(HEARTBEAT).text("heartbeat")).into_response();

@@ -16,6 +16,7 @@ use crate::http::manage::answer;
 /// Shows who the caller is, and what the caller may do.
 ///
 /// A caller without any scope learns that, and nothing about the service.
+// It needs no scope, because what it shows depends on the scopes that the caller has.
 #[utoipa::path(
     get,
     path = "/api/v1/me",

@@ -9,11 +9,10 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Map, Value, json};
 
 use super::doc::{ReplayBody, ReplayList, ReplayRequestBody};
-use crate::config::Scope;
 use crate::database::audited::Actor;
 use crate::http::Problem;
 use crate::http::api::Api;
-use crate::http::caller::Caller;
+use crate::http::caller::{Authorized, Caller, scope};
 use crate::http::input::Undecodable;
 use crate::http::manage::doc::{ManageProblems, WriteProblems};
 use crate::http::manage::params::{self, Params};
@@ -45,10 +44,10 @@ const MEANINGLESS: StatusCode = StatusCode::UNPROCESSABLE_ENTITY;
 )]
 pub(in crate::http) async fn start(
     State(api): State<Arc<Api>>,
-    caller: Caller,
+    caller: Authorized<scope::Read>,
     unread: Undecodable,
 ) -> Result<Response, Problem> {
-    let input = unread.read_in(&api, &caller, Scope::Read, Pool::Management).await?;
+    let input = unread.read_in(&api, &caller, Pool::Management).await?;
     let members = params::members(&input.body)?;
     let request =
         Asked { caller: &caller, members: &members }.read(&api.config.unleash.default_environment)?;
@@ -74,10 +73,9 @@ pub(in crate::http) async fn start(
 )]
 pub(in crate::http) async fn list(
     State(api): State<Arc<Api>>,
-    caller: Caller,
+    caller: Authorized<scope::Read>,
     _ask: Params,
 ) -> Result<Response, Problem> {
-    caller.may(Scope::Read)?;
     let mut replays = api.manager.replays().await.map_err(problem)?;
     replays.retain(|replay| may_see(&caller, replay));
     answer(StatusCode::OK, &json!({"replays": replays}))
@@ -94,11 +92,10 @@ pub(in crate::http) async fn list(
 )]
 pub(in crate::http) async fn one(
     State(api): State<Arc<Api>>,
-    caller: Caller,
+    caller: Authorized<scope::Read>,
     Path(id): Path<String>,
     _ask: Params,
 ) -> Result<Response, Problem> {
-    caller.may(Scope::Read)?;
     let mut found = find(&api, &caller, &id).await?;
     if !caller.may_audit()
         && let Some(report) = &mut found.report
@@ -123,11 +120,10 @@ pub(in crate::http) async fn one(
 )]
 pub(in crate::http) async fn cancel(
     State(api): State<Arc<Api>>,
-    caller: Caller,
+    caller: Authorized<scope::Read>,
     Path(id): Path<String>,
     ask: Params,
 ) -> Result<StatusCode, Problem> {
-    caller.may(Scope::Read)?;
     find(&api, &caller, &id).await?;
     let (actor, reason) = (caller.name(), ask.reason()?);
     let author = Actor { actor: &actor, reason: reason.as_deref() };
@@ -170,7 +166,7 @@ fn hide_users(report: &mut Value) {
 
 /// Body of a request that starts a replay.
 struct Asked<'a> {
-    caller: &'a Caller,
+    caller: &'a Authorized<scope::Read>,
     members: &'a Map<String, Value>,
 }
 
@@ -208,7 +204,7 @@ impl Asked<'_> {
         let environment = self.text("environment")?.map(|name| params::environment(Some(name.into())));
         match environment.transpose()? {
             Some(environment) => {
-                self.caller.may_in(Scope::Read, &environment)?;
+                self.caller.check_environment(&environment)?;
                 Ok(Some(environment))
             }
             None if self.caller.environments().is_none() && self.caller.restrictions().is_empty() => Ok(None),
@@ -255,7 +251,7 @@ impl Asked<'_> {
         let read = proposal::read(&with, environment, from);
         let proposals = read.map_err(|message| Problem::of_field(MEANINGLESS, "with", message))?;
         for proposal in &proposals {
-            self.caller.may_in(Scope::Read, &proposal.environment)?;
+            self.caller.check_environment(&proposal.environment)?;
         }
         Ok(proposals)
     }

@@ -4,6 +4,7 @@
 use tokio::sync::watch;
 
 use super::*;
+use crate::auth::TokenCache;
 use crate::cluster::{Cluster, Reporting};
 use crate::config::{Profile, load_from};
 use crate::evaluate::Parts;
@@ -26,6 +27,15 @@ pub(super) fn scene() -> (Arc<Api>, Router, Publishing) {
 
 /// Like [`scene`] with additional settings. `with_metrics` serves `/metrics` on the main listener.
 pub(super) fn scene_of(settings: &[(&str, &str)], with_metrics: bool) -> (Arc<Api>, Router, Publishing) {
+    fixture(settings, with_metrics, None)
+}
+
+/// Like [`scene_of`] with API tokens.
+pub(in crate::http) fn fixture(
+    settings: &[(&str, &str)],
+    with_metrics: bool,
+    tokens: Option<Arc<TokenCache>>,
+) -> (Arc<Api>, Router, Publishing) {
     let variables = [
         ("FLAGSTREAM_HTTP__LISTEN", "127.0.0.1:0"),
         ("FLAGSTREAM_INSTANCE", "test"),
@@ -61,7 +71,7 @@ pub(super) fn scene_of(settings: &[(&str, &str)], with_metrics: bool) -> (Arc<Ap
     };
     let registry = Arc::new(Registry::new("test"));
     let cluster = Cluster::new(Reporting::of_parts(&parts, Arc::clone(&registry), Vec::new()));
-    let api = Api::new(parts, publisher, None, manager, None, cluster, unleash);
+    let api = Api::new(parts, publisher, tokens, manager, None, cluster, unleash);
     let http_state = HttpState::new(&api.config, registry, metrics, Some(Arc::clone(&api)));
     (api, router(http_state, with_metrics), publishing)
 }

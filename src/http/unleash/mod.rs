@@ -65,7 +65,8 @@ const STORE_RETRY_SECONDS: u32 = 2;
 /// Maximum length of the application's name and of the connection id in events, in bytes.
 const MAX_SOURCE_BYTES: usize = 255;
 
-/// Caller of a route for SDKs.
+/// Caller of a route for SDKs. It can have a token of Unleash, which has no scopes; a token of this service must have the
+/// scope `evaluate`.
 #[derive(Debug)]
 pub(super) struct SdkCaller {
     pub(super) unleash: Arc<UnleashApi>,

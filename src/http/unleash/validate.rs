@@ -134,7 +134,8 @@ async fn info(State(api): State<Arc<Api>>) -> Json<Value> {
     Json(json!({"name": "flagstream", "version": env!("CARGO_PKG_VERSION"), "instance": api.config.instance}))
 }
 
-/// Refuses callers of the main listener that may not read flags. Any caller of the operators' listener may.
+/// Refuses callers of the main listener that may not read flags. The operators' listener requires no scope, so that these
+/// routes have no fixed one.
 fn check_operator(api: &Api, caller: Result<Caller, Problem>) -> Result<(), Problem> {
     match api.config.http.admin_listen {
         Some(_) => Ok(()),
