@@ -60,7 +60,7 @@ pub use limits::Limits;
 use measured::Measured;
 
 pub use api::Api;
-pub use caller::Caller;
+pub use caller::{Authorized, Caller, scope};
 pub use manage::segment;
 pub use openapi::document as openapi_document;
 pub use problem::Problem;

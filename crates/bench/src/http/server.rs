@@ -14,12 +14,12 @@ use tower::ServiceExt;
 
 use crate::load;
 use flagstream::cluster::{Cluster, Reporting};
-use flagstream::config::{Config, Scope};
+use flagstream::config::Config;
 use flagstream::evaluate::Parts;
 use flagstream::feed::Usage;
 use flagstream::health::{Registry, Reporter};
 use flagstream::http::server::ConnectionLimits;
-use flagstream::http::{self, Api, Caller, HttpState, Limits, Undecodable};
+use flagstream::http::{self, Api, Authorized, HttpState, Limits, Undecodable, scope};
 use flagstream::kill::KillSwitches;
 use flagstream::manage::Manager;
 use flagstream::metrics::Metrics;
@@ -107,8 +107,10 @@ async fn fixed(
         let of_baseline = answer.clone();
         baseline = baseline
             .route(&client::path(bare_arm, 0, flags), post(async move |_: Bytes| respond(of_baseline)));
-        let of_route = async move |State(api): State<Arc<Api>>, caller: Caller, unread: Undecodable| {
-            unread.read_for(&api, &caller, Scope::Evaluate).await.map(|_| respond(answer))
+        let of_route = async move |State(api): State<Arc<Api>>,
+                                   caller: Authorized<scope::Evaluate>,
+                                   unread: Undecodable| {
+            unread.read_for(&api, &caller).await.map(|_| respond(answer))
         };
         routes = routes.route(&client::path(arm, 0, flags), post(of_route));
     }
