@@ -1,7 +1,9 @@
 //! OpenTelemetry is not part of this build: the feature `otel` is off. Nothing is collected.
 
+#[path = "traces/subjects.rs"]
+mod subjects;
+
 use std::future::Future;
-use std::time::Duration;
 
 use axum::extract::Request;
 use axum::http::StatusCode;
@@ -9,6 +11,8 @@ use axum::http::StatusCode;
 use crate::flag::Answer;
 use crate::metrics::Metrics;
 use crate::privacy::Shown;
+
+pub use subjects::{Message, WrittenBatch, WrittenRecord};
 
 /// Never exists in this build.
 #[derive(Debug)]
@@ -21,30 +25,6 @@ pub enum ServedCall {}
 /// Never exists in this build.
 #[derive(Debug)]
 pub enum Process {}
-
-/// A message that a record leads to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Message {
-    Event,
-    Reply,
-}
-
-/// A batch that is in the database.
-#[derive(Debug)]
-pub struct WrittenBatch<'a> {
-    pub topic: &'a str,
-    pub database: &'static str,
-    pub records: usize,
-    pub took: Duration,
-}
-
-/// A record of a batch, with its header `traceparent`.
-#[derive(Debug)]
-pub struct WrittenRecord<'a> {
-    pub partition: i32,
-    pub offset: i64,
-    pub traceparent: &'a [u8],
-}
 
 pub fn start(_instance: &str, _metrics: &Metrics) -> anyhow::Result<Option<Telemetry>> {
     Ok(None)

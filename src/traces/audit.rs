@@ -1,35 +1,17 @@
 //! The spans of the sink: the writing of a batch's records, in the traces that the records belong to.
 
 use std::collections::HashSet;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use opentelemetry::KeyValue;
 use opentelemetry::trace::{Link, Span as _, SpanContext, SpanKind, Tracer as _};
 
+use super::subjects::{WrittenBatch, WrittenRecord};
 use super::{ACTIVE, beneath, remote};
 use crate::message::trace::Traceparent;
 
 /// Spans of one batch. Further traces of the batch get none, so that a batch does not fill the queue of spans.
 const MAX_SPANS: usize = 128;
-
-/// A batch that is in the database.
-#[derive(Debug)]
-pub struct WrittenBatch<'a> {
-    pub topic: &'a str,
-    /// `db.system.name` of the semantic conventions.
-    pub database: &'static str,
-    /// Number of records in the batch.
-    pub records: usize,
-    pub took: Duration,
-}
-
-/// A record of a batch, with its header `traceparent`.
-#[derive(Debug)]
-pub struct WrittenRecord<'a> {
-    pub partition: i32,
-    pub offset: i64,
-    pub traceparent: &'a [u8],
-}
 
 /// Adds a span to each sampled trace among the records. The iterator is not advanced while nothing is collected.
 pub fn written<'a>(batch: &WrittenBatch<'_>, records: impl Iterator<Item = WrittenRecord<'a>>) {

@@ -8,6 +8,7 @@ use opentelemetry::trace::{Link, Span as _, SpanKind, TraceContextExt as _, Trac
 use opentelemetry::{Context, ContextGuard, KeyValue};
 
 use super::sampling::is_sampled;
+use super::subjects::Message;
 use super::{ACTIVE, Active, beneath, remote, traceparent};
 use crate::message::trace::Traceparent;
 
@@ -28,13 +29,6 @@ pub struct Process {
 struct Sent {
     count: Cell<i64>,
     begun: Cell<Option<SystemTime>>,
-}
-
-/// A message that a record leads to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Message {
-    Event,
-    Reply,
 }
 
 /// Opens the span of a record at `partition` and `offset` of `topic`. `None` if it is not sampled.

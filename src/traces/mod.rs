@@ -14,6 +14,7 @@ mod export;
 mod http;
 mod kafka;
 mod sampling;
+mod subjects;
 #[cfg(test)]
 mod tests;
 
@@ -28,10 +29,11 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::logs::{SdkLogger, SdkLoggerProvider};
 use opentelemetry_sdk::trace::{Sampler, SdkTracer, SdkTracerProvider};
 
-pub use audit::{WrittenBatch, WrittenRecord, written};
+pub use audit::written;
 pub use evaluation::evaluated;
 pub use http::{ServedCall, serve};
-pub use kafka::{Message, Process, process};
+pub use kafka::{Process, process};
+pub use subjects::{Message, WrittenBatch, WrittenRecord};
 
 use crate::message::trace::Traceparent;
 use crate::metrics::Metrics;

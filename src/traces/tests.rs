@@ -7,9 +7,10 @@ use opentelemetry::logs::AnyValue;
 use opentelemetry::trace::{SpanKind, TraceContextExt};
 use opentelemetry_sdk::trace::{IdGenerator, Sampler, SamplingDecision, ShouldSample};
 
-use super::audit::{WrittenRecord, first_of_each};
+use super::audit::first_of_each;
 use super::evaluation::attributes;
 use super::sampling::{Ids, is_sampled, sampler};
+use super::subjects::WrittenRecord;
 use super::{beneath, is_configured, remote, traceparent};
 use crate::flag::value::{Lookup, answer};
 use crate::flag::{EvaluationContext, ValueType};
