@@ -23,7 +23,7 @@ use crate::database::{Database, DatabaseError, on_pool};
 use super::Assignments;
 use super::aggregate::{assignments, versions};
 use super::counting::Question;
-use super::counts::{Group, Seen, Standing, standing};
+use super::counts::{Eligibility, Group, Seen, eligibility};
 use super::phases::phases;
 use super::records::{Row, StoredExperiment, kept, read_row};
 use super::tally::Tally;
@@ -162,7 +162,7 @@ impl Source<'_> {
                 users.try_next().await? as Option<User>
             {
                 let group = group(phase, variant, assignment, seen);
-                let (stratum, compared) = self.standing(&group);
+                let (stratum, compared) = self.eligibility(&group);
                 let known = group.assignment.and_then(|key| self.assignments.get(&key));
                 let (how, rule, weights) = match known {
                     Some(of) => (
@@ -224,7 +224,7 @@ impl Source<'_> {
             while let Some(row) = rows.try_next().await? as Option<Value> {
                 let (user, phase, variant, assignment, seen, metric, value, other, converted) = row;
                 let group = group(phase, variant, assignment, seen);
-                let (stratum, compared) = self.standing(&group);
+                let (stratum, compared) = self.eligibility(&group);
                 let metric = usize::try_from(metric).ok().and_then(|at| self.question.design.metrics.get(at));
                 let metric = metric.map_or("", |metric| metric.name.as_str());
                 // Rust prints the shortest text that is read as the same number.
@@ -250,12 +250,13 @@ impl Source<'_> {
     }
 
     /// Number of the stratum, or the reason why the users of the group are not compared.
-    fn standing(&self, group: &Group) -> (String, &'static str) {
+    fn eligibility(&self, group: &Group) -> (String, &'static str) {
         let tally = self.tallies.iter().find(|tally| tally.phase.number == group.phase);
-        let standing = tally.map(|tally| standing(self.question.design, tally, &self.assignments, group));
-        match standing {
-            Some(Standing::Stratum(index)) => ((index + 1).to_string(), "yes"),
-            Some(Standing::Excluded(reason)) => (String::new(), reason),
+        let eligibility =
+            tally.map(|tally| eligibility(self.question.design, tally, &self.assignments, group));
+        match eligibility {
+            Some(Eligibility::Stratum(index)) => ((index + 1).to_string(), "yes"),
+            Some(Eligibility::Excluded(reason)) => (String::new(), reason),
             None => (String::new(), "unknown"),
         }
     }

@@ -65,31 +65,31 @@ pub struct Counts {
     pub conversions: Vec<ConversionLine>,
 }
 
-/// Whether the users of a group are compared.
+/// Whether the users of a group are eligible for the comparison of variants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
+pub enum Eligibility {
     /// Index of the stratum in the tally.
     Stratum(usize),
-    /// Reason why they are not.
+    /// Reason why they are not eligible.
     Excluded(&'static str),
 }
 
-/// Returns the stratum of a group in the tally of its phase.
-pub fn standing(
+/// Returns the stratum of a group in the tally of its phase, or why the group has none.
+pub fn eligibility(
     design: &Design,
     tally: &Tally,
     assignments: &BTreeMap<i64, Assignment>,
     group: &Group,
-) -> Standing {
+) -> Eligibility {
     match place(design, &tally.phase, assignments, group) {
         Place::Stratum(list) => {
             let known = tally.strata.iter().position(|stratum| stratum.list.is_like(&list));
-            known.map_or(Standing::Excluded("unknown"), Standing::Stratum)
+            known.map_or(Eligibility::Excluded("unknown"), Eligibility::Stratum)
         }
-        Place::Forced => Standing::Excluded("forced"),
-        Place::Other => Standing::Excluded("other"),
-        Place::Unknown => Standing::Excluded("unknown"),
-        Place::Crossed => Standing::Excluded("crossed"),
+        Place::Forced => Eligibility::Excluded("forced"),
+        Place::Other => Eligibility::Excluded("other"),
+        Place::Unknown => Eligibility::Excluded("unknown"),
+        Place::Crossed => Eligibility::Excluded("crossed"),
     }
 }
 
