@@ -264,14 +264,7 @@ fn latency_text(report: &LatencyReport) -> String {
 }
 
 fn sink_text(report: &SinkReport) -> String {
-    let mut lines = vec![
-        format!("{} rows, {} partitions", report.rows, report.partitions),
-        format!("{:28} {:>12} {:>16}  rounds", "arm", "rows/s", "Postgres µs/row"),
-    ];
-    lines.extend(report.arms.iter().map(|arm| {
-        let cpu = arm.postgres_microseconds_per_row.unwrap_or(f64::NAN);
-        format!("{:28} {:>12.0} {cpu:>16.2}  {:?}", arm.arm, arm.median, arm.rows_per_second)
-    }));
+    let mut lines = sink_arm_lines(report.rows, report.partitions, &report.arms);
     lines.push(format!("flagstream sink / raw COPY, all of them: {:.2}", report.ratio));
     lines.extend(
         report
@@ -293,15 +286,21 @@ fn sink_text(report: &SinkReport) -> String {
     lines.join("\n")
 }
 
-fn chain_text(report: &ChainReport) -> String {
+/// A table of sinks and of what they are compared with.
+fn sink_arm_lines(rows: u64, partitions: i32, arms: &[sink::ArmReport]) -> Vec<String> {
     let mut lines = vec![
-        format!("{} rows, {} partitions", report.rows, report.partitions),
+        format!("{rows} rows, {partitions} partitions"),
         format!("{:28} {:>12} {:>16}  rounds", "arm", "rows/s", "Postgres µs/row"),
     ];
-    lines.extend(report.arms.iter().map(|arm| {
+    lines.extend(arms.iter().map(|arm| {
         let cpu = arm.postgres_microseconds_per_row.unwrap_or(f64::NAN);
         format!("{:28} {:>12.0} {cpu:>16.2}  {:?}", arm.arm, arm.median, arm.rows_per_second)
     }));
+    lines
+}
+
+fn chain_text(report: &ChainReport) -> String {
+    let mut lines = sink_arm_lines(report.rows, report.partitions, &report.arms);
     lines.push(format!("with / without, medians: {:.3}", report.ratio));
     lines.push(format!("with / without, each round: {:.3?}", report.ratio_rounds));
     lines.push(format!(

@@ -97,19 +97,29 @@ pub struct ArmReport {
 
 /// Runs the benchmark on the configured Kafka and Postgres.
 pub async fn run(args: &SinkArgs, config: Config) -> anyhow::Result<SinkReport> {
-    ensure!(args.rows >= 10_000, "--rows: expected at least 10000");
+    with_own_database(args.rows, config, async |config, own| measure(args, config, own).await).await
+}
+
+/// Runs a measurement of `rows` rows with a database of its own, which the configuration names and which is dropped
+/// afterwards.
+async fn with_own_database<R>(
+    rows: u64,
+    mut config: Config,
+    measure: impl AsyncFnOnce(Config, &Own) -> anyhow::Result<R>,
+) -> anyhow::Result<R> {
+    ensure!(rows >= 10_000, "--rows: expected at least 10000");
     let server = config.database.url.clone().context("DATABASE_URL is not set")?;
     let own = Own::create(&server).await?;
-    let measured = measure(args, config, &own).await;
+    config.database.url = Some(Secret::new(own.url.clone()));
+    let measured = measure(config, &own).await;
     own.drop().await?;
     measured
 }
 
-async fn measure(args: &SinkArgs, mut config: Config, own: &Own) -> anyhow::Result<SinkReport> {
-    config.database.url = Some(Secret::new(own.url.clone()));
+async fn measure(args: &SinkArgs, config: Config, own: &Own) -> anyhow::Result<SinkReport> {
     let mut bench = Bench::prepare(config, args.flags, args.partitions).await?;
     tracing::info!(rows = args.rows, "producing events");
-    let raw = produce(&bench, args)?;
+    let raw = produce(&bench, args.rows, args.flags, args.partitions)?;
     let (mut raw_rates, mut sink_rates) = (vec![Vec::new(); RAW.len()], Vec::new());
     let mut experiment_rates = vec![Vec::new(); experiments::ARMS.len()];
     for round in 0..args.rounds.max(1) {
@@ -163,19 +173,18 @@ async fn measure(args: &SinkArgs, mut config: Config, own: &Own) -> anyhow::Resu
 type Rate = (f64, Option<f64>);
 
 /// Produces events of real evaluations to Kafka, and returns the same as encoded rows.
-fn produce(bench: &Bench, args: &SinkArgs) -> anyhow::Result<Vec<Vec<u8>>> {
+fn produce(bench: &Bench, rows: u64, flags: usize, partitions: i32) -> anyhow::Result<Vec<Vec<u8>>> {
     let producer = bench.request_producer(5)?;
     let topics = &bench.config.topics;
     let began = chrono::Utc::now() - chrono::Duration::hours(1);
     let mut chunks: Vec<Vec<u8>> = Vec::new();
-    for number in 0..args.rows {
-        let partition = i32::try_from(number % args.partitions.unsigned_abs() as u64)?;
-        let offset = i64::try_from(number / args.partitions.unsigned_abs() as u64)?;
+    for number in 0..rows {
+        let partition = i32::try_from(number % u64::from(partitions.unsigned_abs()))?;
+        let offset = i64::try_from(number / u64::from(partitions.unsigned_abs()))?;
         // Timestamps advance by a millisecond per 100 events, as at full load.
         let at = began + chrono::Duration::microseconds(i64::try_from(number * 10)?);
-        let (key, event) =
-            event(&bench.snapshot, number, args.flags, &topics.requests, (partition, offset), at)
-                .context("no event")?;
+        let (key, event) = event(&bench.snapshot, number, flags, &topics.requests, (partition, offset), at)
+            .context("no event")?;
         if number % bench.config.audit.batch_max_rows as u64 == 0 {
             chunks.push(Vec::new());
         }

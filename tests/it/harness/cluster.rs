@@ -200,14 +200,15 @@ impl Cluster {
 
     /// Copies the data of a stopped node, so that [`restore`](Self::restore) can bring it back.
     pub fn back_up(&self, number: usize) {
-        copy_folder(&self.nodes[number - 1].folder.join("data"), &self.nodes[number - 1].folder.join("copy"));
+        let data = self.data(number);
+        copy_folder(&data, &data.with_file_name("copy"));
     }
 
     /// Replaces the data of a stopped node by the last copy.
     pub fn restore(&self, number: usize) {
-        let folder = &self.nodes[number - 1].folder;
-        fs::remove_dir_all(folder.join("data")).unwrap();
-        copy_folder(&folder.join("copy"), &folder.join("data"));
+        let data = self.data(number);
+        fs::remove_dir_all(&data).unwrap();
+        copy_folder(&data.with_file_name("copy"), &data);
     }
 
     /// The data folder of a node, for copies of it while the node is stopped.

@@ -1,14 +1,12 @@
 //! `bench chain`: what the hash chain costs the audit sink. Sinks with and without the chain write the same events in turn.
 
-use anyhow::{Context, ensure};
-
 use flagstream::audit::{Parts, Sink};
-use flagstream::config::{Config, Secret};
+use flagstream::config::Config;
 
 use crate::setup::Bench;
 use crate::stream::{cpu_seconds, median};
 
-use super::{ArmReport, Own, Rate, SinkArgs, produce, rate_of, report, start_with};
+use super::{ArmReport, Own, Rate, produce, rate_of, report, start_with, with_own_database};
 
 /// The parameters of the benchmark.
 #[derive(Debug, Clone, clap::Args)]
@@ -49,19 +47,13 @@ const ARMS: [(&str, Start); 2] =
 
 /// Runs the benchmark on the configured Kafka and Postgres.
 pub async fn run(args: &ChainArgs, config: Config) -> anyhow::Result<ChainReport> {
-    ensure!(args.rows >= 10_000, "--rows: expected at least 10000");
-    let server = config.database.url.clone().context("DATABASE_URL is not set")?;
-    let own = Own::create(&server).await?;
-    let measured = measure(args, config, &own).await;
-    own.drop().await?;
-    measured
+    with_own_database(args.rows, config, async |config, own| measure(args, config, own).await).await
 }
 
-async fn measure(args: &ChainArgs, mut config: Config, own: &Own) -> anyhow::Result<ChainReport> {
-    config.database.url = Some(Secret::new(own.url.clone()));
+async fn measure(args: &ChainArgs, config: Config, own: &Own) -> anyhow::Result<ChainReport> {
     let bench = Bench::prepare(config, args.flags, args.partitions).await?;
     let ChainArgs { rows, flags, partitions, rounds } = *args;
-    drop(produce(&bench, &SinkArgs { rows, flags, partitions, rounds, history: 0 })?);
+    drop(produce(&bench, rows, flags, partitions)?);
     let mut rates: [Vec<Rate>; 2] = Default::default();
     let mut process: [Vec<f64>; 2] = Default::default();
     // The first round fills the caches of Kafka and Postgres and does not count.
