@@ -49,7 +49,8 @@ impl Session<'_> {
         STOP_TIMEOUT.saturating_sub(since.elapsed())
     }
 
-    /// Commits the transaction.
+    /// Commits the transaction on this thread, when nothing can be done meanwhile. A commit in the background needs a
+    /// thread of its own.
     pub(super) fn commit_transaction(&mut self) -> Result<(), SessionError> {
         let deadline = Instant::now() + self.time_left();
         let producer = self.producer.inner();
