@@ -20,7 +20,7 @@ use crate::database::{Database, DatabaseError};
 use super::counts::{ConversionLine, Counts, Group, MetricLine, Seen, UserLine};
 use super::design::{Cap, Design, Kind};
 use super::statistics::quantile;
-use super::tally::{Phase, QuantileSample, Sample, Tally};
+use super::tally::{Phase, QuantileSample, Tally};
 use super::{Assignments, Draws};
 
 use dimensions::Split;

@@ -11,6 +11,7 @@ use super::*;
 use crate::config::Secret;
 use crate::experiment::phases::{Version, phases};
 use crate::experiment::rows::{self, ConversionRow, ExposureRow};
+use crate::experiment::tally::Sample;
 use crate::experiment::{Assignment, Dimension, DimensionSource, Metric, Role};
 
 const HOUR: i64 = MICROSECONDS_PER_HOUR;
