@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use rdkafka::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 
@@ -36,6 +36,16 @@ impl Fixture {
         let reader = TableReader::open(&self.config.kafka, "attributes-user", TOPIC, CALL_TIMEOUT).unwrap();
         let metrics = Arc::new(Metrics::new());
         DeadLetters::new(&self.config, "user", &metrics, &Shutdown::new()).send(&reader, rows).unwrap();
+    }
+
+    /// Sets the marks as the transaction of an instance does. This broker does not keep the offsets of transactions.
+    fn mark(&self, next: &BTreeMap<i32, i64>) {
+        let consumer: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", self.cluster.bootstrap_servers())
+            .set("group.id", format!("{}-attributes-user", self.config.kafka.group_id))
+            .create()
+            .unwrap();
+        consumer.commit(&offsets(TOPIC, next).unwrap(), CommitMode::Sync).unwrap();
     }
 
     /// Reads the dead letters up to the end of their topic.
@@ -80,12 +90,13 @@ fn row(partition: i32, offset: i64, body: &[u8], header: &[u8]) -> MalformedRow 
 }
 
 #[test]
-fn a_row_that_several_instances_read_becomes_one_dead_letter() {
+fn a_row_that_another_instance_has_sent_is_not_sent_again() {
     let fixture = Fixture::new();
     let rows = |last: i64| -> Vec<_> {
         [(0, 4), (1, 7), (0, last)].map(|(partition, offset)| row(partition, offset, b"{", b"x")).into()
     };
     fixture.send(&rows(5));
+    fixture.mark(&[(0, 6), (1, 8)].into());
     fixture.send(&rows(5));
     fixture.send(&rows(9));
     let letters = fixture.letters();
