@@ -7,7 +7,6 @@ use axum::http::{HeaderValue, StatusCode};
 use opentelemetry::trace::{FutureExt as _, SpanKind, Status, TraceContextExt as _, Tracer as _};
 use opentelemetry::{Context, KeyValue};
 
-use super::sampling::is_sampled;
 use super::{ACTIVE, beneath, remote, traceparent};
 use crate::message::trace::{TRACEPARENT, Traceparent};
 
@@ -26,10 +25,10 @@ pub fn serve(request: &mut Request, method: &'static str, route: &str) -> Option
     let active = ACTIVE.get().filter(|_| !UNTRACED.iter().any(|path| route.starts_with(path)))?;
     let given = request.headers().get(TRACEPARENT).and_then(|value| Traceparent::parse(value.as_bytes()));
     let parent = given.as_ref().and_then(remote);
-    let above = beneath(parent.as_ref());
-    if !is_sampled(&active.sampler, &above) {
+    if !active.rule.samples(parent.as_ref()) {
         return None;
     }
+    let above = beneath(parent.as_ref());
     let span = active.tracer.span_builder(format!("{method} {route}")).with_kind(SpanKind::Server);
     let context = Context::new().with_span(span.start_with_context(&active.tracer, &above));
     let opened = context.span();

@@ -7,7 +7,6 @@ use std::time::SystemTime;
 use opentelemetry::trace::{Link, Span as _, SpanKind, TraceContextExt as _, Tracer as _};
 use opentelemetry::{Context, ContextGuard, KeyValue};
 
-use super::sampling::is_sampled;
 use super::subjects::Message;
 use super::{ACTIVE, Active, beneath, remote, traceparent};
 use crate::message::trace::Traceparent;
@@ -36,10 +35,10 @@ pub fn process(topic: &str, partition: i32, offset: i64, given: Option<&str>) ->
     let active = ACTIVE.get()?;
     let parent = given.and_then(|given| Traceparent::parse(given.as_bytes()));
     let parent = parent.as_ref().and_then(remote);
-    let context = beneath(parent.as_ref());
-    if !is_sampled(&active.sampler, &context) {
+    if !active.rule.samples(parent.as_ref()) {
         return None;
     }
+    let context = beneath(parent.as_ref());
     let mut span = active.tracer.span_builder(format!("process {topic}")).with_kind(SpanKind::Consumer);
     if let Some(producer) = &parent {
         span = span.with_links(vec![Link::with_context(producer.clone())]);

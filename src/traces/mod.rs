@@ -27,12 +27,13 @@ use opentelemetry::trace::{SpanContext, TraceContextExt, TraceState, TracerProvi
 use opentelemetry::{Context, KeyValue, SpanId, TraceFlags, TraceId};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::logs::{SdkLogger, SdkLoggerProvider};
-use opentelemetry_sdk::trace::{Sampler, SdkTracer, SdkTracerProvider};
+use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
 
 pub use audit::written;
 pub use evaluation::evaluated;
 pub use http::{ServedCall, serve};
 pub use kafka::{Process, process};
+use sampling::SamplingRule;
 pub use subjects::{Message, WrittenBatch, WrittenRecord};
 
 use crate::message::trace::Traceparent;
@@ -49,7 +50,7 @@ static ACTIVE: OnceLock<Active> = OnceLock::new();
 #[derive(Debug)]
 struct Active {
     tracer: SdkTracer,
-    sampler: Sampler,
+    rule: SamplingRule,
     logger: SdkLogger,
 }
 
@@ -67,11 +68,11 @@ pub fn start(instance: &str, metrics: &Metrics) -> anyhow::Result<Option<Telemet
     }
     let resource = resource(instance, std::env::var("OTEL_SERVICE_NAME").ok());
     let client = export::client().context("OpenTelemetry")?;
-    let sampler = sampling::sampler(|name| std::env::var(name).ok());
-    let spans = export::spans(client.clone(), resource.clone(), sampler.clone(), &metrics.telemetry)
+    let rule = SamplingRule::read(|name| std::env::var(name).ok());
+    let spans = export::spans(client.clone(), resource.clone(), rule.sampler(), &metrics.telemetry)
         .context("OpenTelemetry")?;
     let logs = export::logs(client, resource, &metrics.telemetry).context("OpenTelemetry")?;
-    let active = Active { tracer: spans.tracer(SCOPE), sampler, logger: logs.logger(SCOPE) };
+    let active = Active { tracer: spans.tracer(SCOPE), rule, logger: logs.logger(SCOPE) };
     // Only tests start two services in one process; the first one's settings count.
     let _ = ACTIVE.set(active);
     tracing::info!("spans and log events are sent to the OpenTelemetry endpoint");

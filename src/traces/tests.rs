@@ -1,15 +1,15 @@
 //! Tests of what is read from the environment and from callers, and of the log event.
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use opentelemetry::logs::AnyValue;
 use opentelemetry::trace::{SpanKind, TraceContextExt};
-use opentelemetry_sdk::trace::{IdGenerator, Sampler, SamplingDecision, ShouldSample};
+use opentelemetry_sdk::trace::{IdGenerator, SamplingDecision, ShouldSample};
 
 use super::audit::first_of_each;
 use super::evaluation::attributes;
-use super::sampling::{Ids, is_sampled, sampler};
+use super::sampling::{Ids, SamplingRule};
 use super::subjects::WrittenRecord;
 use super::{beneath, is_configured, remote, traceparent};
 use crate::flag::value::{Lookup, answer};
@@ -79,15 +79,18 @@ fn a_batch_has_one_span_in_each_sampled_trace_and_a_limited_number() {
     assert_eq!(first_of_each(records).count(), 128);
 }
 
+fn rule(values: &[(&str, &str)]) -> SamplingRule {
+    SamplingRule::read(|wanted| {
+        let (_, value) = values.iter().find(|(name, _)| *name == wanted)?;
+        Some((*value).to_owned())
+    })
+}
+
 #[test]
 fn the_sampler_is_that_of_the_variables() {
     let of = |name: &str, argument: &str| {
         let values = [("OTEL_TRACES_SAMPLER", name), ("OTEL_TRACES_SAMPLER_ARG", argument)];
-        let sampler = sampler(|wanted| {
-            let (_, value) = values.iter().find(|(name, _)| *name == wanted)?;
-            Some((*value).to_owned())
-        });
-        format!("{sampler:?}")
+        format!("{:?}", rule(&values).sampler())
     };
     assert_eq!(of("", ""), "ParentBased(AlwaysOn)");
     assert_eq!(of("always_off", ""), "AlwaysOff");
@@ -105,14 +108,15 @@ fn the_sampler_is_that_of_the_variables() {
 
 #[test]
 fn a_new_trace_has_the_id_that_the_decision_was_made_for() {
-    let tenth = Sampler::TraceIdRatioBased(0.1);
-    let ids = Ids::default();
+    let tenth =
+        rule(&[("OTEL_TRACES_SAMPLER", "parentbased_traceidratio"), ("OTEL_TRACES_SAMPLER_ARG", "0.1")]);
+    let (sampler, ids) = (tenth.sampler(), Ids::default());
     let mut sampled = 0;
     for _ in 0..10_000 {
-        if is_sampled(&tenth, &beneath(None)) {
+        if tenth.samples(None) {
             sampled += 1;
             let id = ids.new_trace_id();
-            let again = tenth.should_sample(None, id, "", &SpanKind::Internal, &[], &[]);
+            let again = sampler.should_sample(None, id, "", &SpanKind::Internal, &[], &[]);
             assert_eq!(again.decision, SamplingDecision::RecordAndSample);
         }
     }
@@ -120,11 +124,35 @@ fn a_new_trace_has_the_id_that_the_decision_was_made_for() {
 }
 
 #[test]
-fn the_callers_decision_counts_before_the_ratio() {
-    let never = Sampler::ParentBased(Box::new(Sampler::AlwaysOff));
-    let always = Sampler::ParentBased(Box::new(Sampler::AlwaysOn));
-    let beneath_given = |text: &str| beneath(remote(&Traceparent::parse(text.as_bytes()).unwrap()).as_ref());
-    assert!(is_sampled(&never, &beneath_given(GIVEN)) && !is_sampled(&never, &beneath(None)));
-    assert!(!is_sampled(&always, &beneath_given(&GIVEN.replace("-01", "-00"))));
-    assert!(is_sampled(&always, &beneath(None)));
+fn beneath_a_callers_span_the_decision_is_that_of_the_sdk() {
+    let names = ["always_on", "always_off", "traceidratio"];
+    let names = names.iter().flat_map(|name| [(*name).to_owned(), format!("parentbased_{name}")]);
+    for name in names {
+        let rule = rule(&[("OTEL_TRACES_SAMPLER", &name), ("OTEL_TRACES_SAMPLER_ARG", "0.5")]);
+        let mut decisions = BTreeSet::new();
+        for trace in 1..100_u64 {
+            // A multiplicative hash, so that the ratio divides the ids.
+            let trace = format!("{:032x}", u128::from(trace.wrapping_mul(0x9E37_79B9_7F4A_7C15)));
+            let given = format!("00-{trace}-b7ad6b7169203331-0{}", trace.len() % 2);
+            for given in [given.clone(), given.replace("-00", "-01")] {
+                let parent = remote(&Traceparent::parse(given.as_bytes()).unwrap()).unwrap();
+                let context = beneath(Some(&parent));
+                let sdk = rule.sampler().should_sample(
+                    Some(&context),
+                    parent.trace_id(),
+                    "",
+                    &SpanKind::Internal,
+                    &[],
+                    &[],
+                );
+                assert_eq!(
+                    rule.samples(Some(&parent)),
+                    sdk.decision == SamplingDecision::RecordAndSample,
+                    "{name} {given}"
+                );
+                decisions.insert(rule.samples(Some(&parent)));
+            }
+        }
+        assert_eq!(decisions.len(), if name.starts_with("always") { 1 } else { 2 }, "{name}");
+    }
 }
