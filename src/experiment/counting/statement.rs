@@ -14,9 +14,9 @@ pub(super) struct Statement {
     pub(super) events: Vec<String>,
 }
 
-/// Time from the exposure of `s` to the conversion `c`; 0 for one that the clocks put before it.
+/// Time from the exposure of a row of `joined` to its conversion; 0 for one that the clocks put before it.
 pub(super) const OFFSET: &str =
-    "CASE WHEN c.occurred_at > s.exposed_at THEN c.occurred_at - s.exposed_at ELSE 0 END";
+    "CASE WHEN s.occurred_at > s.exposed_at THEN s.occurred_at - s.exposed_at ELSE 0 END";
 /// Value and other value of each user, by the kind of the metric.
 pub(super) const CAPPED: &str = "capped AS (
         SELECT user_key, phase, variant, assignment, seen, metric, n,
@@ -71,11 +71,10 @@ impl Question<'_> {
             windows AS (SELECT event, min(delay) AS delay, max(ends) AS ends FROM measures GROUP BY event),
             {converted}, {CAPPED}, outcomes AS (
                 SELECT s.phase, s.variant, s.assignment, s.seen,
-                    CASE WHEN c.occurred_at < s.first_at - {skew} THEN 0
+                    CASE WHEN s.occurred_at < s.first_at - {skew} THEN 0
                         WHEN ({OFFSET}) BETWEEN w.delay AND w.ends THEN 1 ELSE 2 END AS outcome
-                FROM spans AS s JOIN experiment_conversions AS c ON c.experiment_id = $1 AND c.user_key = s.user_key{of_part}
-                    JOIN windows AS w ON w.event = c.metric
-                WHERE ({BELONGS}) OR (c.occurred_at < s.first_at - {skew} AND s.exposed_at = s.first_at)
+                FROM joined AS s JOIN windows AS w ON w.event = s.event
+                WHERE ({BELONGS}) OR (s.occurred_at < s.first_at - {skew} AND s.exposed_at = s.first_at)
             )
             SELECT CAST({USERS} AS bigint), CAST(phase AS bigint), variant, assignment, CAST(seen AS bigint),
                 CAST(0 AS bigint), CAST(count(*) AS bigint), CAST(0 AS bigint), CAST(0 AS bigint){NO_MOMENTS}
@@ -90,7 +89,6 @@ impl Question<'_> {
             finished = finished.join("\n"),
             converted = self.converted(&self.level_of_conversion(first), part),
             BELONGS = self.belongs(),
-            of_part = part.condition("c.user_key"),
         );
         Statement { text, events }
     }
@@ -148,40 +146,42 @@ impl Question<'_> {
         )
     }
 
-    /// Values of each user for each metric. `level`: number of the level of a conversion, to be added to `seen`; empty if
-    /// conversions have none.
+    /// The conversions of each user and phase, and the values of each user for each metric. `level`: number of the level of a
+    /// conversion, to be added to `seen`; empty if conversions have none.
     pub(super) fn converted(&self, level: &str, part: Part) -> String {
         let after = format!("({}) AND ({OFFSET}) BETWEEN m.delay AND m.ends", self.belongs());
         let before = format!(
-            "m.paired = 0 AND c.occurred_at >= s.first_at - {skew} - m.length AND c.occurred_at < s.first_at - {skew}",
+            "m.paired = 0 AND s.occurred_at >= s.first_at - {skew} - m.length AND s.occurred_at < s.first_at - {skew}",
             skew = self.skew()
         );
         // A conversion without a value counts as 1 in a ratio.
-        let value = "coalesce(c.value, CASE WHEN m.kind = 2 THEN 1.0 ELSE 0.0 END)";
-        let seen = match level {
-            "" => "s.seen".to_owned(),
-            level => format!("s.seen + {SEEN_VALUES} * ({level})"),
+        let value = "coalesce(s.value, CASE WHEN m.kind = 2 THEN 1.0 ELSE 0.0 END)";
+        let (level, seen) = match level {
+            "" => ("0", "s.seen".to_owned()),
+            level => (level, format!("s.seen + {SEEN_VALUES} * s.level")),
         };
         // The fifth column is `seen`.
         format!(
-            "converted AS (
+            "joined AS MATERIALIZED (
+                SELECT s.*, c.metric AS event, c.occurred_at, c.value, {level} AS level
+                FROM spans AS s JOIN experiment_conversions AS c ON c.experiment_id = $1 AND c.user_key = s.user_key{part}
+            ), converted AS (
                 SELECT s.user_key, s.phase, s.variant, s.assignment, {seen} AS seen, m.metric, m.kind, m.cap,
                     sum(CASE WHEN m.side = 0 AND {after} THEN 1 ELSE 0 END) AS n,
                     sum(CASE WHEN m.side = 0 AND {after} THEN {value} ELSE 0.0 END) AS v,
                     sum(CASE WHEN m.side = 1 OR {before} THEN 1 ELSE 0 END) AS other_n,
                     sum(CASE WHEN m.side = 1 OR {before} THEN {value} ELSE 0.0 END) AS other_v
-                FROM spans AS s JOIN experiment_conversions AS c ON c.experiment_id = $1 AND c.user_key = s.user_key{part}
-                    JOIN measures AS m ON m.event = c.metric
-                WHERE (({after}) OR ({before})) AND s.exposed_at <= m.cut AND NOT (m.kind = 0 AND coalesce(c.value, 1) = 0)
+                FROM joined AS s JOIN measures AS m ON m.event = s.event
+                WHERE (({after}) OR ({before})) AND s.exposed_at <= m.cut AND NOT (m.kind = 0 AND coalesce(s.value, 1) = 0)
                 GROUP BY s.user_key, m.metric, s.phase, s.variant, s.assignment, 5, m.kind, m.cap
             )",
             part = part.condition("c.user_key"),
         )
     }
 
-    /// Condition: the conversion `c` belongs to the phase of the user `s`.
+    /// Condition: the conversion of a row of `joined` belongs to its phase.
     pub(super) fn belongs(&self) -> &'static str {
-        "c.occurred_at >= s.starts_at AND (s.until IS NULL OR c.occurred_at < s.until)"
+        "s.occurred_at >= s.starts_at AND (s.until IS NULL OR s.occurred_at < s.until)"
     }
 
     /// Rows of the measures, and the events to bind from the second parameter on. A ratio has a second measure for its
