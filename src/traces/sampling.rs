@@ -84,7 +84,7 @@ impl SamplingRule {
         Self { is_parent_based, root }
     }
 
-    /// The same rule for the SDK.
+    /// Returns the SDK's sampler with this rule.
     pub(super) fn sampler(self) -> Sampler {
         let root = self.root.sampler();
         if self.is_parent_based { Sampler::ParentBased(Box::new(root)) } else { root }

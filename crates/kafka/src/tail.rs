@@ -17,7 +17,7 @@ pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Longest time that the broker keeps a fetch waiting, where the ends of partitions are wanted.
 const ENDS_WAIT: Duration = Duration::from_millis(20);
-/// The same where only records are wanted, which are sent as soon as they are there.
+/// Longest time that the broker keeps a fetch waiting, where only records are wanted, which are sent as soon as they are there.
 const RECORDS_WAIT: Duration = Duration::from_millis(100);
 
 /// The position at which reading starts.

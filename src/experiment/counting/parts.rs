@@ -15,8 +15,9 @@ const MEMORY: &str = "SET LOCAL work_mem = '64MB'";
 /// Without statistics of the joined rows, Postgres expects few groups and sorts them, which takes several times as long as
 /// a hash table.
 const HASH_TABLES: &str = "SET LOCAL enable_sort = off";
-/// The parts are counted at the same time, so each needs no further processes.
-const ONE_PROCESS: &str = "SET LOCAL max_parallel_workers_per_gather = 0";
+/// Settings for parts: they are counted at the same time, so each needs no further processes; and compiled expressions
+/// pay with so many rows.
+const OF_PARTS: [&str; 2] = ["SET LOCAL max_parallel_workers_per_gather = 0", "SET LOCAL jit = on"];
 /// Number of exposures from which on users are counted in two parts.
 pub(super) const PARTS_FROM: i64 = 100_000;
 
@@ -66,7 +67,9 @@ impl Question<'_> {
             sqlx::query_scalar("SELECT pg_export_snapshot()").fetch_one(&mut *first).await?;
         prepare(&mut second, Some(snapshot)).await?;
         for connection in [&mut first, &mut second] {
-            sqlx::query(ONE_PROCESS).execute(&mut **connection).await?;
+            for setting in OF_PARTS {
+                sqlx::query(setting).execute(&mut **connection).await?;
+            }
         }
         let (lower, upper) = tokio::try_join!(
             self.part(&mut first, caps, one_version, Part::Lower),

@@ -57,14 +57,18 @@ impl Question<'_> {
         let first = events.len() + 2;
         events.extend(self.split.iter().flat_map(|split| split.texts().cloned()));
         let windows = self.ends();
-        let finished = windows.iter().enumerate().map(|(index, hours)| {
+        let number = |(index, hours): (usize, &u32)| {
             let cut = self.cut(*hours);
+            format!(", sum(CASE WHEN exposed_at <= {cut} THEN 1 ELSE 0 END) AS finished_{index}")
+        };
+        let numbers: String = windows.iter().enumerate().map(number).collect();
+        let line = |index: usize| {
             format!(
-                "UNION ALL SELECT {FINISHED}, phase, variant, assignment, seen, {index}, count(*), 0, 0{NO_MOMENTS}
-                FROM spans WHERE exposed_at <= {cut} GROUP BY phase, variant, assignment, seen"
+                "UNION ALL SELECT {FINISHED}, phase, variant, assignment, seen, {index}, finished_{index}, 0, 0{NO_MOMENTS}
+                FROM counted"
             )
-        });
-        let finished: Vec<String> = finished.collect();
+        };
+        let finished: Vec<String> = (0..windows.len()).map(line).collect();
         let skew = self.skew();
         let text = format!(
             "WITH {spans}, measures(metric, event, side, kind, paired, delay, ends, length, cut, cap) AS (VALUES {measures}),
@@ -75,10 +79,13 @@ impl Question<'_> {
                         WHEN ({OFFSET}) BETWEEN w.delay AND w.ends THEN 1 ELSE 2 END AS outcome
                 FROM joined AS s JOIN windows AS w ON w.event = s.event
                 WHERE ({BELONGS}) OR (s.occurred_at < s.first_at - {skew} AND s.exposed_at = s.first_at)
+            ), counted AS (
+                SELECT phase, variant, assignment, seen, count(*) AS users{numbers}
+                FROM spans GROUP BY phase, variant, assignment, seen
             )
             SELECT CAST({USERS} AS bigint), CAST(phase AS bigint), variant, assignment, CAST(seen AS bigint),
-                CAST(0 AS bigint), CAST(count(*) AS bigint), CAST(0 AS bigint), CAST(0 AS bigint){NO_MOMENTS}
-            FROM spans GROUP BY phase, variant, assignment, seen
+                CAST(0 AS bigint), CAST(users AS bigint), CAST(0 AS bigint), CAST(0 AS bigint){NO_MOMENTS}
+            FROM counted
             {finished}
             UNION ALL SELECT {CONVERSIONS}, phase, variant, assignment, seen, 0,
                 sum(CASE WHEN outcome = 1 THEN 1 ELSE 0 END), sum(CASE WHEN outcome = 0 THEN 1 ELSE 0 END),
