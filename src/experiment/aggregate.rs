@@ -57,6 +57,7 @@ const EXPIRE: &str = "DELETE FROM experiment_conversions WHERE experiment_id = $
 const ASSIGNMENTS: &str =
     "SELECT assignment_key, assignment FROM experiment_assignments WHERE experiment_id = $1";
 const EXPIRED: &str = "UPDATE experiments SET expired = expired + $2 WHERE id = $1";
+const ALL: &str = "SELECT count(*) FROM experiment_conversions WHERE experiment_id = $1";
 const WAITING: &str = "SELECT count(*) FROM experiment_conversions AS c WHERE experiment_id = $1
     AND NOT EXISTS (SELECT 1 FROM experiment_exposures AS e WHERE e.experiment_id = $1 AND e.user_key = c.user_key)";
 /// Deletes the `$2` waiting conversions that occurred first. Exactly as many rows, even if many occurred at the same time.
@@ -234,7 +235,7 @@ impl Aggregation {
         let design = &kept.experiment.design;
         let hours = design.metrics.iter().map(|metric| design.ends_after_hours(metric)).max();
         let window = TimeDelta::hours(hours.unwrap_or(design.window_hours).into());
-        let expiry = expire(&self.database, kept.id, Utc::now() - window, WAITING_MAX).await?;
+        let expired = expire(&self.database, kept.id, Utc::now() - window, WAITING_MAX).await?;
         let counted_at = Utc::now();
         let (experiment, clock_skew) = (kept.id, self.clock_skew);
         let question = Question { experiment, design, phases: &phases, clock_skew, counted_at, split: None };
@@ -242,8 +243,7 @@ impl Aggregation {
         let counts = question.count(&self.database).await?;
         let assignments = assignments(&self.database, kept.id).await?;
         let conversions = Conversions {
-            waiting: expiry.waiting.cast_unsigned(),
-            expired: (kept.expired + expiry.expired).cast_unsigned(),
+            expired: (kept.expired + expired).cast_unsigned(),
             duplicates: kept.duplicates.cast_unsigned(),
             ..counts.conversions(design, &phases, &assignments)
         };
@@ -267,42 +267,34 @@ impl Aggregation {
     }
 }
 
-/// Result of deleting waiting conversions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Expiry {
-    /// Number of deleted conversions.
-    expired: i64,
-    /// Number of conversions that still wait for an exposure of their user.
-    waiting: i64,
-}
-
 /// Deletes the waiting conversions of an experiment that occurred before `before`, and of the others the oldest ones
-/// beyond `waiting_max`.
+/// beyond `waiting_max`. Returns their number.
 async fn expire(
     database: &Database,
     experiment: i64,
     before: DateTime<Utc>,
     waiting_max: i64,
-) -> Result<Expiry, DatabaseError> {
+) -> Result<i64, DatabaseError> {
     let before = before.timestamp_micros();
-    let expiry = in_transaction!(database, |transaction, sql| {
+    let expired = in_transaction!(database, |transaction, sql| {
         let expire = sqlx::query(sql(EXPIRE)).bind(experiment).bind(before);
         let mut expired = expire.execute(&mut *transaction).await?.rows_affected();
-        let mut waiting: i64 =
-            sqlx::query_scalar(sql(WAITING)).bind(experiment).fetch_one(&mut *transaction).await?;
-        if waiting > waiting_max {
-            let surplus = sqlx::query(sql(DROP_OLDEST)).bind(experiment).bind(waiting - waiting_max);
-            let dropped = surplus.execute(&mut *transaction).await?.rows_affected();
-            expired += dropped;
-            waiting -= dropped.cast_signed();
+        let all: i64 = sqlx::query_scalar(sql(ALL)).bind(experiment).fetch_one(&mut *transaction).await?;
+        // Only then there can be too many that wait. To find those is slow.
+        if all > waiting_max {
+            let waiting: i64 =
+                sqlx::query_scalar(sql(WAITING)).bind(experiment).fetch_one(&mut *transaction).await?;
+            let surplus = (waiting - waiting_max).max(0);
+            let drop = sqlx::query(sql(DROP_OLDEST)).bind(experiment).bind(surplus);
+            expired += drop.execute(&mut *transaction).await?.rows_affected();
         }
         if expired > 0 {
             let count = sqlx::query(sql(EXPIRED)).bind(experiment).bind(expired.cast_signed());
             count.execute(&mut *transaction).await?;
         }
-        Expiry { expired: expired.cast_signed(), waiting }
+        expired.cast_signed()
     });
-    Ok(expiry)
+    Ok(expired)
 }
 
 /// Conclusion for which the flag is killed, if the design requests it: a guardrail of a running experiment is harmed.

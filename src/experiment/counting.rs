@@ -33,6 +33,7 @@ const MICROSECONDS_PER_HOUR: i64 = 3_600_000_000;
 const USERS: i64 = 0;
 const FINISHED: i64 = 1;
 const CONVERSIONS: i64 = 3;
+const WAITING: i64 = 4;
 
 /// A row of the answer: what, phase, variant, assignment, seen, metric or window, three counts, and six numbers.
 type Line = (
@@ -215,6 +216,7 @@ impl Question<'_> {
             match what {
                 USERS => counts.users.push(UserLine { group, users: a, finished: Vec::new() }),
                 FINISHED => finished.push((group, index, a)),
+                WAITING => counts.waiting += a,
                 CONVERSIONS => counts.conversions.push(ConversionLine {
                     group,
                     attributed: a,

@@ -226,6 +226,7 @@ async fn the_database_counts_as_the_memory_does() {
         ours.metrics.sort_by(|a, b| (&a.group, a.metric).cmp(&(&b.group, b.metric)));
         assert_eq!(ours.users, expected.users, "seed {seed}");
         assert_eq!(ours.conversions, expected.conversions, "seed {seed}");
+        assert_eq!(ours.waiting, expected.waiting, "seed {seed}");
         let groups = |counts: &Counts| -> Vec<(Group, usize)> {
             counts.metrics.iter().map(|line| (line.group.clone(), line.metric)).collect()
         };
@@ -256,6 +257,7 @@ async fn what_was_sent_adds_up() {
         sent,
         "{found:?}"
     );
+    assert_eq!(found.waiting, rows.conversions.len() as u64 - sent);
     assert!(found.before_exposure > 0 && found.after_window > 0 && found.excluded > 0, "{found:?}");
 
     // The median of each variant is that of its users' sums.

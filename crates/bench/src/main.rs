@@ -12,6 +12,7 @@ mod edge;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::panic, clippy::string_slice, clippy::print_stdout)]
 mod event_sizes;
+mod experiment;
 mod gate;
 mod http;
 mod latency;

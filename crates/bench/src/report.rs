@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use crate::attributes::{self, AttributesArgs, AttributesReport};
 use crate::compare::{self, CompareArgs, CompareReport};
 use crate::edge::{self, EdgeArgs, EdgeReport};
+use crate::experiment::{self, ExperimentArgs, ExperimentReport};
 use crate::http::{self, ArmReport, HttpArgs, HttpReport, ServerArgs};
 use crate::latency::{self, LatencyArgs, LatencyReport};
 use crate::listeners::{self, ListenersArgs, ListenersReport};
@@ -31,6 +32,8 @@ pub enum Command {
     Chain(ChainArgs),
     /// Throughput of a replay of recorded evaluations, compared with a COPY of the same rows
     Replay(ReplayArgs),
+    /// Time to compute the results of one large experiment in Postgres
+    Experiment(ExperimentArgs),
     /// A table of attributes on a real Kafka: load, restart, memory, and evaluations with a join compared with none
     Attributes(AttributesArgs),
     /// Redis cache: throughput of writes compared with plain SETs, and the effect of one changed flag among many keys
@@ -80,6 +83,7 @@ pub async fn run(command: Command, global: &Global) -> anyhow::Result<ExitCode> 
         }
         Command::Tracing(args) => print(global, &tracing_cost::run(&args).await?, tracing_text),
         Command::Latency(args) => print(global, &latency::run(&args, config).await?, latency_text),
+        Command::Experiment(args) => print(global, &experiment::run(&args, config).await?, experiment_text),
         Command::Attributes(args) => print(global, &attributes::run(&args, config).await?, attributes_text),
         Command::Warm(args) => print(global, &redis_cache::run(&args, config).await?, warm_text),
         Command::Trouble(args) => print(global, &outage::run(&args, config).await?, outage_text),
@@ -308,6 +312,13 @@ fn chain_text(report: &ChainReport) -> String {
         report.process_microseconds_per_row[0], report.process_microseconds_per_row[1]
     ));
     lines.join("\n")
+}
+
+fn experiment_text(report: &ExperimentReport) -> String {
+    let ExperimentReport { users, conversions, metrics, seconds, median } = report;
+    format!(
+        "{users} users, {conversions} conversions, {metrics} metrics\nresults computed in {median:.2} s: {seconds:.2?}"
+    )
 }
 
 fn attributes_text(report: &AttributesReport) -> String {

@@ -63,6 +63,8 @@ pub struct Counts {
     pub users: Vec<UserLine>,
     pub metrics: Vec<MetricLine>,
     pub conversions: Vec<ConversionLine>,
+    /// Number of conversions of users without an exposure.
+    pub waiting: u64,
 }
 
 /// Whether the users of a group are eligible for the comparison of variants.
@@ -132,14 +134,14 @@ impl Counts {
         of_phase.filter(is_in).cloned().collect()
     }
 
-    /// Number of conversions by outcome. Those of users without an exposure are not among the lines.
+    /// Number of conversions by outcome.
     pub fn conversions(
         &self,
         design: &Design,
         phases: &[Phase],
         assignments: &BTreeMap<i64, Assignment>,
     ) -> Conversions {
-        let mut counts = Conversions::default();
+        let mut counts = Conversions { waiting: self.waiting, ..Conversions::default() };
         for line in &self.conversions {
             let phase = phases.iter().find(|phase| phase.number == line.group.phase);
             let place = phase.map(|phase| place(design, phase, assignments, &line.group));

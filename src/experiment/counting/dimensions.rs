@@ -9,7 +9,7 @@ use super::super::design::{Dimension, DimensionSource};
 use super::super::dimensions::MAX_LEVEL_BYTES;
 use super::super::results::{Breakdown, DimensionLevel, LevelKind};
 use super::super::tally::Phase;
-use super::{Assignments, CONVERSIONS, FINISHED, Line, Question, USERS};
+use super::{Assignments, CONVERSIONS, FINISHED, Line, Question, USERS, WAITING};
 
 /// Maximum number of values of an attribute that have a separate level. All other values share one level.
 const DIMENSION_LEVELS_MAX: usize = 10;
@@ -98,7 +98,7 @@ impl Question<'_> {
         let is_in = |line: &&Line| {
             let is_level = usize::try_from(line.4 / SEEN_VALUES) == Ok(number);
             match line.0 {
-                CONVERSIONS => false,
+                CONVERSIONS | WAITING => false,
                 // All users may have conversions of any level.
                 USERS | FINISHED => is_level || of_conversions,
                 _ => is_level,

@@ -6,7 +6,7 @@ use super::super::design::Kind;
 use super::super::tally::Phase;
 use super::dimensions::SEEN_VALUES;
 use super::parts::Part;
-use super::{CONVERSIONS, FINISHED, MICROSECONDS_PER_HOUR, Question, USERS};
+use super::{CONVERSIONS, FINISHED, MICROSECONDS_PER_HOUR, Question, USERS, WAITING};
 
 /// Statement with the texts to bind after the experiment's id.
 pub(super) struct Statement {
@@ -91,7 +91,11 @@ impl Question<'_> {
                 sum(CASE WHEN outcome = 1 THEN 1 ELSE 0 END), sum(CASE WHEN outcome = 0 THEN 1 ELSE 0 END),
                 sum(CASE WHEN outcome = 2 THEN 1 ELSE 0 END){NO_MOMENTS}
             FROM outcomes GROUP BY phase, variant, assignment, seen
+            UNION ALL SELECT {WAITING}, 1, '', NULL, 0, 0,
+                (SELECT count(*) FROM experiment_conversions WHERE experiment_id = $1{of_part})
+                    - (SELECT count(*) FROM joined WHERE is_first), 0, 0{NO_MOMENTS}
             {moments}",
+            of_part = part.condition("user_key"),
             spans = self.spans(one_version, &self.level_of_exposure(first), part),
             finished = finished.join("\n"),
             converted = self.converted(&self.level_of_conversion(first), part),
@@ -113,7 +117,7 @@ impl Question<'_> {
         if one_version {
             return format!(
                 "spans AS NOT MATERIALIZED (SELECT user_key, {phase} AS phase, variant, assignment, exposed_at, exposed_at AS first_at,
-                    exposed_at - {skew} AS starts_at, CAST(NULL AS bigint) AS until,
+                    exposed_at - {skew} AS starts_at, CAST(NULL AS bigint) AS until, 1 = 1 AS is_first,
                     CASE WHEN crossed THEN 1 ELSE 0 END{add_level} AS seen
                 FROM experiment_exposures WHERE experiment_id = $1{part})",
                 phase = phase_of_version(self.phases),
@@ -144,6 +148,7 @@ impl Question<'_> {
             ), spans AS (
                 SELECT user_key, phase, variant, assignment, exposed_at, first_at,
                     CASE WHEN exposed_at = first_at THEN exposed_at - {skew} ELSE exposed_at END AS starts_at, until,
+                    before IS NULL AS is_first,
                     {seen} + {SEEN_VALUES} * level AS seen
                 FROM chained
             )",
