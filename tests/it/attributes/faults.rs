@@ -114,7 +114,7 @@ fn a_topic_that_is_created_again_or_truncated_is_read_anew() {
         rows.put("bob", &json!({"plan": "gold", "n": 2}));
         !is_on(&service, "ann")
     });
-    assert!(is_on(&service, "bob"));
+    wait_until("the row of the new topic is applied", TEST_TIMEOUT, || is_on(&service, "bob"));
     let rebuilds = || service.metrics().sum("flagstream_attributes_rebuilds_total", &[]);
     assert!(rebuilds() >= 1.0);
     // While it does not run.
