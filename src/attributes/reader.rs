@@ -138,8 +138,10 @@ struct Worker {
 /// Progress of a session.
 struct Progress {
     state: State,
-    /// Partitions whose end was seen in this session.
+    /// Partitions of which everything was read that was there at some time of this session.
     ended: BTreeSet<i32>,
+    /// The offset behind the last record of each other partition, when it was last looked up.
+    targets: BTreeMap<i32, i64>,
     /// Partitions with records that were not read yet, as far as known.
     behind: BTreeSet<i32>,
     /// Last key that was examined for rows of an earlier build.
@@ -241,6 +243,7 @@ impl Worker {
         Ok(Progress {
             state,
             ended: BTreeSet::new(),
+            targets: bounds.iter().map(|(partition, (_, high))| (*partition, *high)).collect(),
             behind: reader.partitions().iter().copied().collect(),
             swept_to: None,
             checked: Instant::now(),
@@ -290,6 +293,7 @@ impl Worker {
                 }
                 Polled::Record(record) => {
                     progress.behind.insert(record.partition());
+                    progress.reach(record.partition(), record.offset() + 1);
                     if !self.take(&record, &mut batch) {
                         batch.is_held = true;
                         break;
@@ -395,7 +399,7 @@ impl Worker {
         if progress.behind.is_empty() {
             self.note(&progress.state, None);
         }
-        if progress.has_caught_up(reader) && self.table.status().caught_up() {
+        if progress.state.is_swept && has_read_all && self.table.status().caught_up() {
             let (table, rows) = (self.table.name(), progress.state.rows);
             tracing::info!(table, rows, "a table of attributes has caught up with its topic");
             progress.state.seen_ms = Utc::now().timestamp_millis();
@@ -435,6 +439,9 @@ impl Worker {
                 self.rebuild(&mut progress.state, reason)?;
                 return Ok(true);
             }
+            if !progress.ended.contains(&partition) {
+                progress.targets.insert(partition, high);
+            }
             if progress.behind.contains(&partition) {
                 lag += u64::try_from(high - next.unwrap_or(low)).unwrap_or(0);
             }
@@ -471,6 +478,14 @@ impl From<Refusal> for Unread {
 }
 
 impl Progress {
+    /// Notes that the records in front of `next` were read. The end of a partition that is written all the time is never
+    /// reported, so what was its end a moment ago counts.
+    fn reach(&mut self, partition: i32, next: i64) {
+        if self.targets.get(&partition).is_some_and(|target| next >= *target) {
+            self.ended.insert(partition);
+        }
+    }
+
     /// Whether the table has every row of the topic, and no other.
     fn has_caught_up(&self, reader: &TableReader) -> bool {
         self.state.is_swept && self.behind.is_empty() && self.ended.len() == reader.partitions().len()

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
@@ -65,7 +66,12 @@ pub struct Cluster {
     folder: tempfile::TempDir,
     jars: String,
     nodes: Vec<Node>,
+    /// Held by a cluster of several nodes.
+    _turn: Option<MutexGuard<'static, ()>>,
 }
+
+/// Several clusters of several nodes at the same time would leave none of them enough of the processors.
+static TURN: Mutex<()> = Mutex::new(());
 
 #[derive(Debug)]
 struct Node {
@@ -108,6 +114,7 @@ impl Cluster {
     /// Nodes that are brokers, controllers, or both. In the values of settings, `{clients}` and `{brokers}` stand for the ports
     /// of a node's listeners for clients and for brokers.
     fn of_roles(stack: &Stack, roles: Vec<(bool, bool)>, settings: &[(&str, &str)]) -> Self {
+        let turn = (roles.len() > 1).then(|| TURN.lock().unwrap_or_else(PoisonError::into_inner));
         let folder = temporary_folder();
         let ports: Vec<[u16; 3]> = roles.iter().map(|_| [free_port(), free_port(), free_port()]).collect();
         let voters =
@@ -127,7 +134,7 @@ impl Cluster {
             Node { folder: node, is_broker: roles.0, port: ports[0], internal_port: ports[2], child: None }
         });
         let nodes = nodes.collect();
-        let mut cluster = Self { folder, jars: stack.kafka_jars.clone(), nodes };
+        let mut cluster = Self { folder, jars: stack.kafka_jars.clone(), nodes, _turn: turn };
         cluster.format();
         (1..=cluster.nodes.len()).for_each(|number| cluster.spawn(number));
         cluster.wait_until_complete();
