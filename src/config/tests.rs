@@ -125,6 +125,7 @@ fn each_bad_value_names_its_setting() {
         ("FLAGSTREAM_TOPICS__PARTITIONS", "0"),
         ("FLAGSTREAM_TOPICS__REPLICATION", "-1"),
         ("FLAGSTREAM_TOPICS__RETENTION", "1s"),
+        ("FLAGSTREAM_TOPICS__RETENTION", "1 month"),
         ("UNLEASH_API_TOKEN", "*:development.x y"),
         ("UNLEASH_ENVIRONMENT", "a/b"),
         ("UNLEASH_METRICS_INTERVAL", "0"),
@@ -233,9 +234,14 @@ fn librdkafka_properties_from_both_sides() {
 
 #[test]
 fn durations_lists_and_empty_variables() {
-    for (text, expected) in
-        [("15", 15_000), ("15s", 15_000), ("500ms", 500), ("2m", 120_000), ("1h", 3_600_000)]
-    {
+    for (text, expected) in [
+        ("15", 15_000),
+        ("15s", 15_000),
+        ("500ms", 500),
+        ("2m", 120_000),
+        ("1h", 3_600_000),
+        ("1h 30m", 5_400_000),
+    ] {
         let config = config("", &[("UNLEASH_REFRESH_INTERVAL", text)]);
         assert_eq!(config.unleash.refresh_interval, Duration::from_millis(expected));
     }
