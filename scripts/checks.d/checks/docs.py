@@ -11,7 +11,7 @@ OPERATIONS = "docs/operations.md"
 ARCHITECTURE = "docs/architecture.md"
 # Documents that name tests.
 WITH_TESTS = (ARCHITECTURE, "docs/faults.md")
-FOLDERS = ("src", "crates", "tests", "scripts", "docs", "clients", "examples", "schemas", "migrations", "benches", "fuzz", "deploy", ".ci")
+FOLDERS = ("src", "crates", "tests", "scripts", "docs", "clients", "examples", "schemas", "migrations", "benches", "benchmarks", "fuzz", "deploy", ".ci")
 
 
 def main(root: Path, arguments: list[str]) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 from checks.source import comments, tracked, without_code
 
 GLOSSARY = "CONTRIBUTING.md"
-RUST = ("src/*.rs", "crates/*.rs", "tests/*.rs", "clients/rust/*.rs", "examples/*.rs", "benches/*.rs", "fuzz/*.rs")
+RUST = ("src/*.rs", "crates/*.rs", "tests/*.rs", "clients/rust/*.rs", "examples/*.rs", "benches/*.rs", "benchmarks/*.rs", "fuzz/*.rs")
 MARKDOWN = ("*.md",)
 # Contexts in which a word of the glossary's last column is the established term.
 ESTABLISHED = {"letter": r"(?<!dead )(?<!dead-)"}
