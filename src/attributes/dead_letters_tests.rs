@@ -49,7 +49,7 @@ impl Fixture {
     }
 
     /// Reads the dead letters up to the end of their topic.
-    fn letters(&self) -> Vec<DeadLetterRecord> {
+    fn dead_letters(&self) -> Vec<DeadLetterRecord> {
         let consumer: BaseConsumer = ClientConfig::new()
             .set("bootstrap.servers", self.cluster.bootstrap_servers())
             .set("group.id", "reader")
@@ -99,7 +99,7 @@ fn a_row_that_another_instance_has_sent_is_not_sent_again() {
     fixture.mark(&[(0, 6), (1, 8)].into());
     fixture.send(&rows(5));
     fixture.send(&rows(9));
-    let letters = fixture.letters();
+    let letters = fixture.dead_letters();
     let found: Vec<_> = letters.iter().map(|it| (it.source_partition, it.source_offset)).collect();
     assert_eq!(found, [(0, 4), (1, 7), (0, 5), (0, 9)]);
     let first = letters.first().unwrap();
@@ -117,7 +117,7 @@ fn a_dead_letter_that_is_too_large_loses_its_body_and_then_all_but_its_position(
         (it.source_offset, (it.body.is_some(), it.key.is_some(), it.headers.iter().count(), it.body_omitted))
     };
     // By offset, because readers of this broker also see records of aborted transactions.
-    let found: BTreeMap<_, _> = fixture.letters().into_iter().map(kept).collect();
+    let found: BTreeMap<_, _> = fixture.dead_letters().into_iter().map(kept).collect();
     let expected = [(1, (true, true, 1, false)), (2, (false, true, 1, true)), (3, (false, false, 0, true))];
     assert_eq!(found, expected.into());
 }

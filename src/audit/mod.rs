@@ -78,8 +78,6 @@ use self::writer::Writer;
 const UNSERVED: &str = "(unserved)";
 /// Upper bound of the records of one fetch, and so of the records by which a batch can exceed its limit.
 const FETCH_RECORDS: usize = 512;
-/// Longest time that the broker keeps a fetch waiting for records. The end of a partition is reported after it.
-const RECORDS_WAIT: Duration = Duration::from_millis(100);
 /// Delay before a failed pipeline restarts; it doubles up to [`MAX_BACKOFF`].
 const MIN_BACKOFF: Duration = Duration::from_millis(100);
 /// Longest delay before a failed pipeline restarts.
@@ -328,7 +326,7 @@ pub fn hasher(config: &Config) -> Hasher {
 fn consumer(config: &Config, role: &str, topic: &str) -> Result<BatchConsumer, KafkaError> {
     let name = format!("{}-{role}-{}", config.kafka.group_id, config.instance);
     let mut settings = client::member(&config.kafka, config.membership(), role, role, &name);
-    client::wait_for_records(&mut settings, &config.kafka, RECORDS_WAIT)
+    client::wait_for_records(&mut settings, &config.kafka, client::RECORDS_WAIT)
         .set("queued.max.messages.kbytes", "16384");
     // The end of a partition lies behind its last record if transaction markers follow that record.
     settings.set("enable.partition.eof", "true");

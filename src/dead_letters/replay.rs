@@ -77,11 +77,11 @@ impl<'c> Replayer<'c> {
     pub fn check(&self, dead_letter: &DeadLetterRecord, allowed: Allowed, is_edited: bool) -> Option<Fate> {
         let kept = |reason, message: &str| Some(Fate::Kept { reason, message: message.to_owned() });
         let (topics, source) = (&self.config.topics, &dead_letter.source_topic);
-        if *source != topics.requests && *source != topics.conversions {
-            match self.taps.problem(dead_letter, allowed.into_source, is_edited) {
-                None => {}
-                Some((reason, message)) => return kept(reason, &message),
-            }
+        let is_own = *source == topics.requests || *source == topics.conversions;
+        if !is_own
+            && let Some((reason, message)) = self.taps.problem(dead_letter, allowed.into_source, is_edited)
+        {
+            return kept(reason, &message);
         }
         if dead_letter.index.is_some() && !allowed.whole {
             let why = "only one flag of this request was rejected: replay the whole request (--whole), which \

@@ -66,7 +66,7 @@ impl Fixture {
     }
 }
 
-fn letter(source_topic: &str, body: Option<&[u8]>) -> DeadLetterRecord {
+fn dead_letter(source_topic: &str, body: Option<&[u8]>) -> DeadLetterRecord {
     DeadLetterRecord {
         partition: 1,
         offset: 9,
@@ -94,7 +94,7 @@ fn reason(fate: &Fate) -> &'static str {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_record_of_a_tap_goes_to_its_source_only_if_that_is_allowed() {
     let fixture = Fixture::new();
-    let right = letter("orders", Some(br#"{"customer":"c-7"}"#));
+    let right = dead_letter("orders", Some(br#"{"customer":"c-7"}"#));
     let refused = fixture.replay(&right, Allowed::default(), None).await;
     let Fate::Kept { reason: "source_of_a_tap", message } = refused else { unreachable!("{refused:?}") };
     assert!(message.contains("source of flagged") && message.contains("--into-source"), "{message}");
@@ -111,10 +111,10 @@ async fn a_record_of_a_tap_goes_to_its_source_only_if_that_is_allowed() {
 async fn a_record_that_its_tap_would_reject_again_is_not_sent() {
     let fixture = Fixture::new();
     for body in [&b"{"[..], b"{}", b"{\"customer\":{}}"] {
-        let fate = fixture.replay(&letter("orders", Some(body)), INTO_SOURCE, None).await;
+        let fate = fixture.replay(&dead_letter("orders", Some(body)), INTO_SOURCE, None).await;
         assert_eq!(reason(&fate), "still_refused", "{fate:?}");
     }
-    let wrong = letter("orders", Some(b"{"));
+    let wrong = dead_letter("orders", Some(b"{"));
     let fate = fixture.replay(&wrong, INTO_SOURCE, Some(r#"{"customer":"c-7"}"#)).await;
     assert_eq!(reason(&fate), "sent", "{fate:?}");
     assert_eq!(fixture.record(2).payload(), Some(&br#"{"customer":"c-7"}"#[..]));
@@ -123,11 +123,11 @@ async fn a_record_that_its_tap_would_reject_again_is_not_sent() {
 #[tokio::test(flavor = "multi_thread")]
 async fn other_records_of_taps_are_refused_with_the_reason() {
     let fixture = Fixture::new();
-    let forwarded = DeadLetterRecord { index: Some(0), ..letter("orders", Some(b"{}")) };
-    let omitted = DeadLetterRecord { body_omitted: true, ..letter("orders", None) };
-    let avro = letter("orders", Some(&[0, 0, 0, 0, 1, 2]));
-    let foreign = letter("payments", Some(b"{}"));
-    let events = letter(&fixture.config.topics.events, Some(b"{}"));
+    let forwarded = DeadLetterRecord { index: Some(0), ..dead_letter("orders", Some(b"{}")) };
+    let omitted = DeadLetterRecord { body_omitted: true, ..dead_letter("orders", None) };
+    let avro = dead_letter("orders", Some(&[0, 0, 0, 0, 1, 2]));
+    let foreign = dead_letter("payments", Some(b"{}"));
+    let events = dead_letter(&fixture.config.topics.events, Some(b"{}"));
     for (letter, edited, expected) in [
         (forwarded, None, "forwarded"),
         (omitted, None, "body_omitted"),

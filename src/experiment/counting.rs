@@ -1,9 +1,9 @@
 //! Counts exposures and conversions of an experiment in the database, in one statement.
 //!
 //! ```text
-//!  exposures ─► spans (one row per user and phase) ──┬─► users
-//!  measures (of the metrics) ──► conversions ────────┼─► values per user ─► mean and scatter per group
-//!                                                    └─► conversions by outcome
+//!  exposures ─► spans (one row per user and phase) ─┬─► users
+//!  conversions ─────────────────────────────────────┴─► joined ─┬─► values per user ─► mean and scatter per group
+//!                                 measures (of the metrics) ────┴─► conversions by outcome
 //! ```
 //!
 //! `flagstream_experiments::rows` counts the same in memory, and tests compare both.

@@ -13,8 +13,6 @@ use crate::kafka::consumer::BatchConsumer;
 
 /// Timeout of one request to the broker.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
-/// Longest time that the broker keeps a fetch waiting for records.
-const RECORDS_WAIT: Duration = Duration::from_millis(100);
 /// Interval at which offsets are committed.
 const COMMIT_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -23,7 +21,7 @@ pub(super) fn consumer(parts: &Parts, role: &str, topic: &str, records: usize) -
     let config = &parts.config;
     let member = format!("{}-{role}-{}", config.kafka.group_id, config.instance);
     let mut settings = client::member(&config.kafka, config.membership(), role, role, &member);
-    client::wait_for_records(&mut settings, &config.kafka, RECORDS_WAIT)
+    client::wait_for_records(&mut settings, &config.kafka, client::RECORDS_WAIT)
         .set("queued.max.messages.kbytes", "16384");
     BatchConsumer::subscribe(&settings, topic, records)
 }

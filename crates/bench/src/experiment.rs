@@ -7,7 +7,7 @@ use anyhow::{Context as _, ensure};
 use serde_json::json;
 use sqlx::AssertSqlSafe;
 
-use flagstream::config::{Config, Secret};
+use flagstream::config::Config;
 use flagstream::database::Database;
 use flagstream::experiment::aggregate;
 use flagstream::kill::KillSwitches;
@@ -16,7 +16,7 @@ use flagstream::shutdown::Shutdown;
 use flagstream::store::Store;
 
 use super::load::{ENVIRONMENT, flag_name};
-use super::sink::Own;
+use super::sink::{Own, with_own_database};
 use super::stream::median;
 
 /// The flag of [`load`](super::load) that draws the variants `light` and `dark`.
@@ -47,15 +47,10 @@ pub struct ExperimentReport {
 }
 
 /// Runs the benchmark in a database of its own on the server of `DATABASE_URL`.
-pub async fn run(args: &ExperimentArgs, mut config: Config) -> anyhow::Result<ExperimentReport> {
+pub async fn run(args: &ExperimentArgs, config: Config) -> anyhow::Result<ExperimentReport> {
     ensure!(args.users >= 100, "--users: expected at least 100");
     ensure!(args.rounds >= 1, "--rounds: expected at least 1");
-    let server = config.database.url.clone().context("DATABASE_URL is not set")?;
-    let own = Own::create(&server).await?;
-    config.database.url = Some(Secret::new(own.url.clone()));
-    let measured = measure(args, config, &own).await;
-    own.drop().await?;
-    measured
+    with_own_database(config, async |config, own| measure(args, config, own).await).await
 }
 
 async fn measure(args: &ExperimentArgs, config: Config, own: &Own) -> anyhow::Result<ExperimentReport> {
@@ -67,7 +62,7 @@ async fn measure(args: &ExperimentArgs, config: Config, own: &Own) -> anyhow::Re
     let conversions = sqlx::query_scalar("SELECT count(*) FROM experiment_conversions")
         .fetch_one(&own.database.pool)
         .await?;
-    let counting = Counting::start(config, &own.url)?;
+    let counting = Counting::start(config, Database::Postgres(own.database.clone()));
     let mut seconds = Vec::new();
     for round in 0..args.rounds {
         seconds.push(counting.next(round).await?);
@@ -135,14 +130,13 @@ struct Counting {
 }
 
 impl Counting {
-    fn start(config: Config, url: &str) -> anyhow::Result<Self> {
+    fn start(config: Config, database: Database) -> Self {
         let (metrics, shutdown, config) = (Metrics::new(), Shutdown::new(), Arc::new(config));
-        let database = Database::open(&Secret::new(url.to_owned()), "flagstream-bench")?;
         let switches = KillSwitches::new(Arc::clone(&config), Arc::default(), Arc::new(Store::default()));
         let counting =
             aggregate::run(database, config, Arc::new(switches), Arc::clone(&metrics), shutdown.clone());
         tokio::spawn(counting);
-        Ok(Self { metrics, shutdown })
+        Self { metrics, shutdown }
     }
 
     /// Waits for the computation after `finished` others. Returns its time in seconds.

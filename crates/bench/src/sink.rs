@@ -97,17 +97,20 @@ pub struct ArmReport {
 
 /// Runs the benchmark on the configured Kafka and Postgres.
 pub async fn run(args: &SinkArgs, config: Config) -> anyhow::Result<SinkReport> {
-    with_own_database(args.rows, config, async |config, own| measure(args, config, own).await).await
+    check_rows(args.rows)?;
+    with_own_database(config, async |config, own| measure(args, config, own).await).await
 }
 
-/// Runs a measurement of `rows` rows with a database of its own, which the configuration names and which is dropped
-/// afterwards.
-async fn with_own_database<R>(
-    rows: u64,
+fn check_rows(rows: u64) -> anyhow::Result<()> {
+    ensure!(rows >= 10_000, "--rows: expected at least 10000");
+    Ok(())
+}
+
+/// Runs a measurement with a database of its own, which the configuration names and which is dropped afterwards.
+pub(crate) async fn with_own_database<R>(
     mut config: Config,
     measure: impl AsyncFnOnce(Config, &Own) -> anyhow::Result<R>,
 ) -> anyhow::Result<R> {
-    ensure!(rows >= 10_000, "--rows: expected at least 10000");
     let server = config.database.url.clone().context("DATABASE_URL is not set")?;
     let own = Own::create(&server).await?;
     config.database.url = Some(Secret::new(own.url.clone()));

@@ -9,7 +9,7 @@
 //!                    exposure in this phase
 //! ```
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::counts::{ConversionLine, Counts, Group, MetricLine, Seen, UserLine};
 use crate::{Cap, Design, Kind, Metric, Phase, Sample};
@@ -92,7 +92,7 @@ pub fn count(
     let (mut users, mut lines): (BTreeMap<Group, UserLine>, BTreeMap<Group, ConversionLine>) =
         Default::default();
     let mut valued: BTreeMap<(Group, usize), Vec<Values>> = BTreeMap::new();
-    let has_exposure: BTreeSet<u64> = exposed.keys().copied().collect();
+    let waiting = conversions.iter().filter(|row| !exposed.contains_key(&row.user)).count() as u64;
     for (user, rows) in exposed {
         let spans = spans(phases, rows);
         let conversions = converted.get(&user).map(Vec::as_slice).unwrap_or_default();
@@ -118,7 +118,6 @@ pub fn count(
             classify(design, &windows, &spans, conversion, skew, &mut lines);
         }
     }
-    let waiting = conversions.iter().filter(|row| !has_exposure.contains(&row.user)).count() as u64;
     let caps = caps(design, &valued);
     let metric_line = |((group, metric), values): ((Group, usize), Vec<Values>)| {
         let kind = design.metrics.get(metric).map_or(Kind::Mean, |metric| metric.kind);

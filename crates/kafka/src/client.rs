@@ -50,6 +50,9 @@ pub fn compress<'c>(client: &'c mut ClientConfig, kafka: &KafkaConfig) -> &'c mu
     client
 }
 
+/// Longest time that the broker keeps the fetch of a consumer waiting, where nothing has to be noticed sooner than records.
+pub const RECORDS_WAIT: Duration = Duration::from_millis(100);
+
 /// Sets how long the broker may wait for records before it answers a fetch without any, unless `kafka` configures it.
 /// Records are sent as soon as they are there. The time decides how many requests an idle consumer sends, and how long the
 /// end of a partition, or a partition that was left out of the last request, waits for the next request.

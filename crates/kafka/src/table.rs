@@ -15,9 +15,6 @@ use super::client::{self, Logged};
 use super::faults::is_lasting;
 use super::tail::{FollowError, failed, partitions};
 
-/// Records are sent at once; the end of a partition is reported after this time.
-const RECORDS_WAIT: Duration = Duration::from_millis(100);
-
 /// A consumer of all partitions of a topic, for committed records only. It joins no group. All its calls block.
 pub struct TableReader {
     consumer: BaseConsumer<Logged>,
@@ -49,7 +46,7 @@ impl TableReader {
         timeout: Duration,
     ) -> Result<Self, FollowError> {
         let consumer: BaseConsumer<Logged> =
-            client::wait_for_records(&mut client::base(kafka, role), kafka, RECORDS_WAIT)
+            client::wait_for_records(&mut client::base(kafka, role), kafka, client::RECORDS_WAIT)
                 .set("group.id", format!("{}-{role}", kafka.group_id))
                 .set("enable.auto.commit", "false")
                 // A position that does not exist any more is reported instead of skipping records.

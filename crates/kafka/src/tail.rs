@@ -17,8 +17,6 @@ pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Longest time that the broker keeps a fetch waiting, where the ends of partitions are wanted.
 const ENDS_WAIT: Duration = Duration::from_millis(20);
-/// Longest time that the broker keeps a fetch waiting, where only records are wanted, which are sent as soon as they are there.
-const RECORDS_WAIT: Duration = Duration::from_millis(100);
 
 /// The position at which reading starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,7 +127,7 @@ pub(super) fn consumer(
     tells_ends: bool,
 ) -> Result<BaseConsumer<client::Logged>, FollowError> {
     // The end of a partition is reported after this time only.
-    let wait = if tells_ends { ENDS_WAIT } else { RECORDS_WAIT };
+    let wait = if tells_ends { ENDS_WAIT } else { client::RECORDS_WAIT };
     client::wait_for_records(&mut client::base(kafka, role), kafka, wait)
         .set("group.id", format!("{}-{role}", kafka.group_id))
         .set("enable.auto.commit", "false")

@@ -6,7 +6,7 @@ use flagstream::config::Config;
 use crate::setup::Bench;
 use crate::stream::{cpu_seconds, median};
 
-use super::{ArmReport, Own, Rate, produce, rate_of, report, start_with, with_own_database};
+use super::{ArmReport, Own, Rate, check_rows, produce, rate_of, report, start_with, with_own_database};
 
 /// The parameters of the benchmark.
 #[derive(Debug, Clone, clap::Args)]
@@ -47,7 +47,8 @@ const ARMS: [(&str, Start); 2] =
 
 /// Runs the benchmark on the configured Kafka and Postgres.
 pub async fn run(args: &ChainArgs, config: Config) -> anyhow::Result<ChainReport> {
-    with_own_database(args.rows, config, async |config, own| measure(args, config, own).await).await
+    check_rows(args.rows)?;
+    with_own_database(config, async |config, own| measure(args, config, own).await).await
 }
 
 async fn measure(args: &ChainArgs, config: Config, own: &Own) -> anyhow::Result<ChainReport> {
